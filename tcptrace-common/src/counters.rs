@@ -1,0 +1,43 @@
+//! The per-CPU counters beside the ring: what a hook saw, kept back, and could not deliver.
+//!
+//! For every hook `seen = delivered + filtered + lost`, where `delivered` is counted by the
+//! reader. Counted before the reserve, so that a full ring cannot hide an event.
+
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
+/// A place in the kernel that tcptrace listens at, and the index of its counters.
+#[repr(u32)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Hook {
+    /// `sock:inet_sock_set_state`, by either way of attaching.
+    SetState = 0,
+}
+
+impl Hook {
+    /// All hooks, in the order of their index.
+    pub const ALL: [Hook; 1] = [Hook::SetState];
+
+    /// The word that outputs use for it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Hook::SetState => "set_state",
+        }
+    }
+}
+
+/// One CPU's counters of one hook.
+///
+/// A program never nests in itself on one CPU (the kernel skips that run and counts it as a
+/// recursion miss), so plain adds are exact.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable)]
+pub struct HookCounters {
+    /// Events of the hook's own kind (TCP) that its program ran for.
+    pub seen: u64,
+    /// Of those, held back by the filter.
+    pub filtered: u64,
+    /// Of those, not delivered because the ring was full.
+    pub lost: u64,
+}
+
+const _: () = assert!(size_of::<HookCounters>() == 24);

@@ -1,0 +1,196 @@
+//! The read-only globals of the kernel object, set before it is loaded.
+//!
+//! The verifier knows the value of a frozen read-only global, so an offset added to a pointer is
+//! a constant to it, and a branch on a feature that is off is dead code that it never looks at.
+//! That is what makes one object fit every kernel without CO-RE relocations.
+
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
+/// An offset that this kernel does not have.
+pub const ABSENT: u32 = u32::MAX;
+
+/// `bpf_get_socket_cookie()` may be called (tracing programs: 5.12).
+pub const FEATURE_COOKIE: u32 = 1 << 0;
+
+/// Where the fields of the kernel's structures are, in bytes, as `/sys/kernel/btf/vmlinux` says.
+/// Every one may be [`ABSENT`] when there is no BTF; then only the classic tracepoint is loaded.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable)]
+pub struct SockOffsets {
+    /// `sock.__sk_common.skc_daddr`
+    pub skc_daddr: u32,
+    /// `sock.__sk_common.skc_rcv_saddr`
+    pub skc_rcv_saddr: u32,
+    /// `sock.__sk_common.skc_dport`, big-endian there
+    pub skc_dport: u32,
+    /// `sock.__sk_common.skc_num`, host order; zeroed by `inet_put_port()` before →CLOSE
+    pub skc_num: u32,
+    /// `sock.__sk_common.skc_family`
+    pub skc_family: u32,
+    /// `sock.__sk_common.skc_net.net`
+    pub skc_net: u32,
+    /// `net.ns.inum`
+    pub net_inum: u32,
+    /// `sock.__sk_common.skc_v6_daddr`
+    pub skc_v6_daddr: u32,
+    /// `sock.__sk_common.skc_v6_rcv_saddr`
+    pub skc_v6_rcv_saddr: u32,
+    /// `sock.__sk_common.skc_flags`
+    pub skc_flags: u32,
+    /// `sock.sk_err`
+    pub sk_err: u32,
+    /// `sock.sk_shutdown`
+    pub sk_shutdown: u32,
+    /// `sock.sk_lingertime`
+    pub sk_lingertime: u32,
+    /// `sock.sk_protocol`, 16 bits since 5.6
+    pub sk_protocol: u32,
+    /// `sock.sk_cgrp_data.cgroup`; absent where it is still a tagged word (before 5.15)
+    pub sk_cgroup: u32,
+    /// `cgroup.kn`
+    pub cgroup_kn: u32,
+    /// `kernfs_node.id`
+    pub kn_id: u32,
+    /// `tcp_sock.inet_conn.icsk_inet.inet_sport`, big-endian; outlives `skc_num`
+    pub inet_sport: u32,
+    /// Number of the bit `SOCK_DEAD` in `skc_flags` (`enum sock_flags`)
+    pub sock_dead_bit: u32,
+    /// Number of the bit `SOCK_LINGER` in `skc_flags`
+    pub sock_linger_bit: u32,
+}
+
+impl SockOffsets {
+    /// No field known: what is set where there is no BTF.
+    pub const NONE: Self = Self {
+        skc_daddr: ABSENT,
+        skc_rcv_saddr: ABSENT,
+        skc_dport: ABSENT,
+        skc_num: ABSENT,
+        skc_family: ABSENT,
+        skc_net: ABSENT,
+        net_inum: ABSENT,
+        skc_v6_daddr: ABSENT,
+        skc_v6_rcv_saddr: ABSENT,
+        skc_flags: ABSENT,
+        sk_err: ABSENT,
+        sk_shutdown: ABSENT,
+        sk_lingertime: ABSENT,
+        sk_protocol: ABSENT,
+        sk_cgroup: ABSENT,
+        cgroup_kn: ABSENT,
+        kn_id: ABSENT,
+        inet_sport: ABSENT,
+        sock_dead_bit: ABSENT,
+        sock_linger_bit: ABSENT,
+    };
+}
+
+/// Where the fields of the classic tracepoint's record are, in bytes, as its `format` file says.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable)]
+pub struct TracepointLayout {
+    /// `skaddr`, a pointer
+    pub skaddr: u32,
+    /// `oldstate`, an int
+    pub oldstate: u32,
+    /// `newstate`, an int
+    pub newstate: u32,
+    /// `sport`, host order
+    pub sport: u32,
+    /// `dport`, host order
+    pub dport: u32,
+    /// `family`
+    pub family: u32,
+    /// `protocol`
+    pub protocol: u32,
+    /// 1 where `protocol` is a `__u8` (before 5.6), else 2
+    pub protocol_size: u32,
+    /// `saddr_v6`, v4-mapped for IPv4
+    pub saddr_v6: u32,
+    /// `daddr_v6`
+    pub daddr_v6: u32,
+}
+
+/// The longest classic record that the kernel side can copy, in bytes; the loader refuses a
+/// layout that goes past it. 72 from 4.16 to 7.3.
+pub const TRACEPOINT_MAX: usize = 96;
+
+impl TracepointLayout {
+    /// No layout known: what is set where the classic tracepoint is not used.
+    pub const NONE: Self = Self {
+        skaddr: 0,
+        oldstate: 0,
+        newstate: 0,
+        sport: 0,
+        dport: 0,
+        family: 0,
+        protocol: 0,
+        protocol_size: 0,
+        saddr_v6: 0,
+        daddr_v6: 0,
+    };
+}
+
+/// Keep IPv4, and IPv6 sockets whose ends are v4-mapped.
+pub const FILTER_V4: u32 = 1 << 0;
+/// Keep IPv6 that is not v4-mapped.
+pub const FILTER_V6: u32 = 1 << 1;
+/// Keep the local ports marked in the `PORTS` map.
+pub const FILTER_LPORT: u32 = 1 << 2;
+/// Keep the peer's ports marked in the `PORTS` map.
+pub const FILTER_RPORT: u32 = 1 << 3;
+/// Keep one network namespace.
+pub const FILTER_NETNS: u32 = 1 << 4;
+/// Keep connections with either end in a prefix of the `NETS` map.
+pub const FILTER_NET: u32 = 1 << 5;
+
+/// The filter in force. Conditions of different kinds must all hold.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable)]
+pub struct Filter {
+    /// The `FILTER_*` bits; 0 keeps everything.
+    pub conditions: u32,
+    /// Inode of the namespace, with [`FILTER_NETNS`].
+    pub netns: u32,
+}
+
+/// Words of 64 ports each for one side in the `PORTS` map; the local side first.
+pub const PORT_WORDS: u32 = 65536 / 64;
+
+/// When the kernel side wakes the reader before its tick.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable)]
+pub struct Wakeup {
+    /// Ask the ring how full it is on every event whose per-CPU number has none of these bits:
+    /// a power of two less one. `bpf_ringbuf_query()` on each would cost more than the event.
+    pub every_mask: u32,
+    /// Wake the reader when at least so many bytes wait.
+    pub at_bytes: u32,
+}
+
+/// Everything that is fixed at load time.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable)]
+pub struct Globals {
+    /// Offsets for the BTF-typed programs.
+    pub sock: SockOffsets,
+    /// Layout for the classic tracepoint.
+    pub tracepoint: TracepointLayout,
+    /// The filter.
+    pub filter: Filter,
+    /// When to wake the reader.
+    pub wakeup: Wakeup,
+    /// The `FEATURE_*` bits.
+    pub features: u32,
+}
+
+impl Globals {
+    /// What the object carries until it is loaded: nothing known, nothing filtered.
+    pub const UNSET: Self = Self {
+        sock: SockOffsets::NONE,
+        tracepoint: TracepointLayout::NONE,
+        filter: Filter { conditions: 0, netns: 0 },
+        wakeup: Wakeup { every_mask: 0, at_bytes: 0 },
+        features: 0,
+    };
+}

@@ -1,0 +1,84 @@
+//! The records in the ring buffer, as the kernel side writes them.
+//!
+//! Every record starts with its [`RecordKind`] in the first byte and is a multiple of eight
+//! bytes long, which is what `bpf_ringbuf_reserve` hands out. Integers are in the host's byte
+//! order, ports included; addresses are 16 bytes in network order, IPv4 as v4-mapped IPv6.
+
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
+/// What a record is: its first byte.
+#[repr(u8)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RecordKind {
+    /// A [`Transition`].
+    Transition = 1,
+}
+
+/// The socket is closed on this side and no process holds it any more (`SOCK_DEAD`).
+pub const FLAG_DEAD: u8 = 1 << 0;
+/// `SO_LINGER` is on; [`Transition::linger_jiffies`] has its time.
+pub const FLAG_LINGER: u8 = 1 << 1;
+/// What only BTF tells was read: netns, cookie, cgroup, `sk_err`, `sk_shutdown`, linger,
+/// `SOCK_DEAD`. Without it those fields are 0 and mean nothing (the classic tracepoint).
+pub const FLAG_SOCK: u8 = 1 << 2;
+/// A filter in force needs a port or an address that the kernel had not yet set when this event
+/// fired (an autobound connect, a child of a listener on kernels up to 6.12): user space decides.
+pub const FLAG_KEY_UNKNOWN: u8 = 1 << 3;
+
+/// Length of a task's name in the kernel (`TASK_COMM_LEN`), the closing NUL included.
+pub const COMM_LEN: usize = 16;
+
+/// One run of `inet_sk_state_store()` on a TCP socket: `sock:inet_sock_set_state`.
+///
+/// Context: whatever moved the state, so the task fields name the socket's owner only for the
+/// transitions that a system call makes (see `tcptrace::track`); elsewhere they are a bystander.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, KnownLayout, Immutable)]
+pub struct Transition {
+    /// [`RecordKind::Transition`].
+    pub kind: u8,
+    /// The state left, as `enum tcp_state` has it (`TCP_ESTABLISHED` = 1).
+    pub old: u8,
+    /// The state entered.
+    pub new: u8,
+    /// `AF_INET` or `AF_INET6`, the socket's own: a v4-mapped connection has `AF_INET6`.
+    pub family: u8,
+    /// The `FLAG_*` bits.
+    pub flags: u8,
+    /// `sk_shutdown`: `RCV_SHUTDOWN` = 1, `SEND_SHUTDOWN` = 2.
+    pub shutdown: u8,
+    /// `sk_err`, a positive errno; 0 for none.
+    pub sk_err: u16,
+    /// `CLOCK_MONOTONIC`, nanoseconds.
+    pub mono_ns: u64,
+    /// Address of the `struct sock`. Reused by the kernel as soon as the socket is freed.
+    pub skaddr: u64,
+    /// `sk_cookie`, the join key with sock_diag and with the minisock; 0 where the kernel does
+    /// not give it to tracing programs (before 5.12).
+    pub cookie: u64,
+    /// Local address.
+    pub laddr: [u8; 16],
+    /// Peer's address.
+    pub raddr: [u8; 16],
+    /// Id of the socket's cgroup (v2), as in `cgroup.id`; 0 where it cannot be read.
+    pub cgroup: u64,
+    /// Inode of the network namespace.
+    pub netns: u32,
+    /// Process (thread group) on the CPU.
+    pub tgid: u32,
+    /// Thread on the CPU.
+    pub tid: u32,
+    /// Its user.
+    pub uid: u32,
+    /// `sk_lingertime` in jiffies, saturated.
+    pub linger_jiffies: u32,
+    /// Local port; 0 while not known.
+    pub lport: u16,
+    /// Peer's port; 0 while not known.
+    pub rport: u16,
+    /// Name of the thread on the CPU, NUL-padded. Whatever bytes the process chose.
+    pub comm: [u8; COMM_LEN],
+}
+
+const _: () = assert!(size_of::<Transition>() == 112);
+const _: () = assert!(core::mem::offset_of!(Transition, kind) == 0);

@@ -1,0 +1,3 @@
+//! One module for each place in the kernel that is listened at.
+
+mod set_state;

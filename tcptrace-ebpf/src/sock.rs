@@ -1,0 +1,166 @@
+//! The only reads of kernel structures. Every offset comes from [`crate::globals`].
+
+use core::ffi::c_void;
+
+use aya_ebpf::helpers::generated::{bpf_get_socket_cookie, bpf_skc_to_tcp_sock};
+use tcptrace_common::globals::{ABSENT, FEATURE_COOKIE};
+
+use crate::globals::global;
+
+/// `IPPROTO_TCP`. MPTCP's parent sockets have 262, SCTP's 132.
+pub(crate) const IPPROTO_TCP: u16 = 6;
+/// `AF_INET`
+pub(crate) const AF_INET: u16 = 2;
+
+/// A `struct sock *` that the verifier knows as such (an argument of a BTF-typed program).
+///
+/// Loads through it are made safe by the kernel: a bad address reads as 0.
+#[derive(Clone, Copy)]
+pub(crate) struct Sock(*const c_void);
+
+/// Loads a `T` at `offset` bytes behind `base`.
+///
+/// # Safety
+/// `base` must be a pointer that the verifier follows by BTF, and `offset` one that BTF gave for
+/// a field of `T`'s size: then the load is checked when the program is loaded.
+#[inline(always)]
+unsafe fn load<T: Copy>(base: *const c_void, offset: u32) -> T {
+    // SAFETY: the address is that of a field, by the caller's word. `wrapping_add` makes no
+    // claim about what lies between.
+    unsafe { core::ptr::read_volatile(base.cast::<u8>().wrapping_add(offset as usize).cast()) }
+}
+
+/// Reads one field of `$base` (see `load`).
+macro_rules! field {
+    ($base:expr, $($offset:ident).+ => $ty:ty) => {{
+        let (base, offset) = ($base, global!($($offset).+));
+        // SAFETY: `base` is typed by BTF and the offset is that of the named field.
+        unsafe { load::<$ty>(base, offset) }
+    }};
+}
+
+impl Sock {
+    pub(crate) fn new(sk: *const c_void) -> Self {
+        Self(sk)
+    }
+
+    pub(crate) fn addr(self) -> u64 {
+        self.0 as u64
+    }
+
+    #[inline(always)]
+    pub(crate) fn protocol(self) -> u16 {
+        field!(self.0, sock.sk_protocol => u16)
+    }
+
+    #[inline(always)]
+    pub(crate) fn family(self) -> u16 {
+        field!(self.0, sock.skc_family => u16)
+    }
+
+    /// Local address and peer's, IPv4 as v4-mapped, as four words in memory order.
+    #[inline(always)]
+    pub(crate) fn addresses(self, family: u16) -> ([u32; 4], [u32; 4]) {
+        if family == AF_INET {
+            let laddr = field!(self.0, sock.skc_rcv_saddr => u32);
+            let raddr = field!(self.0, sock.skc_daddr => u32);
+            let mapped = 0xffff_u32.to_be();
+            return ([0, 0, mapped, laddr], [0, 0, mapped, raddr]);
+        }
+        (self.v6(global!(sock.skc_v6_rcv_saddr)), self.v6(global!(sock.skc_v6_daddr)))
+    }
+
+    #[inline(always)]
+    fn v6(self, offset: u32) -> [u32; 4] {
+        [
+            // SAFETY: `offset` is that of a `struct in6_addr` in `struct sock`: four words.
+            unsafe { load(self.0, offset) },
+            // SAFETY: its second word.
+            unsafe { load(self.0, offset + 4) },
+            // SAFETY: its third word.
+            unsafe { load(self.0, offset + 8) },
+            // SAFETY: its fourth word.
+            unsafe { load(self.0, offset + 12) },
+        ]
+    }
+
+    /// Local port in host order; 0 while autobind has not chosen one, and again once
+    /// `inet_put_port()` has given it back.
+    #[inline(always)]
+    pub(crate) fn num(self) -> u16 {
+        field!(self.0, sock.skc_num => u16)
+    }
+
+    /// Local port in host order as the headers carry it: still there at →CLOSE, but stale from
+    /// an earlier attempt at CLOSE→SYN_SENT.
+    #[inline(always)]
+    pub(crate) fn sport(self) -> u16 {
+        // SAFETY: a socket that the verifier knows; the helper checks that it is a full TCP one.
+        let tcp = unsafe { bpf_skc_to_tcp_sock(self.0.cast_mut().cast()) };
+        if tcp.is_null() {
+            return 0;
+        }
+        u16::from_be(field!(tcp.cast_const().cast(), sock.inet_sport => u16))
+    }
+
+    #[inline(always)]
+    pub(crate) fn dport(self) -> u16 {
+        u16::from_be(field!(self.0, sock.skc_dport => u16))
+    }
+
+    #[inline(always)]
+    pub(crate) fn err(self) -> u16 {
+        field!(self.0, sock.sk_err => i32) as u16
+    }
+
+    #[inline(always)]
+    pub(crate) fn shutdown(self) -> u8 {
+        field!(self.0, sock.sk_shutdown => u8)
+    }
+
+    /// (`SOCK_DEAD`, `SOCK_LINGER`)
+    #[inline(always)]
+    pub(crate) fn dead_and_linger(self) -> (bool, bool) {
+        let flags = field!(self.0, sock.skc_flags => u64);
+        let bit = |number: u32| flags & (1_u64 << (number & 63)) != 0;
+        (bit(global!(sock.sock_dead_bit)), bit(global!(sock.sock_linger_bit)))
+    }
+
+    /// `sk_lingertime` in jiffies, saturated to 32 bits.
+    #[inline(always)]
+    pub(crate) fn linger_jiffies(self) -> u32 {
+        let jiffies = field!(self.0, sock.sk_lingertime => u64);
+        if jiffies > u64::from(u32::MAX) { u32::MAX } else { jiffies as u32 }
+    }
+
+    /// Inode of the network namespace.
+    #[inline(always)]
+    pub(crate) fn netns(self) -> u32 {
+        if global!(sock.skc_net) == ABSENT {
+            return 0; // a kernel without CONFIG_NET_NS
+        }
+        let net = field!(self.0, sock.skc_net => *const c_void);
+        field!(net, sock.net_inum => u32)
+    }
+
+    /// Id of the socket's cgroup (v2); 0 where this kernel keeps it in a form not known here.
+    #[inline(always)]
+    pub(crate) fn cgroup(self) -> u64 {
+        if global!(sock.sk_cgroup) == ABSENT {
+            return 0;
+        }
+        let cgroup = field!(self.0, sock.sk_cgroup => *const c_void);
+        let kn = field!(cgroup, sock.cgroup_kn => *const c_void);
+        field!(kn, sock.kn_id => u64)
+    }
+
+    /// The socket's cookie, assigned now if it had none; 0 where the kernel does not tell.
+    #[inline(always)]
+    pub(crate) fn cookie(self) -> u64 {
+        if global!(features) & FEATURE_COOKIE == 0 {
+            return 0;
+        }
+        // SAFETY: a socket that the verifier knows.
+        unsafe { bpf_get_socket_cookie(self.0.cast_mut()) }
+    }
+}

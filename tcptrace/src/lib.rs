@@ -1,0 +1,1 @@
+//! tcptrace: a tracer of TCP state transitions.

@@ -1,0 +1,2 @@
+//! The `tcptrace` command.
+fn main() {}
