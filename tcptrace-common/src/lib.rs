@@ -8,5 +8,6 @@
 #![forbid(unsafe_code)]
 
 pub mod counters;
+pub mod filter;
 pub mod globals;
 pub mod record;

@@ -1,1 +1,9 @@
-//! tcptrace: a tracer of TCP state transitions.
+//! tcptrace: a live tracer of TCP state transitions.
+//!
+//! The library is everything but the argument parser's entry point, so that tests and the
+//! benchmark drive the same code as the command. See ARCHITECTURE.md for the data flow.
+
+pub mod model;
+pub mod probe;
+pub mod source;
+pub mod track;

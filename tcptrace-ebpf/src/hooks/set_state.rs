@@ -17,6 +17,7 @@ use aya_ebpf::{
 use aya_log_ebpf::error;
 use tcptrace_common::{
     counters::Hook,
+    filter::{Facts, Verdict, verdict},
     globals::TRACEPOINT_MAX,
     record::{
         COMM_LEN, FLAG_DEAD, FLAG_KEY_UNKNOWN, FLAG_LINGER, FLAG_SOCK, RecordKind, Transition,
@@ -25,7 +26,7 @@ use tcptrace_common::{
 
 use crate::{
     emit::Counters,
-    filter::{self, Facts, Verdict},
+    filter::InForce,
     globals::global,
     sock::{IPPROTO_TCP, Sock},
 };
@@ -50,8 +51,8 @@ pub fn set_state_btf(ctx: BtfTracePointContext) -> i32 {
         lport = sk.sport();
     }
     let facts = Facts { old, new, family, netns: sk.netns(), laddr, raddr, lport, rport: sk.dport() };
-    let verdict = filter::verdict(&facts);
-    if verdict == Verdict::Hold {
+    let verdict = verdict(&InForce, &facts);
+    if verdict == Verdict::Drop {
         return filtered(counters);
     }
     counters.emit(|record: *mut Transition| {
@@ -109,8 +110,8 @@ pub fn set_state_classic(ctx: TracePointContext) -> u32 {
         lport,
         rport: raw.at(global!(tracepoint.dport)),
     };
-    let verdict = filter::verdict(&facts);
-    if verdict == Verdict::Hold {
+    let verdict = verdict(&InForce, &facts);
+    if verdict == Verdict::Drop {
         filtered(counters);
         return 0;
     }

@@ -1,0 +1,19 @@
+//! The values that everything else speaks of.
+//!
+//! Pure: no I/O, no clock, no allocation in the hot types, no dependency on how an event was
+//! obtained.
+
+pub mod change;
+pub mod event;
+pub mod filter;
+pub mod input;
+pub mod state;
+pub mod task;
+pub mod tuple;
+
+pub use change::{Age, Change, Moved, Owner, OwnerFrom};
+pub use event::{Linger, SockFacts, Transition};
+pub use input::{Clock, Event, Input, Lost};
+pub use state::{StateSet, TcpState};
+pub use task::{Comm, Task};
+pub use tuple::{Family, Tuple};

@@ -1,0 +1,55 @@
+//! What the analysis is fed with, whatever the source: a live host, a recording or a script.
+
+use tcptrace_common::counters::Hook;
+
+use super::event::Transition;
+
+/// One thing for the analysis to take in, in the order in which it must be taken in.
+#[derive(Clone, Copy, Debug)]
+pub enum Input {
+    /// Hooks are in force from here on.
+    Begin {
+        /// `CLOCK_MONOTONIC`, nanoseconds.
+        mono_ns: u64,
+        /// Timer ticks a second, for what the kernel counts in jiffies.
+        hz: u32,
+    },
+    /// What the kernel reported.
+    Event(Event),
+    /// How the clocks stand to each other.
+    Clock(Clock),
+    /// Events that did not arrive.
+    Lost(Lost),
+    /// Time has passed.
+    Tick {
+        /// `CLOCK_MONOTONIC`, nanoseconds.
+        mono_ns: u64,
+    },
+}
+
+/// What the kernel reported.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// A full socket changed its state.
+    Transition(Transition),
+}
+
+/// Offset between the clocks at a moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Clock {
+    /// `CLOCK_MONOTONIC`, nanoseconds.
+    pub mono_ns: u64,
+    /// `CLOCK_REALTIME` less `CLOCK_MONOTONIC`, nanoseconds.
+    pub realtime_offset_ns: i64,
+}
+
+/// Events of one hook that were lost since the last word on it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Lost {
+    /// Where.
+    pub hook: Hook,
+    /// How many.
+    pub count: u64,
+    /// When that was noticed: all of them happened before. `CLOCK_MONOTONIC`, nanoseconds.
+    pub mono_ns: u64,
+}

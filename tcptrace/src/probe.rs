@@ -1,0 +1,4 @@
+//! The only user of aya.
+pub mod btf;
+pub mod format;
+pub mod offsets;

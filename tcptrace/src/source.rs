@@ -1,0 +1,3 @@
+//! Where inputs come from. After this module nothing knows whether they are live.
+
+pub mod script;

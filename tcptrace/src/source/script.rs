@@ -1,0 +1,149 @@
+//! Inputs from text, so that everything after the source is tested without a kernel.
+//!
+//! One input a line, `#` for comments:
+//!
+//! ```text
+//! 0ms begin
+//! 1ms sk=a CLOSE>SYN_SENT 10.0.0.1:0 10.0.0.2:443 pid=812 comm=curl cookie=1 netns=5 linger=0
+//! 2ms lost 17
+//! 3ms clock 1000000000
+//! 4ms tick
+//! ```
+//!
+//! Times are in ms (with decimals) from 0; `sk=` and `cookie=` are hexadecimal; `linger=` is off
+//! or a number of jiffies; `classic` is an event of the classic tracepoint, which knows no more
+//! than its own record; `unknown` marks an event whose filter key was not set.
+
+use std::net::SocketAddr;
+
+use anyhow::{Context as _, Result, bail};
+use tcptrace_common::counters::Hook;
+
+use crate::model::{
+    Clock, Comm, Event, Input, Linger, Lost, SockFacts, StateSet, Task, TcpState, Transition,
+    Tuple,
+};
+
+/// Reads a script.
+pub fn inputs(text: &str) -> Result<Vec<Input>> {
+    text.lines()
+        .enumerate()
+        .filter(|(_, line)| !line.trim().is_empty() && !line.trim_start().starts_with('#'))
+        .map(|(number, line)| input(line).with_context(|| format!("line {}: {line}", number + 1)))
+        .collect()
+}
+
+/// Reads a script of nothing but transitions.
+pub fn transitions(text: &str) -> Result<Vec<Transition>> {
+    inputs(text)?
+        .into_iter()
+        .map(|input| match input {
+            Input::Event(Event::Transition(event)) => Ok(event),
+            other => bail!("not a transition: {other:?}"),
+        })
+        .collect()
+}
+
+fn input(line: &str) -> Result<Input> {
+    let mut words = line.split_whitespace();
+    let mono_ns = time(words.next().unwrap_or_default())?;
+    let mut word = || words.next().context("the line ends too early");
+    let keyword = word()?;
+    Ok(match keyword {
+        "begin" => Input::Begin { mono_ns, hz: 250 },
+        "tick" => Input::Tick { mono_ns },
+        "lost" => Input::Lost(Lost { hook: Hook::SetState, count: word()?.parse()?, mono_ns }),
+        "clock" => Input::Clock(Clock { mono_ns, realtime_offset_ns: word()?.parse()? }),
+        _ => {
+            let skaddr = u64::from_str_radix(
+                keyword.strip_prefix("sk=").context("neither sk= nor a keyword")?,
+                16,
+            )?;
+            let (old, new) = word()?.split_once('>').context("no OLD>NEW")?;
+            let (local, remote) = (word()?.parse()?, word()?.parse()?);
+            let mut event = Transition {
+                mono_ns,
+                skaddr,
+                old: state(old)?,
+                new: state(new)?,
+                tuple: tuple(local, remote),
+                task: Task { tgid: 0, tid: 0, uid: 0, comm: Comm::new([0; 16]) },
+                sock: Some(SockFacts {
+                    cookie: None,
+                    netns: 0,
+                    cgroup: None,
+                    err: 0,
+                    shutdown: 0,
+                    dead: false,
+                    linger: Linger::Off,
+                }),
+                key_unknown: false,
+            };
+            for word in words {
+                detail(&mut event, word)?;
+            }
+            Input::Event(Event::Transition(event))
+        }
+    })
+}
+
+fn detail(event: &mut Transition, word: &str) -> Result<()> {
+    match word {
+        "unknown" => event.key_unknown = true,
+        "classic" => event.sock = None,
+        "dead" => event.sock.as_mut().context("a classic event knows no such thing")?.dead = true,
+        _ => {
+            let (key, value) = word.split_once('=').context("neither key=value nor a flag")?;
+            match key {
+                "pid" => {
+                    event.task.tgid = value.parse()?;
+                    event.task.tid = event.task.tgid;
+                }
+                "uid" => event.task.uid = value.parse()?,
+                "comm" => event.task.comm = Comm::from(value),
+                _ => {
+                    let sock =
+                        event.sock.as_mut().context("a classic event knows no such thing")?;
+                    match key {
+                        "cookie" => sock.cookie = Some(u64::from_str_radix(value, 16)?),
+                        "netns" => sock.netns = value.parse()?,
+                        "cgroup" => sock.cgroup = Some(value.parse()?),
+                        "err" => sock.err = value.parse()?,
+                        "shut" => sock.shutdown = value.parse()?,
+                        "linger" if value == "off" => sock.linger = Linger::Off,
+                        "linger" => sock.linger = Linger::Jiffies(value.parse()?),
+                        _ => bail!("unknown detail {key}"),
+                    }
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Milliseconds with decimals, to nanoseconds, without a detour through floating point.
+fn time(word: &str) -> Result<u64> {
+    let ms = word.strip_suffix("ms").context("no time in ms")?;
+    let (whole, fraction) = ms.split_once('.').unwrap_or((ms, ""));
+    let fraction = format!("{fraction:0<6}");
+    Ok(whole.parse::<u64>()? * 1_000_000 + fraction[..6].parse::<u64>()?)
+}
+
+fn state(word: &str) -> Result<TcpState> {
+    let set: StateSet = word.parse()?;
+    TcpState::ALL.into_iter().find(|&s| set.contains(s)).context("no such state")
+}
+
+fn tuple(local: SocketAddr, remote: SocketAddr) -> Tuple {
+    let v6 = |addr: SocketAddr| match addr {
+        SocketAddr::V4(v4) => v4.ip().to_ipv6_mapped(),
+        SocketAddr::V6(v6) => *v6.ip(),
+    };
+    Tuple {
+        laddr: v6(local),
+        raddr: v6(remote),
+        lport: local.port(),
+        rport: remote.port(),
+        v6_socket: local.is_ipv6(),
+    }
+}
