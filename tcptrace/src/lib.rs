@@ -3,7 +3,12 @@
 //! The library is everything but the argument parser's entry point, so that tests and the
 //! benchmark drive the same code as the command. See ARCHITECTURE.md for the data flow.
 
+pub mod cli;
+pub mod host;
 pub mod model;
+pub mod output;
+pub mod pipeline;
 pub mod probe;
 pub mod source;
 pub mod track;
+pub mod view;

@@ -1,2 +1,8 @@
 //! The `tcptrace` command.
-fn main() {}
+#![forbid(unsafe_code)]
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    tcptrace::cli::main()
+}

@@ -13,7 +13,7 @@ pub mod tuple;
 
 pub use change::{Age, Change, Moved, Owner, OwnerFrom};
 pub use event::{Linger, SockFacts, Transition};
-pub use input::{Clock, Event, Input, Lost};
+pub use input::{Accounts, Clock, Event, Input, Lost};
 pub use state::{StateSet, TcpState};
 pub use task::{Comm, Task};
 pub use tuple::{Family, Tuple};

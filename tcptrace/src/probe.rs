@@ -1,4 +1,15 @@
-//! The only user of aya.
+//! The only user of aya: what this kernel offers, the kernel object, and the way out of the ring.
+//!
+//! Must not interpret events; that is [`crate::track`]'s.
+
+mod attach;
 pub mod btf;
-pub mod format;
-pub mod offsets;
+mod format;
+mod globals;
+mod offsets;
+mod ring;
+mod tracefs;
+
+pub use attach::{Backend, Options, Probe, ProbeError, Refusal, Totals};
+pub use offsets::sock_offsets;
+pub use ring::{BadRingSize, DEFAULT_RING_BYTES, RING_UNIT_HINT, parse_ring_size};

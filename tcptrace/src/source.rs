@@ -1,3 +1,4 @@
 //! Where inputs come from. After this module nothing knows whether they are live.
 
+pub mod live;
 pub mod script;

@@ -2,9 +2,7 @@
 
 use std::net::Ipv6Addr;
 
-use tcptrace_common::record::{
-    self, FLAG_DEAD, FLAG_KEY_UNKNOWN, FLAG_LINGER, FLAG_SOCK,
-};
+use tcptrace_common::record::{self, FLAG_DEAD, FLAG_KEY_UNKNOWN, FLAG_LINGER, FLAG_SOCK};
 
 use super::{
     state::TcpState,
@@ -93,12 +91,7 @@ impl TryFrom<&record::Transition> for Transition {
                 rport: raw.rport,
                 v6_socket: raw.family == AF_INET6,
             },
-            task: Task {
-                tgid: raw.tgid,
-                tid: raw.tid,
-                uid: raw.uid,
-                comm: Comm::new(raw.comm),
-            },
+            task: Task { tgid: raw.tgid, tid: raw.tid, uid: raw.uid, comm: Comm::new(raw.comm) },
             sock: flag(FLAG_SOCK).then(|| SockFacts {
                 cookie: (raw.cookie != 0).then_some(raw.cookie),
                 netns: raw.netns,

@@ -5,7 +5,7 @@ use tcptrace_common::counters::Hook;
 use super::event::Transition;
 
 /// One thing for the analysis to take in, in the order in which it must be taken in.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Input {
     /// Hooks are in force from here on.
     Begin {
@@ -25,6 +25,40 @@ pub enum Input {
         /// `CLOCK_MONOTONIC`, nanoseconds.
         mono_ns: u64,
     },
+    /// The source is at its end.
+    End(Accounts),
+}
+
+/// What became of the events, from the hook to here.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Accounts {
+    /// `CLOCK_MONOTONIC`, nanoseconds.
+    pub mono_ns: u64,
+    /// How long the hooks have been in force.
+    pub seconds: f64,
+    /// TCP events that the hooks saw.
+    pub seen: u64,
+    /// Of those, handed to the analysis.
+    pub delivered: u64,
+    /// Of those, not asked for.
+    pub filtered: u64,
+    /// Of those, dropped because the ring was full.
+    pub lost: u64,
+    /// Events that the hooks did not see, because the kernel skips a program that is already
+    /// running on a CPU; `None` where it does not count them (before 5.12).
+    pub missed: Option<u64>,
+    /// Of those delivered, records that could not be understood.
+    pub malformed: u64,
+}
+
+impl Accounts {
+    /// `seen` less what became of it: 0, or the account is wrong.
+    pub fn balance(&self) -> i128 {
+        i128::from(self.seen)
+            - i128::from(self.delivered)
+            - i128::from(self.filtered)
+            - i128::from(self.lost)
+    }
 }
 
 /// What the kernel reported.

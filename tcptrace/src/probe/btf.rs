@@ -212,16 +212,16 @@ impl<'a> Btf<'a> {
         let mut ty = self
             .find(&[KIND_STRUCT], strukt)?
             .ok_or_else(|| BtfError::NoStruct(strukt.to_owned()))?;
-        let no_field =
-            || BtfError::NoField { strukt: strukt.to_owned(), path: path.to_owned() };
+        let no_field = || BtfError::NoField { strukt: strukt.to_owned(), path: path.to_owned() };
         let mut offset: u32 = 0;
         for name in path.split('.') {
             let (bits, id) = self.member(ty, name, MAX_DEPTH)?.ok_or_else(no_field)?;
             if !bits.is_multiple_of(8) {
                 return Err(no_field());
             }
-            offset =
-                offset.checked_add(bits / 8).ok_or(BtfError::Malformed("member offset overflow"))?;
+            offset = offset
+                .checked_add(bits / 8)
+                .ok_or(BtfError::Malformed("member offset overflow"))?;
             ty = self.resolve(id)?;
         }
         Ok(offset)
@@ -306,7 +306,12 @@ mod tests {
         b.composite(KIND_STRUCT, false, "inner", &[("pad", 1, 0), ("", 2, 32)]); // 3
         let typedef = b.name("inner_t");
         b.words(&[typedef, KIND_TYPEDEF << 24, 3]); // 4
-        b.composite(KIND_STRUCT, true, "sock", &[("x", 1, 0), ("c", 4, 64), ("f", 1, 3 << 24 | 128)]); // 5
+        b.composite(
+            KIND_STRUCT,
+            true,
+            "sock",
+            &[("x", 1, 0), ("c", 4, 64), ("f", 1, 3 << 24 | 128)],
+        ); // 5
         let (name, dead, linger) = (b.name("flags"), b.name("DEAD"), b.name("LINGER"));
         b.words(&[name, KIND_ENUM << 24 | 2, 4, dead, 0, linger, 4]); // 6
         b.build()

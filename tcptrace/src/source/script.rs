@@ -20,8 +20,7 @@ use anyhow::{Context as _, Result, bail};
 use tcptrace_common::counters::Hook;
 
 use crate::model::{
-    Clock, Comm, Event, Input, Linger, Lost, SockFacts, StateSet, Task, TcpState, Transition,
-    Tuple,
+    Clock, Comm, Event, Input, Linger, Lost, SockFacts, StateSet, Task, TcpState, Transition, Tuple,
 };
 
 /// Reads a script.

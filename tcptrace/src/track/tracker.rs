@@ -82,7 +82,7 @@ impl Tracker {
                 self.complete_since = Some(lost.mono_ns);
                 self.last_loss = Some(lost.mono_ns);
             }
-            Input::Clock(_) | Input::Tick { .. } => {}
+            Input::Clock(_) | Input::Tick { .. } | Input::End(_) => {}
         }
     }
 
@@ -152,8 +152,7 @@ impl Tracker {
         let state = event.new;
         // A connection in SYN_RECV was in the SYN queue before, unseen, as a request_sock.
         let seen_entering = state != TcpState::SynRecv || event.old != TcpState::Listen;
-        let conn =
-            Conn { state, since_ns: event.mono_ns, seen_entering, cookie, tuple, owner };
+        let conn = Conn { state, since_ns: event.mono_ns, seen_entering, cookie, tuple, owner };
         match known {
             Some(slot) => *slot = conn,
             None => {
@@ -349,7 +348,10 @@ mod tests {
              2ms sk=a SYN_SENT>ESTABLISHED 10.0.0.1:7 10.0.0.2:443 cookie=1\n\
              9ms sk=a ESTABLISHED>CLOSE_WAIT 10.0.0.1:9 10.0.0.2:80 cookie=2\n",
         );
-        assert!(out.ends_with("a 10.0.0.1:9 10.0.0.2:80 ESTABLISHED>CLOSE_WAIT >=9000us\n1 0 0 1\n"), "{out}");
+        assert!(
+            out.ends_with("a 10.0.0.1:9 10.0.0.2:80 ESTABLISHED>CLOSE_WAIT >=9000us\n1 0 0 1\n"),
+            "{out}"
+        );
     }
 
     #[test]

@@ -1,0 +1,162 @@
+//! The arguments as clap parses them. Names follow bcc's tools, tcpdump and ss.
+
+use std::{path::PathBuf, time::Duration};
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use super::duration;
+use crate::{
+    model::{
+        StateSet,
+        filter::{Net, PortSet},
+    },
+    probe::Backend,
+};
+
+/// Traces TCP state transitions: who closed first, how, and how long it lingered.
+///
+/// Without a command: `live`. Durations are in ms; `≥` marks a lower bound, where the start was
+/// not seen; `-` is what cannot be known.
+#[derive(Debug, Parser)]
+#[command(name = "tcptrace", version, args_conflicts_with_subcommands = true, max_term_width = 100)]
+pub struct Cli {
+    /// The question.
+    #[command(subcommand)]
+    pub command: Option<Command>,
+    /// The arguments of `live`.
+    #[command(flatten)]
+    pub live: LiveArgs,
+}
+
+/// One question each.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Every transition as it happens, with the time spent in the state left
+    Live(LiveArgs),
+}
+
+/// `tcptrace live`
+#[derive(Debug, Args)]
+pub struct LiveArgs {
+    /// What to keep.
+    #[command(flatten)]
+    pub filter: FilterArgs,
+    /// How to listen.
+    #[command(flatten)]
+    pub probe: ProbeArgs,
+    /// Transitions out of or into these states (time-wait or TIME_WAIT; ss's groups: all,
+    /// connected, synchronized, bucket, big); may be repeated
+    #[arg(long, value_name = "STATE", value_delimiter = ',')]
+    pub state: Vec<StateSet>,
+    /// Format
+    #[arg(short, long, value_name = "FORMAT", default_value = "table")]
+    pub output: OutputFormat,
+    /// Same as -o csv, as bcc's tools have it
+    #[arg(short = 's', long, conflicts_with = "output")]
+    pub csv: bool,
+    /// Write to a file instead of stdout
+    #[arg(long, value_name = "FILE")]
+    pub out: Option<PathBuf>,
+    /// All columns: socket, namespace, owner, SO_LINGER, error
+    #[arg(short, long)]
+    pub wide: bool,
+    /// A column with the time of day
+    #[arg(short = 'T', long)]
+    pub time: bool,
+    /// A column with the seconds since the start
+    #[arg(short = 't', long)]
+    pub timestamp: bool,
+    /// No header line
+    #[arg(short = 'H', long)]
+    pub no_header: bool,
+    /// At most so many lines a second; says how many it left out
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub rate_limit: Option<u64>,
+    /// End after so long: 10, 10s, 5m
+    #[arg(long, value_name = "TIME", value_parser = duration::parse)]
+    pub duration: Option<Duration>,
+    /// End after so many lines
+    #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub count: Option<u64>,
+    /// Colours
+    #[arg(long, value_name = "WHEN", default_value = "auto")]
+    pub color: ColorChoice,
+}
+
+/// What to keep. Conditions of different kinds must all hold.
+#[derive(Debug, Default, Args)]
+#[command(next_help_heading = "Filters (in the kernel; a connection passes whole or not at all)")]
+pub struct FilterArgs {
+    /// Local ports: 443 or 80,8000-8100
+    #[arg(short = 'L', long, value_name = "PORTS", value_parser = ports)]
+    pub localport: Option<PortSet>,
+    /// Peer's ports
+    #[arg(short = 'D', long, value_name = "PORTS", value_parser = ports)]
+    pub remoteport: Option<PortSet>,
+    /// IPv4 only, v4-mapped IPv6 included
+    #[arg(short = '4', long, conflicts_with = "ipv6")]
+    pub ipv4: bool,
+    /// IPv6 only
+    #[arg(short = '6', long)]
+    pub ipv6: bool,
+    /// Network namespace: a name of `ip netns`, a path, or an inode number
+    #[arg(short = 'N', long, value_name = "NETNS")]
+    pub netns: Option<String>,
+    /// Either end in this prefix (10.0.0.0/8, 2001:db8::/32, an address); may be repeated
+    #[arg(long, value_name = "CIDR")]
+    pub net: Vec<Net>,
+}
+
+/// How to listen.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Kernel side")]
+pub struct ProbeArgs {
+    /// How to listen to sock:inet_sock_set_state: auto, tp_btf, tracepoint
+    #[arg(long, value_name = "HOOK", default_value = "auto", value_parser = hook)]
+    pub hook: HookChoice,
+    /// Size of the ring: a power of two of at least a page, as 4096, 512K, 8M
+    #[arg(long, value_name = "BYTES", default_value = "8M")]
+    pub ring_size: String,
+    /// Let the kernel side's error paths speak
+    #[arg(short, long)]
+    pub verbose: bool,
+}
+
+/// A forced way to listen, or none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HookChoice(pub Option<Backend>);
+
+/// `-o`
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum OutputFormat {
+    /// Columns for people
+    Table,
+    /// One JSON object a line
+    Json,
+    /// Comma-separated values
+    Csv,
+}
+
+/// `--color`
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum ColorChoice {
+    /// On a terminal, unless NO_COLOR is set
+    Auto,
+    /// Always
+    Always,
+    /// Never
+    Never,
+}
+
+fn ports(list: &str) -> Result<PortSet, String> {
+    let mut set = PortSet::default();
+    set.add(list).map_err(|error| error.to_string())?;
+    Ok(set)
+}
+
+fn hook(word: &str) -> Result<HookChoice, String> {
+    match word {
+        "auto" => Ok(HookChoice(None)),
+        _ => word.parse().map(|backend| HookChoice(Some(backend))),
+    }
+}

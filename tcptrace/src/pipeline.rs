@@ -1,0 +1,166 @@
+//! The only loop: from a source through the tracker into a view and out.
+//!
+//! One task owns the tracker and the view. It never blocks on the output: a writer thread does
+//! that, and while it is behind, events wait in the ring, where a loss is counted.
+
+use std::{future::Future, io, os::fd::AsFd as _, time::Duration};
+
+use anyhow::{Context as _, Result};
+use bytes::BytesMut;
+use tokio::{
+    io::{Interest, unix::AsyncFd},
+    sync::mpsc::error::TrySendError,
+    time::{Instant, sleep_until},
+};
+
+use crate::{
+    model::{Accounts, Input},
+    output::Output,
+    source::live::Live,
+    track::Tracker,
+    view::View,
+};
+
+/// Records handed on before the output is offered what has become of them.
+const BATCH: usize = 1024;
+
+/// The reader's tick while events come. With the early calls of a ring that fills up, at most
+/// some 150 wake-ups a second.
+const BUSY_TICK: Duration = Duration::from_millis(10);
+
+/// The tick of a quiet host: the longest that a transition waits.
+const IDLE_TICK: Duration = Duration::from_millis(50);
+
+/// How long programs that still run when the hooks are taken off may take.
+const SETTLE_NS: u64 = 200_000_000;
+
+/// The analysis and what it shows.
+pub struct Analysis<V> {
+    tracker: Tracker,
+    view: V,
+    out: BytesMut,
+}
+
+impl<V: View> Analysis<V> {
+    /// An analysis that shows `view`.
+    pub fn new(tracker: Tracker, view: V) -> Self {
+        let mut out = BytesMut::new();
+        let mut view = view;
+        view.begin(&mut out);
+        Self { tracker, view, out }
+    }
+
+    /// Takes one input in.
+    pub fn feed(&mut self, input: &Input) {
+        let Self { tracker, view, out } = self;
+        tracker.apply(input, &mut |change| view.change(&change, out));
+        if !matches!(input, Input::Event(_)) {
+            view.input(input, &tracker.counts(), out);
+        }
+    }
+
+    /// What has been written since the last call.
+    pub fn take_output(&mut self) -> BytesMut {
+        self.out.split()
+    }
+
+    /// The view.
+    pub fn view(&self) -> &V {
+        &self.view
+    }
+
+    /// The tracker.
+    pub fn tracker(&self) -> &Tracker {
+        &self.tracker
+    }
+}
+
+/// How a live run ended.
+pub struct Ended {
+    /// What became of the events.
+    pub accounts: Accounts,
+    /// Whether the reader of the output went away first.
+    pub output_closed: bool,
+}
+
+/// Runs until `stop`, until the view has enough, or until nobody reads the output any more; then
+/// takes the hooks off and hands on what is still in the ring.
+pub async fn run_live<V: View>(
+    live: &mut Live,
+    analysis: &mut Analysis<V>,
+    output: &Output,
+    stop: impl Future<Output = ()>,
+    mut after_drain: impl FnMut(&mut Live),
+) -> Result<Ended> {
+    let ring = live.probe().ring.as_fd().try_clone_to_owned().context("cannot watch the ring")?;
+    // SAFETY: the file descriptor is owned by the `OwnedFd` given, which gives the same one
+    // each time and keeps it open as long as the `AsyncFd` lives.
+    let ring = unsafe { AsyncFd::register_with_interest(ring, Interest::READABLE) }
+        .context("cannot watch the ring")?;
+    analysis.feed(&live.begin().context("cannot read the clock's resolution")?);
+    live.check(&mut |input| analysis.feed(&input))?;
+    tokio::pin!(stop);
+    let mut tick = BUSY_TICK;
+    let mut output_closed = false;
+    loop {
+        let count = drain(live, analysis, output)?;
+        after_drain(live);
+        if output.is_closed() {
+            output_closed = true;
+            break;
+        }
+        if analysis.view().is_done() {
+            break;
+        }
+        // Longer while nothing comes, so that a quiet host costs nothing.
+        tick = if count > 0 { BUSY_TICK } else { (tick * 2).min(IDLE_TICK) };
+        let wake = sleep_until(Instant::now() + tick);
+        tokio::select! {
+            () = &mut stop => break,
+            () = output.closed() => {}
+            () = wake => {}
+            ready = ring.readable() => ready.context("cannot watch the ring")?.clear_ready(),
+        }
+    }
+    live.detach()?;
+    let accounts = live.settle(SETTLE_NS, &mut |input| analysis.feed(&input))?;
+    if !output_closed {
+        output.send(analysis.take_output()).await;
+    }
+    Ok(Ended { accounts, output_closed })
+}
+
+/// Hands on what is in the ring while the output takes it, and says how much that was.
+fn drain<V: View>(live: &mut Live, analysis: &mut Analysis<V>, output: &Output) -> Result<usize> {
+    let mut count = 0;
+    loop {
+        let chunk = analysis.take_output();
+        if !chunk.is_empty()
+            && let Err(TrySendError::Full(chunk)) = output.try_send(chunk)
+        {
+            // The writer is behind: what is formatted waits here, the rest in the ring.
+            analysis.out.unsplit(chunk);
+            return Ok(count);
+        }
+        let taken = live.drain(BATCH, &mut |input| analysis.feed(&input));
+        count += taken;
+        if taken < BATCH {
+            live.check(&mut |input| analysis.feed(&input))?;
+            let rest = analysis.take_output();
+            if !rest.is_empty()
+                && let Err(TrySendError::Full(rest)) = output.try_send(rest)
+            {
+                analysis.out.unsplit(rest);
+            }
+            return Ok(count);
+        }
+        if analysis.view().is_done() {
+            return Ok(count);
+        }
+    }
+}
+
+/// Turns an error of the output into what the command says.
+pub fn describe_output_error(error: &io::Error, to: &str) -> String {
+    format!("cannot write to {to}: {error}")
+}

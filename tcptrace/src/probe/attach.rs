@@ -1,0 +1,444 @@
+//! Loads the kernel object and attaches it, by the best way that this kernel takes.
+
+use std::{
+    fmt, fs, io,
+    os::fd::{AsFd as _, AsRawFd as _},
+    str::FromStr,
+};
+
+use aya::{
+    Btf, Ebpf, EbpfLoader, VerifierLogLevel,
+    maps::{MapData, MapError, PerCpuArray, RingBuf},
+    programs::{
+        BtfTracePoint, ProgramError, TracePoint, tp_btf::BtfTracePointLinkId,
+        trace_point::TracePointLinkId,
+    },
+    sys::is_map_supported,
+};
+use nix::sys::resource::{RLIM_INFINITY, Resource, setrlimit};
+use tcptrace_common::{
+    counters::Hook,
+    globals::{Globals, SockOffsets, TracepointLayout},
+};
+use thiserror::Error;
+
+use super::{btf, format, globals, offsets, tracefs};
+use crate::{
+    host::caps::{Capabilities, Capability},
+    model::filter::Filter,
+};
+
+/// The kernel object, made by `cargo xtask build-ebpf`.
+static OBJECT: &[u8] = aya::include_bytes_aligned!("../../bpf/tcptrace.bpf.o");
+
+const TRACEPOINT: &str = "inet_sock_set_state";
+
+/// A way to listen to `sock:inet_sock_set_state`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Backend {
+    /// BTF-typed tracepoint program: sees the socket. 5.5 and BTF.
+    TpBtf,
+    /// Classic tracepoint: sees only the tracepoint's own record. 4.16.
+    Tracepoint,
+}
+
+impl Backend {
+    /// From best to worst.
+    pub const ALL: [Self; 2] = [Self::TpBtf, Self::Tracepoint];
+
+    /// The word for it on the command line and in outputs.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::TpBtf => "tp_btf",
+            Self::Tracepoint => "tracepoint",
+        }
+    }
+
+    /// Name of its program in the kernel object.
+    const fn program(self) -> &'static str {
+        match self {
+            Self::TpBtf => "set_state_btf",
+            Self::Tracepoint => "set_state_classic",
+        }
+    }
+}
+
+impl fmt::Display for Backend {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.name())
+    }
+}
+
+impl FromStr for Backend {
+    type Err = String;
+
+    fn from_str(word: &str) -> Result<Self, String> {
+        Self::ALL
+            .into_iter()
+            .find(|backend| backend.name() == word)
+            .ok_or_else(|| format!("unknown hook '{}': tp_btf, tracepoint", word.escape_default()))
+    }
+}
+
+/// Why a way was not taken.
+#[derive(Clone, Debug)]
+pub struct Refusal {
+    /// Which way.
+    pub backend: Backend,
+    /// Which finer point of it, where there are several.
+    pub without: Option<&'static str>,
+    /// What the kernel answered.
+    pub reason: String,
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.backend)?;
+        if let Some(without) = self.without {
+            write!(f, " with {without}")?;
+        }
+        write!(f, ": {}", self.reason)
+    }
+}
+
+/// Why nothing could be attached.
+#[derive(Debug, Error)]
+pub enum ProbeError {
+    /// The process may not.
+    #[error(
+        "tracing needs {} more: run as root, or once: setcap cap_bpf,cap_perfmon+ep $(which tcptrace)",
+        list(missing)
+    )]
+    Privilege {
+        /// What it lacks.
+        missing: Vec<Capability>,
+    },
+    /// The kernel has no ring buffer maps.
+    #[error("this kernel has no BPF ring buffer: tcptrace needs Linux 5.8 or later")]
+    NoRing,
+    /// The ring could not be had.
+    #[error("cannot create a ring of {bytes} bytes: {error}; try a smaller --ring-size")]
+    Ring {
+        /// Size asked for.
+        bytes: u32,
+        /// The kernel's answer.
+        error: io::Error,
+    },
+    /// A filter on what the hook cannot see.
+    #[error(
+        "-N/--netns needs the tp_btf hook: the classic tracepoint does not tell the namespace \
+         ({reason})"
+    )]
+    NetnsUnseen {
+        /// Why tp_btf is not to be had.
+        reason: String,
+    },
+    /// No way was taken by the kernel.
+    #[error("no hook for {TRACEPOINT} could be attached: {}", lines(refusals))]
+    NoHook {
+        /// Each way and why not.
+        refusals: Vec<Refusal>,
+    },
+    /// The kernel object or its maps could not be used.
+    #[error("cannot set up the kernel side: {0}")]
+    Setup(String),
+}
+
+fn list(missing: &[Capability]) -> String {
+    missing.iter().map(Capability::to_string).collect::<Vec<_>>().join(" and ")
+}
+
+fn lines(refusals: &[Refusal]) -> String {
+    refusals.iter().map(Refusal::to_string).collect::<Vec<_>>().join("; ")
+}
+
+/// What to attach.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The only way to try; `None` tries all from best to worst.
+    pub backend: Option<Backend>,
+    /// Bytes of the ring, a size that [`super::parse_ring_size`] lets pass.
+    pub ring_bytes: u32,
+    /// What to keep.
+    pub filter: Filter,
+    /// Whether the kernel side's error paths may speak (aya-log).
+    pub kernel_log: bool,
+}
+
+/// A hook's counters, summed over the CPUs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Totals {
+    /// TCP events that the hook's program ran for.
+    pub seen: u64,
+    /// Of those, held back by the filter.
+    pub filtered: u64,
+    /// Of those, lost to a full ring.
+    pub lost: u64,
+}
+
+/// The kernel side in force. Dropping it detaches everything.
+pub struct Probe {
+    ebpf: Ebpf,
+    /// Out of which the records come.
+    pub ring: RingBuf<MapData>,
+    counters: PerCpuArray<MapData, [u64; 3]>,
+    backend: Backend,
+    link: Option<Link>,
+    refusals: Vec<Refusal>,
+    cookies: bool,
+}
+
+/// What takes the program off its hook.
+enum Link {
+    TpBtf(BtfTracePointLinkId),
+    Tracepoint(TracePointLinkId),
+}
+
+impl Probe {
+    /// Loads and attaches, trying the ways from best to worst.
+    pub fn start(options: &Options) -> Result<Self, ProbeError> {
+        // Before 5.11 maps count against it. A refusal shows when the maps are created.
+        let _ = setrlimit(Resource::RLIMIT_MEMLOCK, RLIM_INFINITY, RLIM_INFINITY);
+        let mut refusals = Vec::new();
+        let backends = match options.backend {
+            Some(backend) => vec![backend],
+            None => Backend::ALL.to_vec(),
+        };
+        for backend in backends {
+            if backend == Backend::Tracepoint && options.filter.netns.is_some() {
+                let reason = match refusals.is_empty() {
+                    true => "--hook tracepoint asked for".to_owned(),
+                    false => lines(&refusals),
+                };
+                return Err(ProbeError::NetnsUnseen { reason });
+            }
+            // bpf_get_socket_cookie() is refused to tracing programs before 5.12.
+            let with_cookie: &[bool] =
+                if backend == Backend::TpBtf { &[true, false] } else { &[false] };
+            for &cookies in with_cookie {
+                match Self::attempt(options, backend, cookies) {
+                    Ok(Attached { ebpf, ring, counters, link }) => {
+                        let link = Some(link);
+                        return Ok(Self { ebpf, ring, counters, backend, link, refusals, cookies });
+                    }
+                    Err(Attempt::Fatal(error)) => return Err(error),
+                    Err(Attempt::Refused(reason)) => refusals.push(Refusal {
+                        backend,
+                        without: cookies.then_some("socket cookies"),
+                        reason,
+                    }),
+                }
+            }
+        }
+        Err(match Capabilities::effective().map(Capabilities::missing_for_tracing) {
+            Ok(missing) if !missing.is_empty() => ProbeError::Privilege { missing },
+            _ => ProbeError::NoHook { refusals },
+        })
+    }
+
+    fn attempt(options: &Options, backend: Backend, cookies: bool) -> Result<Attached, Attempt> {
+        let (sock, layout) = match backend {
+            Backend::TpBtf => (kernel_offsets()?, TracepointLayout::NONE),
+            Backend::Tracepoint => (SockOffsets::NONE, classic_layout()?),
+        };
+        let values = globals::globals(&options.filter, options.ring_bytes, sock, layout, cookies);
+        let mut ebpf = load(options, &values)?;
+        globals::fill_filter_maps(&mut ebpf, &options.filter).map_err(setup)?;
+        // The maps before the hook: whoever attaches must be able to count from the first event.
+        let ring = RingBuf::try_from(take(&mut ebpf, "RING")?).map_err(setup)?;
+        let counters = PerCpuArray::try_from(take(&mut ebpf, "COUNTERS")?).map_err(setup)?;
+        let link = attach(&mut ebpf, backend)?;
+        Ok(Attached { ebpf, ring, counters, link })
+    }
+
+    /// The way that was taken.
+    pub fn backend(&self) -> Backend {
+        self.backend
+    }
+
+    /// The ways that were tried before it, and why they were refused.
+    pub fn refusals(&self) -> &[Refusal] {
+        &self.refusals
+    }
+
+    /// Whether events carry the socket's cookie.
+    pub fn cookies(&self) -> bool {
+        self.cookies
+    }
+
+    /// The kernel object, for what reads its log.
+    pub fn ebpf(&mut self) -> &mut Ebpf {
+        &mut self.ebpf
+    }
+
+    /// The counters of a hook.
+    pub fn totals(&self, hook: Hook) -> Result<Totals, ProbeError> {
+        let per_cpu = self
+            .counters
+            .get(&(hook as u32), 0)
+            .map_err(|error| ProbeError::Setup(format!("cannot read the counters: {error}")))?;
+        Ok(per_cpu.iter().fold(Totals::default(), |sum, [seen, filtered, lost]| Totals {
+            seen: sum.seen + seen,
+            filtered: sum.filtered + filtered,
+            lost: sum.lost + lost,
+        }))
+    }
+
+    /// Runs that the kernel skipped because the program was already running on that CPU
+    /// (`recursion_misses`); `None` where the kernel does not count them (before 5.12).
+    pub fn missed(&self) -> Option<u64> {
+        let fd = self.ebpf.program(self.backend.program())?.fd().ok()?.as_fd().as_raw_fd();
+        let info = fs::read_to_string(format!("/proc/self/fdinfo/{fd}")).ok()?;
+        info.lines().find_map(|line| line.strip_prefix("recursion_misses:")?.trim().parse().ok())
+    }
+
+    /// Instructions that the verifier walked through to accept the program (5.16).
+    pub fn verified_instructions(&self) -> Option<u32> {
+        self.ebpf.program(self.backend.program())?.info().ok()?.verified_instruction_count()
+    }
+
+    /// Takes the program off its hook. It stays loaded, with its counters, and records already in
+    /// the ring stay.
+    pub fn detach(&mut self) -> Result<(), ProbeError> {
+        let failed = |error: ProgramError| ProbeError::Setup(format!("cannot detach: {error}"));
+        let (Some(link), Some(program)) =
+            (self.link.take(), self.ebpf.program_mut(self.backend.program()))
+        else {
+            return Ok(());
+        };
+        match link {
+            Link::TpBtf(link) => {
+                let program: &mut BtfTracePoint = program.try_into().map_err(failed)?;
+                program.detach(link).map_err(failed)
+            }
+            Link::Tracepoint(link) => {
+                let program: &mut TracePoint = program.try_into().map_err(failed)?;
+                program.detach(link).map_err(failed)
+            }
+        }
+    }
+}
+
+/// An attempt that worked.
+struct Attached {
+    ebpf: Ebpf,
+    ring: RingBuf<MapData>,
+    counters: PerCpuArray<MapData, [u64; 3]>,
+    link: Link,
+}
+
+/// How an attempt ended.
+enum Attempt {
+    /// This way is not to be had; another may be.
+    Refused(String),
+    /// No other way would fare better.
+    Fatal(ProbeError),
+}
+
+fn refused(error: impl fmt::Display) -> Attempt {
+    Attempt::Refused(error.to_string())
+}
+
+fn setup(error: MapError) -> Attempt {
+    Attempt::Fatal(ProbeError::Setup(error.to_string()))
+}
+
+fn take(ebpf: &mut Ebpf, name: &str) -> Result<aya::maps::Map, Attempt> {
+    ebpf.take_map(name).ok_or_else(|| setup(MapError::InvalidName { name: name.to_owned() }))
+}
+
+/// Field offsets from the running kernel's BTF.
+fn kernel_offsets() -> Result<SockOffsets, Attempt> {
+    const PATH: &str = "/sys/kernel/btf/vmlinux";
+    let data = fs::read(PATH)
+        .map_err(|error| Attempt::Refused(format!("this kernel has no BTF ({PATH}: {error})")))?;
+    let btf = btf::Btf::parse(&data).map_err(refused)?;
+    offsets::sock_offsets(&btf).map_err(refused)
+}
+
+/// The layout of the classic tracepoint's record on the running kernel.
+fn classic_layout() -> Result<TracepointLayout, Attempt> {
+    let text = tracefs::with_tracefs(|tracefs| {
+        let path = tracefs.join("events/sock").join(TRACEPOINT).join("format");
+        fs::read_to_string(&path)
+            .map_err(|error| Attempt::Refused(format!("{}: {error}", path.display())))
+    })
+    .map_err(|error| Attempt::Refused(format!("tracefs cannot be mounted: {error}")))??;
+    format::set_state_layout(&text).map_err(refused)
+}
+
+/// Creates the maps and prepares the programs.
+fn load(options: &Options, values: &Globals) -> Result<Ebpf, Attempt> {
+    let log_level: u8 = if options.kernel_log { aya_log::Level::Error as u8 } else { 0 };
+    let loaded = EbpfLoader::new()
+        .verifier_log_level(VerifierLogLevel::empty())
+        .override_global("GLOBALS", globals::as_bytes(values), true)
+        .override_global(aya_log::LEVEL, &log_level, false)
+        .map_max_entries("RING", options.ring_bytes)
+        .load(OBJECT);
+    loaded.map_err(|error| {
+        if let aya::EbpfError::MapError(MapError::CreateError { name, io_error }) = error {
+            return refused_map(options.ring_bytes, &name, io_error);
+        }
+        Attempt::Fatal(ProbeError::Setup(error.to_string()))
+    })
+}
+
+/// What the kernel's refusal of a map means.
+fn refused_map(ring_bytes: u32, name: &str, error: io::Error) -> Attempt {
+    let missing =
+        Capabilities::effective().map(Capabilities::missing_for_tracing).unwrap_or_default();
+    if error.kind() == io::ErrorKind::PermissionDenied && !missing.is_empty() {
+        return Attempt::Fatal(ProbeError::Privilege { missing });
+    }
+    if name == "RING" {
+        if matches!(is_map_supported(aya::maps::MapType::RingBuf), Ok(false)) {
+            return Attempt::Fatal(ProbeError::NoRing);
+        }
+        return Attempt::Fatal(ProbeError::Ring { bytes: ring_bytes, error });
+    }
+    Attempt::Fatal(ProbeError::Setup(format!("the kernel refused the map {name}: {error}")))
+}
+
+/// Loads the backend's program and puts it on its hook.
+fn attach(ebpf: &mut Ebpf, backend: Backend) -> Result<Link, Attempt> {
+    let program = ebpf.program_mut(backend.program()).ok_or_else(|| {
+        Attempt::Fatal(ProbeError::Setup(format!("the object has no {}", backend.program())))
+    })?;
+    match backend {
+        Backend::TpBtf => {
+            let btf = Btf::from_sys_fs().map_err(refused)?;
+            let program: &mut BtfTracePoint = program.try_into().map_err(refused)?;
+            program.load(TRACEPOINT, &btf).map_err(program_refused)?;
+            Ok(Link::TpBtf(program.attach().map_err(program_refused)?))
+        }
+        Backend::Tracepoint => {
+            let program: &mut TracePoint = program.try_into().map_err(refused)?;
+            program.load().map_err(program_refused)?;
+            let link = tracefs::with_tracefs(|_| program.attach("sock", TRACEPOINT))
+                .map_err(|error| Attempt::Refused(format!("tracefs cannot be mounted: {error}")))?
+                .map_err(program_refused)?;
+            Ok(Link::Tracepoint(link))
+        }
+    }
+}
+
+/// The kernel's words without the verifier's log, whose last line says why.
+fn program_refused(error: ProgramError) -> Attempt {
+    match &error {
+        ProgramError::LoadError { io_error, verifier_log } => {
+            let log = verifier_log.to_string();
+            let why = log
+                .lines()
+                .rev()
+                .find(|line| !line.trim().is_empty() && !line.starts_with("processed "))
+                .unwrap_or_default();
+            let why = if why.is_empty() { String::new() } else { format!(" ({})", why.trim()) };
+            Attempt::Refused(format!("the kernel refused the program: {io_error}{why}"))
+        }
+        ProgramError::SyscallError(error) => {
+            Attempt::Refused(format!("{}: {}", error.call, error.io_error))
+        }
+        _ => Attempt::Refused(error.to_string()),
+    }
+}

@@ -1,0 +1,30 @@
+//! What people and programs get to see.
+//!
+//! A view turns changes into bytes. It must not read a clock, a file or the kernel: what it shows
+//! of a live host and of a recording is the same.
+
+pub mod csv;
+pub mod json;
+pub mod live;
+mod number;
+mod table;
+mod time;
+
+use bytes::BytesMut;
+
+use crate::{
+    model::{Change, Input},
+    track::Counts,
+};
+
+/// A consumer of the analysis.
+pub trait View {
+    /// What is printed before anything happens.
+    fn begin(&mut self, out: &mut BytesMut);
+    /// An input that is not an event: clocks, losses, the end.
+    fn input(&mut self, input: &Input, counts: &Counts, out: &mut BytesMut);
+    /// A change.
+    fn change(&mut self, change: &Change, out: &mut BytesMut);
+    /// Whether it has shown all that it was asked for.
+    fn is_done(&self) -> bool;
+}

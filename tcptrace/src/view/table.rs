@@ -1,0 +1,166 @@
+//! Columns for people: 80 characters unless asked for more.
+
+use std::{
+    fmt::Write as _,
+    net::{IpAddr, SocketAddr},
+};
+
+use bytes::{BufMut as _, BytesMut};
+
+use super::{number::ms_within, time::WallClock};
+use crate::model::{Age, Linger, Moved, TcpState};
+
+/// What the table shows beside the transition.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Columns {
+    /// Everything there is.
+    pub wide: bool,
+    /// The time of day (bcc's `-T`).
+    pub time: bool,
+    /// Seconds since the start (bcc's `-t`).
+    pub timestamp: bool,
+    /// Colours.
+    pub color: bool,
+}
+
+/// Writes the rows of the `live` view.
+pub struct Table {
+    columns: Columns,
+    wall: WallClock,
+    started_ns: u64,
+    hz: u32,
+}
+
+impl Table {
+    pub(super) fn new(columns: Columns) -> Self {
+        Self { columns, wall: WallClock::local_time_of_day(), started_ns: 0, hz: 0 }
+    }
+
+    pub(super) fn wall(&mut self) -> &mut WallClock {
+        &mut self.wall
+    }
+
+    /// When the hooks came into force, and ticks a second.
+    pub(super) fn begin(&mut self, mono_ns: u64, hz: u32) {
+        self.started_ns = mono_ns;
+        self.hz = hz;
+    }
+
+    pub(super) fn header(&self, out: &mut BytesMut) {
+        let Columns { wide, time, timestamp, .. } = self.columns;
+        let mut line = String::new();
+        if time {
+            line.push_str("TIME     ");
+        }
+        if timestamp {
+            line.push_str("TIME(s)    ");
+        }
+        if wide {
+            let _ = write!(
+                line,
+                "{:18} {:10} {:>7} {:15} {:8} ",
+                "SKADDR", "NETNS", "PID", "COMM", "FROM"
+            );
+        }
+        let _ = write!(
+            line,
+            "{:21} {:21} {:11}    {:11} {:>9}",
+            "LADDR:LPORT", "RADDR:RPORT", "OLDSTATE", "NEWSTATE", "MS"
+        );
+        if wide {
+            let _ = write!(line, " {:6} ERR", "LINGER");
+        }
+        put_line(out, &line);
+    }
+
+    pub(super) fn transition(&mut self, moved: &Moved, out: &mut BytesMut) {
+        let Columns { wide, time, timestamp, .. } = self.columns;
+        let mut line = String::with_capacity(160);
+        if time {
+            let text = self.wall.at(moved.mono_ns).map_or("-", |(text, _)| text);
+            let _ = write!(line, "{text:8} ");
+        }
+        if timestamp {
+            let us = moved.mono_ns.saturating_sub(self.started_ns) / 1000;
+            let _ = write!(line, "{:<10} ", format!("{}.{:06}", us / 1_000_000, us % 1_000_000));
+        }
+        if wide {
+            let netns = moved.sock.map_or("-".to_owned(), |sock| sock.netns.to_string());
+            let _ = write!(line, "0x{:<16x} {netns:10} ", moved.skaddr);
+            let _ = match &moved.owner {
+                Some(owner) => write!(
+                    line,
+                    "{:>7} {:15} {:8} ",
+                    owner.task.tgid,
+                    owner.task.comm,
+                    owner.from.name()
+                ),
+                None => write!(line, "{:>7} {:15} {:8} ", "-", "-", "-"),
+            };
+        }
+        let tuple = &moved.tuple;
+        let local = end(tuple.local_ip(), tuple.lport);
+        let listening = moved.new == TcpState::Listen
+            || moved.old == TcpState::Listen && moved.new == TcpState::Close;
+        let remote = if listening { "*".to_owned() } else { end(tuple.remote_ip(), tuple.rport) };
+        let age = match moved.in_old {
+            Age::Unknown => "-".to_owned(),
+            Age::AtLeast(ns) => format!("≥{}", ms_within(ns, 8)),
+            Age::Exactly(ns) => ms_within(ns, 9),
+        };
+        let (on, off) = if self.columns.color { color(moved.new) } else { ("", "") };
+        let _ = write!(
+            line,
+            "{local:21} {remote:21} {:11} -> {on}{:11}{off} {age:>9}",
+            moved.old, moved.new
+        );
+        if wide {
+            let linger = match moved.linger() {
+                None => "-".to_owned(),
+                Some(Linger::Off) => "off".to_owned(),
+                Some(Linger::Jiffies(jiffies)) => format!("{}s", jiffies / self.hz.max(1)),
+            };
+            let err = match moved.sock {
+                None => "-".to_owned(),
+                Some(sock) if sock.err == 0 => "0".to_owned(),
+                Some(sock) => format!("{:?}", nix::errno::Errno::from_raw(sock.err.into())),
+            };
+            let _ = write!(line, " {linger:6} {err}");
+        }
+        put_line(out, &line);
+    }
+
+    /// A line between the rows.
+    pub(super) fn remark(&self, text: &str, out: &mut BytesMut) {
+        put_line(out, &format!("... {text}"));
+    }
+}
+
+fn put_line(out: &mut BytesMut, line: &str) {
+    out.put_slice(line.trim_end().as_bytes());
+    out.put_u8(b'\n');
+}
+
+/// `10.0.0.1:443`, `[2001:db8::1]:443`; `-` for a port that is not known.
+fn end(ip: IpAddr, port: u16) -> String {
+    if port != 0 {
+        return SocketAddr::new(ip, port).to_string();
+    }
+    match ip {
+        IpAddr::V4(v4) => format!("{v4}:-"),
+        IpAddr::V6(v6) => format!("[{v6}]:-"),
+    }
+}
+
+/// The states that an incident is about stand out.
+fn color(state: TcpState) -> (&'static str, &'static str) {
+    match state {
+        TcpState::Established => ("\x1b[32m", "\x1b[0m"),
+        TcpState::TimeWait => ("\x1b[36m", "\x1b[0m"),
+        TcpState::CloseWait | TcpState::FinWait2 | TcpState::LastAck | TcpState::Closing => {
+            ("\x1b[33m", "\x1b[0m")
+        }
+        TcpState::Close => ("\x1b[2m", "\x1b[0m"),
+        _ => ("", ""),
+    }
+}
