@@ -30,7 +30,9 @@ impl Hook {
 /// A program never nests in itself on one CPU (the kernel skips that run and counts it as a
 /// recursion miss), so plain adds are exact.
 #[repr(C)]
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable,
+)]
 pub struct HookCounters {
     /// Events of the hook's own kind (TCP) that its program ran for.
     pub seen: u64,

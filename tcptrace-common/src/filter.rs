@@ -6,9 +6,7 @@
 //! drop an event: the verdict is then [`Verdict::Unknown`] and the next event of that socket
 //! decides.
 
-use crate::globals::{
-    FILTER_LPORT, FILTER_NET, FILTER_NETNS, FILTER_RPORT, FILTER_V4, FILTER_V6,
-};
+use crate::globals::{FILTER_LPORT, FILTER_NET, FILTER_NETNS, FILTER_RPORT, FILTER_V4, FILTER_V6};
 
 const AF_INET: u16 = 2;
 const TCP_SYN_SENT: u8 = 2;
@@ -96,8 +94,7 @@ pub fn verdict(rules: &impl Rules, facts: &Facts) -> Verdict {
         }
     }
     let by_peer = FILTER_RPORT | FILTER_V4 | FILTER_V6 | FILTER_NET;
-    if (lport_unset && conditions & FILTER_LPORT != 0)
-        || (peer_unset && conditions & by_peer != 0)
+    if (lport_unset && conditions & FILTER_LPORT != 0) || (peer_unset && conditions & by_peer != 0)
     {
         return Verdict::Unknown;
     }

@@ -50,7 +50,8 @@ pub fn set_state_btf(ctx: BtfTracePointContext) -> i32 {
     if lport == 0 && !(old == TCP_CLOSE && new == TCP_SYN_SENT) {
         lport = sk.sport();
     }
-    let facts = Facts { old, new, family, netns: sk.netns(), laddr, raddr, lport, rport: sk.dport() };
+    let facts =
+        Facts { old, new, family, netns: sk.netns(), laddr, raddr, lport, rport: sk.dport() };
     let verdict = verdict(&InForce, &facts);
     if verdict == Verdict::Drop {
         return filtered(counters);

@@ -1,0 +1,12 @@
+//! The tests that need a kernel, as root: real sockets in network namespaces of their own. One
+//! binary that needs no other program, so that it can also be linked statically and run in a
+//! virtual machine on other kernels.
+
+mod checks;
+mod net;
+mod netlink;
+mod scenario;
+mod sys;
+mod unsupported;
+mod wait;
+mod witness;

@@ -1,0 +1,16 @@
+//! TCP made to happen for real: one function a scenario. Each runs in the network namespace of the
+//! calling thread (see `net::Netns::run`), waits for each step by the kernel's own word, and returns
+//! the facts: who had which port, and when each step began and ended.
+//!
+//! Nothing here looks at what a tracer saw.
+
+pub mod close;
+pub mod conn;
+pub mod linger;
+pub mod noise;
+pub mod open;
+pub mod orphan;
+pub mod reuse;
+pub mod segment;
+pub mod simultaneous;
+pub mod time_wait;
