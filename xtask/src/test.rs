@@ -1,0 +1,224 @@
+//! `cargo xtask test`: every test there is, in one go, with a table at the end that says what
+//! passed, what failed, and what could not run and why.
+//!
+//! A step that fails does not stop the others. Where BPF works, no kernel test may be skipped.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::ExitCode,
+    time::Instant,
+};
+
+use anyhow::{Context as _, Result, bail};
+
+use crate::{
+    build_ebpf::{self, Verdict},
+    root, setup, sh,
+    toolchain::{Compiler, NIGHTLY},
+};
+
+/// The packages whose tests the stable tool chain runs: the workspace's default members.
+const PACKAGES: [&str; 3] = ["tcptrace", "tcptrace-common", "xtask"];
+
+/// The tests of `tcptrace` that load programs into this kernel, and so run as root.
+const KERNEL_TESTS: [&str; 2] = ["kernel", "cli"];
+
+/// Tells a kernel test that BPF works here: what it cannot do then is a failure, not a skip.
+const BPF_WORKS: &str = "TCPTRACE_TEST_BPF_WORKS";
+
+#[derive(clap::Args)]
+pub struct Args {
+    /// Install nothing; skip what that leaves out
+    #[arg(long)]
+    no_setup: bool,
+    /// The rustup tool chain for the kernel object
+    #[arg(long, default_value = NIGHTLY)]
+    toolchain: String,
+}
+
+/// How a step ended.
+enum Outcome {
+    Passed,
+    /// It could not run, or not all of it: why.
+    Skipped(String),
+    Failed(String),
+}
+
+struct Step {
+    name: String,
+    outcome: Outcome,
+    seconds: f64,
+}
+
+pub fn main(args: &Args) -> Result<ExitCode> {
+    let workspace = sh::workspace()?;
+    let mut steps = Vec::new();
+    let mut step = |name: &str, work: &mut dyn FnMut() -> Result<Outcome>| {
+        eprintln!("\n== {name}");
+        let start = Instant::now();
+        let outcome = work().unwrap_or_else(|error| Outcome::Failed(format!("{error:#}")));
+        if let Outcome::Failed(why) | Outcome::Skipped(why) = &outcome {
+            eprintln!("{name}: {why}");
+        }
+        let seconds = start.elapsed().as_secs_f64();
+        steps.push(Step { name: name.to_owned(), outcome, seconds });
+    };
+
+    if !args.no_setup {
+        step("setup", &mut || Ok(set_up(&args.toolchain)));
+    }
+    step("format", &mut || cargo(&workspace, &["fmt", "--all", "--check"]));
+    step("clippy", &mut || {
+        cargo(&workspace, &["clippy", "--locked", "--all-targets", "--", "-D", "warnings"])
+    });
+    step("clippy of the kernel side", &mut || clippy_ebpf(&workspace, &args.toolchain));
+    step("kernel object", &mut || {
+        Ok(match build_ebpf::check(&workspace, &args.toolchain)? {
+            Verdict::Proved => Outcome::Passed,
+            Verdict::CannotProve(why) => Outcome::Skipped(format!(
+                "its sources are those it was built from, but its bytes are not proved: {why}"
+            )),
+        })
+    });
+    step("pure tests", &mut || pure_tests(&workspace));
+    step("documentation tests", &mut || cargo(&workspace, &["test", "--locked", "--doc"]));
+    let bpf = root::bpf_works();
+    for test in KERNEL_TESTS {
+        step(&format!("{test} tests"), &mut || kernel_test(&workspace, test, bpf.as_ref().err()));
+    }
+
+    summarise(&steps);
+    let failed = steps.iter().any(|step| matches!(step.outcome, Outcome::Failed(_)));
+    Ok(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+}
+
+fn cargo(workspace: &Path, arguments: &[&str]) -> Result<Outcome> {
+    sh::run(sh::cargo().current_dir(workspace).args(arguments))?;
+    Ok(Outcome::Passed)
+}
+
+fn set_up(toolchain: &str) -> Outcome {
+    let lacking = setup::bring(toolchain);
+    if lacking.is_empty() {
+        return Outcome::Passed;
+    }
+    let reasons: Vec<String> = lacking
+        .iter()
+        .map(|lack| format!("{}: {}; so {}", lack.what, lack.why, lack.cost))
+        .collect();
+    Outcome::Skipped(format!("incomplete: {}", reasons.join("; ")))
+}
+
+fn clippy_ebpf(workspace: &Path, toolchain: &str) -> Result<Outcome> {
+    let compiler = match Compiler::find(toolchain) {
+        Ok(compiler) => compiler,
+        Err(lacking) => return Ok(Outcome::Skipped(format!("{lacking:#}"))),
+    };
+    if !compiler.has_clippy() {
+        return Ok(Outcome::Skipped(format!("there is no clippy for {}", compiler.version)));
+    }
+    build_ebpf::clippy(workspace, &compiler)?;
+    Ok(Outcome::Passed)
+}
+
+/// All unit tests, and the integration tests that need neither root nor BPF.
+fn pure_tests(workspace: &Path) -> Result<Outcome> {
+    let mut command = sh::cargo();
+    command.current_dir(workspace).args(["test", "--locked", "--lib", "--bins"]);
+    for package in PACKAGES {
+        for test in integration_tests(&workspace.join(package))? {
+            if package != "tcptrace" || !KERNEL_TESTS.contains(&test.as_str()) {
+                command.args(["--test", &test]);
+            }
+        }
+    }
+    sh::run(&mut command)?;
+    Ok(Outcome::Passed)
+}
+
+/// The names of a package's integration tests, as cargo finds them: `tests/NAME.rs` and
+/// `tests/NAME/main.rs`.
+fn integration_tests(package: &Path) -> Result<Vec<String>> {
+    let directory = package.join("tests");
+    if !directory.exists() {
+        return Ok(Vec::new());
+    }
+    let mut names = Vec::new();
+    for entry in fs::read_dir(&directory)? {
+        let path = entry?.path();
+        if path.extension().is_some_and(|e| e == "rs") || path.join("main.rs").exists() {
+            names.extend(path.file_stem().and_then(|stem| stem.to_str()).map(str::to_owned));
+        }
+    }
+    names.sort();
+    Ok(names)
+}
+
+/// One of [`KERNEL_TESTS`], as root and in a mount namespace of its own; `refusal` is why BPF does
+/// not work here.
+fn kernel_test(workspace: &Path, test: &str, refusal: Option<&anyhow::Error>) -> Result<Outcome> {
+    if !integration_tests(&workspace.join("tcptrace"))?.iter().any(|name| name == test) {
+        return Ok(Outcome::Skipped(format!("tcptrace has no test named {test} yet")));
+    }
+    if let Some(refusal) = refusal {
+        return Ok(Outcome::Skipped(format!("BPF does not work here: {refusal:#}")));
+    }
+    let output = sh::run_and_listen(
+        sh::cargo()
+            .current_dir(workspace)
+            .args(["test", "--locked", "--package", "tcptrace", "--test", test])
+            .arg("--config")
+            .arg(format!("target.'cfg(unix)'.runner={:?}", runner()?))
+            // They count what happens on the whole host, so they go one by one.
+            .args(["--", "--test-threads=1"])
+            .env(BPF_WORKS, "1"),
+    )?;
+    match ignored(&output)? {
+        0 => Ok(Outcome::Passed),
+        count => bail!("{count} of its tests were skipped, though BPF works here"),
+    }
+}
+
+fn runner() -> Result<Vec<PathBuf>> {
+    let xtask = std::env::current_exe().context("cannot tell where xtask is")?;
+    Ok(vec![xtask, "as-root".into(), "--".into()])
+}
+
+/// How many tests libtest says that it ignored.
+fn ignored(output: &str) -> Result<u32> {
+    let result = output
+        .lines()
+        .rfind(|line| line.starts_with("test result:"))
+        .context("it ended without a result")?;
+    let count = result.split("; ").find_map(|part| part.strip_suffix(" ignored"));
+    count.and_then(|count| count.parse().ok()).with_context(|| format!("not a result: {result}"))
+}
+
+fn summarise(steps: &[Step]) {
+    eprintln!("\n{:<28}{:<10}{:>8}", "step", "result", "seconds");
+    for Step { name, outcome, seconds } in steps {
+        let (result, why) = match outcome {
+            Outcome::Passed => ("passed", ""),
+            Outcome::Skipped(why) => ("skipped", why.as_str()),
+            Outcome::Failed(why) => ("FAILED", why.as_str()),
+        };
+        eprintln!("{name:<28}{result:<10}{seconds:>8.1}");
+        for line in why.lines() {
+            eprintln!("    {line}");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ignored_tests_are_counted() {
+        let output = "running 3 tests\n\
+            test result: ok. 1 passed; 0 failed; 2 ignored; 0 measured; 0 filtered out\n";
+        assert_eq!(ignored(output).unwrap(), 2);
+        ignored("running 3 tests\n").unwrap_err();
+    }
+}
