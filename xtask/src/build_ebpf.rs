@@ -194,18 +194,22 @@ fn build(workspace: &Path, tools: &Tools, bin: &str, place: &str) -> Result<Vec<
     fs::read(&object).with_context(|| format!("reading {}", object.display()))
 }
 
-/// `cargo clippy` for the eBPF crate, with warnings denied.
+/// `cargo clippy` for the eBPF crate. Warnings are denied with the nightly that built the committed
+/// objects; another one has lints that nobody has seen yet, which must not fail a test of today.
 pub fn clippy(workspace: &Path, compiler: &Compiler) -> Result<()> {
-    sh::run(
-        compiler
-            .cargo("clippy")
-            .current_dir(workspace)
-            .args(["--package", "tcptrace-ebpf", "--profile", "bpf", "--locked"])
-            .arg("--target-dir")
-            .arg(sh::target_dir()?.join("ebpf"))
-            .args(["--", "-D", "warnings"])
-            .env("CARGO_ENCODED_RUSTFLAGS", FLAGS.join("\x1f")),
-    )
+    let built_with = Provenance::read(workspace)?.toolchain.rustc;
+    let mut command = compiler.cargo("clippy");
+    command
+        .current_dir(workspace)
+        .args(["--package", "tcptrace-ebpf", "--profile", "bpf", "--locked", "--target-dir"])
+        .arg(sh::target_dir()?.join("ebpf"))
+        .env("CARGO_ENCODED_RUSTFLAGS", FLAGS.join("\x1f"));
+    if compiler.version == built_with {
+        command.args(["--", "-D", "warnings"]);
+    } else {
+        eprintln!("note: warnings are not denied: {} is not {built_with}", compiler.version);
+    }
+    sh::run(&mut command)
 }
 
 /// [`FLAGS`] and, so that no path of this machine reaches the object, what replaces each.
