@@ -54,21 +54,26 @@ pub fn set_state_btf(ctx: BtfTracePointContext) -> i32 {
         Facts { old, new, family, netns: sk.netns(), laddr, raddr, lport, rport: sk.dport() };
     let verdict = verdict(&InForce, &facts);
     if verdict == Verdict::Drop {
-        return filtered(counters);
+        counters.filtered();
+        return 0;
     }
     counters.emit(|record: *mut Transition| {
         let (dead, linger) = sk.dead_and_linger();
         let flags = FLAG_SOCK | flag(dead, FLAG_DEAD) | flag(linger, FLAG_LINGER);
         write(record, &facts, verdict, flags, sk.addr());
-        let put = Put(record);
-        put.shutdown(sk.shutdown());
-        put.sk_err(sk.err());
-        put.cookie(sk.cookie());
-        put.cgroup(sk.cgroup());
-        put.linger_jiffies(sk.linger_jiffies());
+        let fields = Fields(record);
+        fields.put_shutdown(sk.shutdown());
+        fields.put_sk_err(sk.err());
+        fields.put_cookie(sk.cookie());
+        fields.put_cgroup(sk.cgroup());
+        fields.put_linger_jiffies(sk.linger_jiffies());
     });
     0
 }
+
+/// What a program on a classic tracepoint returns: pass the event on. 0 would take it away from
+/// every other perf user on the host (`perf_trace_run_bpf_submit()`), such as a `perf stat`.
+const PASS_ON: u32 = 1;
 
 /// The record that `/sys/kernel/tracing/events/sock/inet_sock_set_state/format` describes.
 #[tracepoint(category = "sock", name = "inet_sock_set_state")]
@@ -81,7 +86,7 @@ pub fn set_state_classic(ctx: TracePointContext) -> u32 {
     };
     if fault != 0 {
         error!(&ctx, "inet_sock_set_state: the tracepoint's record cannot be read: {}", fault);
-        return 0;
+        return PASS_ON;
     }
     let raw = Raw(raw.as_ptr().cast());
     let protocol = if global!(tracepoint.protocol_size) == 1 {
@@ -90,9 +95,9 @@ pub fn set_state_classic(ctx: TracePointContext) -> u32 {
         raw.at::<u16>(global!(tracepoint.protocol))
     };
     if protocol != IPPROTO_TCP {
-        return 0;
+        return PASS_ON;
     }
-    let Some(counters) = Counters::seen(Hook::SetState) else { return 0 };
+    let Some(counters) = Counters::seen(Hook::SetState) else { return PASS_ON };
     let old = raw.at::<i32>(global!(tracepoint.oldstate)) as u8;
     let new = raw.at::<i32>(global!(tracepoint.newstate)) as u8;
     // inet_sport is stale here when an earlier connect() on the socket failed: not a fact.
@@ -113,25 +118,19 @@ pub fn set_state_classic(ctx: TracePointContext) -> u32 {
     };
     let verdict = verdict(&InForce, &facts);
     if verdict == Verdict::Drop {
-        filtered(counters);
-        return 0;
+        counters.filtered();
+        return PASS_ON;
     }
     counters.emit(|record: *mut Transition| {
         write(record, &facts, verdict, 0, raw.at(global!(tracepoint.skaddr)));
-        let put = Put(record);
-        put.shutdown(0);
-        put.sk_err(0);
-        put.cookie(0);
-        put.cgroup(0);
-        put.linger_jiffies(0);
+        let fields = Fields(record);
+        fields.put_shutdown(0);
+        fields.put_sk_err(0);
+        fields.put_cookie(0);
+        fields.put_cgroup(0);
+        fields.put_linger_jiffies(0);
     });
-    0
-}
-
-#[inline(always)]
-fn filtered(counters: Counters) -> i32 {
-    counters.filtered();
-    0
+    PASS_ON
 }
 
 #[inline(always)]
@@ -142,65 +141,72 @@ fn flag(on: bool, bit: u8) -> u8 {
 /// Writes what both ways know. Together with the five setters after it, every byte.
 #[inline(always)]
 fn write(record: *mut Transition, facts: &Facts, verdict: Verdict, flags: u8, skaddr: u64) {
-    let put = Put(record);
-    put.kind(RecordKind::Transition as u8);
-    put.old(facts.old);
-    put.new(facts.new);
-    put.family(facts.family as u8);
-    put.flags(flags | flag(verdict == Verdict::Unknown, FLAG_KEY_UNKNOWN));
+    let fields = Fields(record);
+    fields.put_kind(RecordKind::Transition as u8);
+    fields.put_old(facts.old);
+    fields.put_new(facts.new);
+    fields.put_family(facts.family as u8);
+    fields.put_flags(flags | flag(verdict == Verdict::Unknown, FLAG_KEY_UNKNOWN));
     // SAFETY: no arguments.
-    put.mono_ns(unsafe { bpf_ktime_get_ns() });
-    put.skaddr(skaddr);
-    put.laddr(&facts.laddr);
-    put.raddr(&facts.raddr);
-    put.lport(facts.lport);
-    put.rport(facts.rport);
-    put.netns(facts.netns);
+    fields.put_mono_ns(unsafe { bpf_ktime_get_ns() });
+    fields.put_skaddr(skaddr);
+    fields.put_laddr(facts.laddr);
+    fields.put_raddr(facts.raddr);
+    fields.put_lport(facts.lport);
+    fields.put_rport(facts.rport);
+    fields.put_netns(facts.netns);
     // SAFETY: no arguments.
     let pid_tgid = unsafe { bpf_get_current_pid_tgid() };
-    put.tgid((pid_tgid >> 32) as u32);
-    put.tid(pid_tgid as u32);
+    fields.put_tgid((pid_tgid >> 32) as u32);
+    fields.put_tid(pid_tgid as u32);
     // SAFETY: no arguments.
-    put.uid(unsafe { bpf_get_current_uid_gid() } as u32);
-    put.comm();
+    fields.put_uid(unsafe { bpf_get_current_uid_gid() } as u32);
+    fields.put_comm();
 }
 
 /// Writes the fields of a record in the ring, which is not initialised when it is reserved.
-struct Put(*mut Transition);
+struct Fields(*mut Transition);
 
 macro_rules! setters {
-    ($($name:ident: $ty:ty),* $(,)?) => {
+    ($($setter:ident => $field:ident: $ty:ty),* $(,)?) => {
         $(#[inline(always)]
-        fn $name(&self, value: $ty) {
+        fn $setter(&self, value: $ty) {
             // SAFETY: the record was reserved, is aligned to eight bytes and not shared yet.
-            unsafe { (&raw mut (*self.0).$name).write(value) };
+            let field = unsafe { &raw mut (*self.0).$field };
+            // SAFETY: as above; the cast is between types of one size and, at its offset, of
+            // sufficient alignment.
+            unsafe { field.cast::<$ty>().write(value) };
         })*
     };
 }
 
-impl Put {
+impl Fields {
     setters! {
-        kind: u8, old: u8, new: u8, family: u8, flags: u8, shutdown: u8, sk_err: u16,
-        mono_ns: u64, skaddr: u64, cookie: u64, cgroup: u64,
-        netns: u32, tgid: u32, tid: u32, uid: u32, linger_jiffies: u32,
-        lport: u16, rport: u16,
-    }
-
-    #[inline(always)]
-    fn laddr(&self, addr: &[u32; 4]) {
-        // SAFETY: as the setters; the field is 16 bytes, at an offset divisible by 4.
-        unsafe { (&raw mut (*self.0).laddr).cast::<[u32; 4]>().write(*addr) };
-    }
-
-    #[inline(always)]
-    fn raddr(&self, addr: &[u32; 4]) {
-        // SAFETY: as the setters; the field is 16 bytes, at an offset divisible by 4.
-        unsafe { (&raw mut (*self.0).raddr).cast::<[u32; 4]>().write(*addr) };
+        put_kind => kind: u8,
+        put_old => old: u8,
+        put_new => new: u8,
+        put_family => family: u8,
+        put_flags => flags: u8,
+        put_shutdown => shutdown: u8,
+        put_sk_err => sk_err: u16,
+        put_mono_ns => mono_ns: u64,
+        put_skaddr => skaddr: u64,
+        put_cookie => cookie: u64,
+        put_cgroup => cgroup: u64,
+        put_netns => netns: u32,
+        put_tgid => tgid: u32,
+        put_tid => tid: u32,
+        put_uid => uid: u32,
+        put_linger_jiffies => linger_jiffies: u32,
+        put_lport => lport: u16,
+        put_rport => rport: u16,
+        put_laddr => laddr: [u32; 4],
+        put_raddr => raddr: [u32; 4],
     }
 
     /// The name of the task on the CPU; the helper clears it when it fails.
     #[inline(always)]
-    fn comm(&self) {
+    fn put_comm(&self) {
         // SAFETY: as the setters: a field of the reserved record.
         let comm = unsafe { &raw mut (*self.0).comm };
         // SAFETY: the buffer is as long as told.

@@ -1,0 +1,145 @@
+//! That nothing is missed, nothing is lost in silence, and nothing is in the way of another: the
+//! account against a witness, with a ring that is too small, and with two tracers at once.
+
+use anyhow::{Result, ensure};
+use tcptrace::{
+    model::{Input, Moved, TcpState},
+    probe::{Backend, Options},
+};
+
+use crate::{
+    checks::settle,
+    counted::Counted,
+    net::Netns,
+    scenario::{
+        close,
+        conn::{Family, Listener},
+    },
+    trace::{Trace, by},
+};
+
+/// Connections of a churn: a prime, so that no even split can hide a gap.
+const CHURN: usize = 997;
+
+/// The churn's server port: nothing else in this program uses it.
+const PORT: u16 = 17_389;
+
+/// Opens and closes [`CHURN`] connections, one after the other, half of them closed by either side.
+fn churn() -> Result<()> {
+    let listener = Listener::open(Family::V4, PORT)?;
+    for i in 0..CHURN {
+        let client = Family::V4.socket()?;
+        client.connect(&listener.address.into())?;
+        let (server, _) = listener.socket.accept()?;
+        let (first, second) = if i % 2 == 0 { (client, server) } else { (server, client) };
+        drop(first);
+        drop(second);
+    }
+    Ok(())
+}
+
+fn of_churn(moved: &&Moved) -> bool {
+    moved.tuple.lport == PORT || moved.tuple.rport == PORT
+}
+
+fn completeness(backend: Backend) -> Result<()> {
+    let netns = Netns::new()?;
+    let mut trace = Trace::start(&by(backend))?;
+    // Strictly inside the tracer's run.
+    let mut counted = Counted::start(&format!("sport=={PORT}||dport=={PORT}"))?;
+    trace.of(&netns, Family::V4, churn)?;
+    let expected = counted.total()?;
+    drop(counted);
+    let account = trace.finish()?;
+    let delivered = trace.moved.iter().filter(of_churn).count() as u64;
+    ensure!(account.balance() == 0 && account.malformed == 0, "{account:?}");
+    ensure!(
+        delivered + account.lost == expected,
+        "{delivered} delivered and {} lost of {expected} that perf counted; {account:?}",
+        account.lost
+    );
+    // Ten transitions each, and the listener's two.
+    ensure!(expected >= 10 * CHURN as u64 + 2, "{expected} transitions of {CHURN} connections");
+    ensure!(account.missed == Some(0) || account.missed.is_none(), "{account:?}");
+    ensure!(trace.counts().anomalies == 0, "{:?}", trace.counts());
+    Ok(())
+}
+
+#[test]
+fn completeness_tp_btf() {
+    settle("tp_btf", completeness(Backend::TpBtf));
+}
+
+#[test]
+fn completeness_tracepoint() {
+    settle("tracepoint", completeness(Backend::Tracepoint));
+}
+
+fn overfill(backend: Backend) -> Result<()> {
+    let netns = Netns::new()?;
+    let options = Options { ring_bytes: page(), ..by(backend) };
+    let mut trace = Trace::start(&options)?;
+    netns.run(churn)?; // nobody reads
+    let before = trace.live().accounts()?;
+    ensure!(before.lost > 0, "a page held {CHURN} connections: {before:?}");
+    // It goes on working, and knows that it has lost.
+    let mut told = 0;
+    let mut take = |input| {
+        if let Input::Lost(lost) = input {
+            told += lost.count;
+        }
+    };
+    trace.live().drain(usize::MAX, &mut take);
+    trace.live().settle(0, &mut take)?;
+    let (done, seen) = trace.of(&netns, Family::V4, || close::active(Family::V4))?;
+    let path = seen.of(done.ends.client, done.ends.server).path();
+    ensure!(path == "CLOSE SYN_SENT ESTABLISHED FIN_WAIT1 FIN_WAIT2 CLOSE", "{path}");
+    let account = trace.finish()?;
+    ensure!(account.balance() == 0 && account.malformed == 0, "{account:?}");
+    ensure!(told == account.lost, "told of {told}: {account:?}");
+    Ok(())
+}
+
+fn page() -> u32 {
+    // SAFETY: no pointers.
+    let bytes = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
+    u32::try_from(bytes).unwrap()
+}
+
+#[test]
+fn overfill_tp_btf() {
+    settle("tp_btf", overfill(Backend::TpBtf));
+}
+
+#[test]
+fn overfill_tracepoint() {
+    settle("tracepoint", overfill(Backend::Tracepoint));
+}
+
+#[test]
+fn two_tracers_do_not_disturb_each_other() {
+    let outcome = || -> Result<()> {
+        let netns = Netns::new()?;
+        let mut one = Trace::start(&by(Backend::TpBtf))?;
+        let mut small = Trace::start(&Options { ring_bytes: page(), ..by(Backend::TpBtf) })?;
+        let mut other = Trace::start(&by(Backend::Tracepoint))?;
+        one.of(&netns, Family::V4, churn)?;
+        let losing = small.finish()?;
+        let classic = other.finish()?;
+        let account = one.finish()?;
+        for account in [losing, classic, account] {
+            ensure!(account.balance() == 0 && account.malformed == 0, "{account:?}");
+        }
+        ensure!(losing.lost > 0 && account.lost == 0 && classic.lost == 0);
+        let count = |trace: &Trace| trace.moved.iter().filter(of_churn).count();
+        ensure!(count(&one) == count(&other), "{} and {}", count(&one), count(&other));
+        // One of them ending takes nothing from the others.
+        let mut third = Trace::start(&by(Backend::TpBtf))?;
+        let mut fourth = Trace::start(&by(Backend::TpBtf))?;
+        third.finish()?;
+        let (done, seen) = fourth.of(&netns, Family::V4, || close::active(Family::V4))?;
+        seen.of(done.ends.client, done.ends.server).one(TcpState::FinWait2, TcpState::Close)?;
+        Ok(())
+    };
+    settle("two tracers", outcome());
+}

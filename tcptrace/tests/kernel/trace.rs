@@ -1,0 +1,182 @@
+//! The tracer under test, and what it says of one network namespace.
+
+use std::{
+    fmt::{self, Write as _},
+    net::SocketAddr,
+};
+
+use anyhow::{Context as _, Result, ensure};
+use tcptrace::{
+    model::{Accounts, Age, Change, Input, Moved, TcpState, filter::Filter},
+    probe::{Backend, DEFAULT_RING_BYTES, Options},
+    source::live::Live,
+    track::Tracker,
+};
+
+use crate::{
+    net::Netns,
+    scenario::conn::{Family, Listener},
+    wait::until,
+};
+
+/// A running tracer, and all that it has said so far.
+pub struct Trace {
+    live: Live,
+    tracker: Tracker,
+    pub moved: Vec<Moved>,
+    pub lost: u64,
+}
+
+/// Options with all defaults but the backend.
+pub fn by(backend: Backend) -> Options {
+    Options {
+        backend: Some(backend),
+        ring_bytes: DEFAULT_RING_BYTES,
+        filter: Filter::default(),
+        kernel_log: false,
+    }
+}
+
+impl Trace {
+    /// Starts tracing: every transition from here on is caught.
+    pub fn start(options: &Options) -> Result<Self> {
+        let mut live = Live::start(options).context("the tracer does not start")?;
+        let mut tracker = Tracker::default();
+        tracker.apply(&live.begin()?, &mut |_| {});
+        live.check(&mut |_| {})?;
+        Ok(Self { live, tracker, moved: Vec::new(), lost: 0 })
+    }
+
+    /// The source, for what is asked of the probe.
+    pub fn live(&mut self) -> &mut Live {
+        &mut self.live
+    }
+
+    /// Takes in what there is.
+    pub fn drain(&mut self) -> Result<()> {
+        let Self { live, tracker, moved, lost } = self;
+        let mut take = |input: Input| {
+            if let Input::Lost(loss) = &input {
+                *lost += loss.count;
+            }
+            tracker.apply(&input, &mut |Change::Moved(one)| moved.push(one));
+        };
+        live.drain(usize::MAX, &mut take);
+        live.check(&mut take)?;
+        Ok(())
+    }
+
+    /// What the tracker counts of itself.
+    pub fn counts(&self) -> tcptrace::track::Counts {
+        self.tracker.counts()
+    }
+
+    /// Runs `work` in `netns`, and then a listener there whose events are the last: when they
+    /// are in, so is all that `work` brought about. They are left out of what is returned.
+    pub fn of<T: Send>(
+        &mut self,
+        netns: &Netns,
+        family: Family,
+        work: impl FnOnce() -> Result<T> + Send,
+    ) -> Result<(T, Transitions)> {
+        let start = self.moved.len();
+        let done = netns.run(work)?;
+        let sentinel = netns.run(|| Ok::<_, anyhow::Error>(Listener::open(family, 0)?.address))?;
+        let is_sentinel = |moved: &&Moved| moved.tuple.lport == sentinel.port();
+        until("the sentinel's LISTEN -> CLOSE", || {
+            self.drain()?;
+            let last = self.moved[start..].iter().rev().find(is_sentinel);
+            Ok(last.filter(|moved| moved.new == TcpState::Close).map(|_| ()))
+        })?;
+        let in_netns = |moved: &&Moved| {
+            moved.sock.is_none_or(|sock| sock.netns == netns.inode()) && !is_sentinel(moved)
+        };
+        Ok((done, Transitions(self.moved[start..].iter().filter(in_netns).copied().collect())))
+    }
+
+    /// Takes the hooks off and closes the account.
+    pub fn finish(&mut self) -> Result<Accounts> {
+        let Self { live, tracker, moved, .. } = self;
+        live.detach()?;
+        Ok(live.settle(1_000_000_000, &mut |input| {
+            tracker.apply(&input, &mut |Change::Moved(one)| moved.push(one));
+        })?)
+    }
+}
+
+/// Transitions of one namespace, in the order in which they were handed out.
+#[derive(Clone)]
+pub struct Transitions(pub Vec<Moved>);
+
+impl Transitions {
+    /// Those of the socket with this local and remote end, or, where a port was not known yet,
+    /// of the socket at the same address as one of them.
+    pub fn of(&self, local: SocketAddr, remote: SocketAddr) -> Self {
+        let is_it = |moved: &Moved| {
+            let t = moved.tuple;
+            (t.local_ip(), t.lport) == (local.ip().to_canonical(), local.port())
+                && (t.remote_ip(), t.rport) == (remote.ip().to_canonical(), remote.port())
+        };
+        let skaddrs: Vec<u64> =
+            self.0.iter().filter(|moved| is_it(moved)).map(|moved| moved.skaddr).collect();
+        let early = |moved: &Moved| {
+            skaddrs.contains(&moved.skaddr)
+                && (moved.tuple.lport == 0 || moved.tuple.rport == 0)
+                && matches!(moved.new, TcpState::SynSent | TcpState::SynRecv)
+        };
+        Self(self.0.iter().filter(|moved| is_it(moved) || early(moved)).copied().collect())
+    }
+
+    /// The states gone through, as `CLOSE SYN_SENT ESTABLISHED …`; a `|` where one transition
+    /// does not begin where the last one ended.
+    pub fn path(&self) -> String {
+        let mut text = String::new();
+        let mut at = None;
+        for moved in &self.0 {
+            if at != Some(moved.old) {
+                let _ = write!(text, "{}{} ", if at.is_none() { "" } else { "| " }, moved.old);
+            }
+            let _ = write!(text, "{} ", moved.new);
+            at = Some(moved.new);
+        }
+        text.trim_end().to_owned()
+    }
+
+    /// The one from `old` to `new`.
+    pub fn one(&self, old: TcpState, new: TcpState) -> Result<Moved> {
+        let mut found = self.0.iter().filter(|moved| moved.old == old && moved.new == new);
+        let first = found.next().with_context(|| format!("no {old} -> {new} in {self:?}"))?;
+        ensure!(found.next().is_none(), "more than one {old} -> {new} in {self:?}");
+        Ok(*first)
+    }
+
+    /// Time in `old` before `new`, in nanoseconds, which must be exact.
+    pub fn exactly(&self, old: TcpState, new: TcpState) -> Result<u64> {
+        match self.one(old, new)?.in_old {
+            Age::Exactly(ns) => Ok(ns),
+            other => anyhow::bail!("{old} -> {new}: {other:?} in {self:?}"),
+        }
+    }
+}
+
+impl fmt::Debug for Transitions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for moved in &self.0 {
+            let t = moved.tuple;
+            write!(
+                f,
+                "\n  {} {:x} {}:{} {}:{} {} -> {} {:?}",
+                moved.mono_ns,
+                moved.skaddr,
+                t.local_ip(),
+                t.lport,
+                t.remote_ip(),
+                t.rport,
+                moved.old,
+                moved.new,
+                moved.in_old
+            )?;
+        }
+        Ok(())
+    }
+}
