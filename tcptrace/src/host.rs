@@ -1,4 +1,18 @@
-//! The only reader of /proc, /sys and netlink.
+//! What the host says about itself: the only reader of `/proc`, `/sys` and netlink.
+//!
+//! Everything here asks and reports, once for each call. It keeps no history, starts no lasting
+//! thread, decides nothing about TCP, and leaves the caller's thread in the network namespace it
+//! was in. Each format that the kernel prints has a parser that is pure and takes any bytes.
 
 pub mod caps;
 pub mod clock;
+pub mod kallsyms;
+pub mod kernel;
+pub mod mounts;
+pub mod netns;
+pub mod netstat;
+pub mod sock_diag;
+pub mod timens;
+
+#[cfg(test)]
+mod fresh_netns;

@@ -1,0 +1,439 @@
+//! The bytes of a `NETLINK_SOCK_DIAG` dump: building the request and reading the answers.
+//!
+//! Pure: no socket, no state between datagrams, no allocation. Any byte string may be given to
+//! [`Messages`]; it ends, and it never panics, so a fuzz target is a loop over it.
+//!
+//! One parser of our own rather than that of `netlink-packet-sock-diag` 0.5: that crate drops the
+//! remaining time of a TIME_WAIT socket (`Timer::TimeWait` carries none) and the `retrans` of
+//! every timer but one, which would leave a second parser for the same 72 bytes; and it decodes
+//! the attributes behind each socket into owned values that nothing here reads. What is left of
+//! the job is the two structures below.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+use zerocopy::byteorder::network_endian::U16 as NetU16;
+use zerocopy::byteorder::{I32, NativeEndian, U16, U32};
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
+
+use super::{DiagSocket, Family, StateMask, Timer};
+
+/// `SOCK_DIAG_BY_FAMILY` of `linux/sock_diag.h`: type of the request and of each socket's answer.
+const SOCK_DIAG_BY_FAMILY: u16 = 20;
+const NLMSG_ERROR: u16 = 2;
+const NLMSG_DONE: u16 = 3;
+const NLM_F_REQUEST: u16 = 0x001;
+const NLM_F_DUMP_INTR: u16 = 0x010;
+const NLM_F_DUMP: u16 = 0x300;
+const IPPROTO_TCP: u8 = 6;
+
+/// `struct nlmsghdr`.
+#[repr(C)]
+#[derive(FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
+struct Header {
+    /// Length of the message, this header included, the padding after it not.
+    len: U32<NativeEndian>,
+    kind: U16<NativeEndian>,
+    flags: U16<NativeEndian>,
+    sequence: U32<NativeEndian>,
+    port: U32<NativeEndian>,
+}
+
+const _: () = assert!(size_of::<Header>() == 16);
+
+/// `struct inet_diag_sockid`.
+#[repr(C)]
+#[derive(Clone, Copy, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
+struct SocketId {
+    local_port: NetU16,
+    peer_port: NetU16,
+    /// IPv4 uses the first four bytes; the kernel zeroes the rest.
+    local: [u8; 16],
+    peer: [u8; 16],
+    ifindex: U32<NativeEndian>,
+    /// Low half first, each half in the host's order (`sock_diag_save_cookie()`).
+    cookie: [U32<NativeEndian>; 2],
+}
+
+/// `struct inet_diag_msg`; attributes follow it, and none is read here.
+#[repr(C)]
+#[derive(FromBytes, KnownLayout, Immutable, Unaligned)]
+struct SocketMessage {
+    family: u8,
+    state: u8,
+    timer: u8,
+    retrans: u8,
+    id: SocketId,
+    expires: U32<NativeEndian>,
+    rqueue: U32<NativeEndian>,
+    wqueue: U32<NativeEndian>,
+    uid: U32<NativeEndian>,
+    inode: U32<NativeEndian>,
+}
+
+const _: () = assert!(size_of::<SocketMessage>() == 72);
+
+/// A dump's request: `struct nlmsghdr` and `struct inet_diag_req_v2`.
+#[repr(C)]
+#[derive(IntoBytes, Immutable)]
+pub(super) struct Request {
+    header: Header,
+    family: u8,
+    protocol: u8,
+    /// Bits of the attributes wanted beside the message (`1 << (INET_DIAG_* - 1)`).
+    extensions: u8,
+    pad: u8,
+    states: U32<NativeEndian>,
+    /// A dump ignores it.
+    id: SocketId,
+}
+
+const _: () = assert!(size_of::<Request>() == 72);
+
+impl Request {
+    /// Asks for all TCP sockets of `family` in one of `states`.
+    pub(super) fn dump(family: Family, states: StateMask, sequence: u32) -> Self {
+        Self {
+            header: Header {
+                len: U32::new(size_of::<Self>() as u32),
+                kind: U16::new(SOCK_DIAG_BY_FAMILY),
+                flags: U16::new(NLM_F_REQUEST | NLM_F_DUMP),
+                sequence: U32::new(sequence),
+                port: U32::ZERO,
+            },
+            family: family.number(),
+            protocol: IPPROTO_TCP,
+            extensions: 0,
+            pad: 0,
+            states: U32::new(states.bits()),
+            id: SocketId {
+                local_port: NetU16::ZERO,
+                peer_port: NetU16::ZERO,
+                local: [0; 16],
+                peer: [0; 16],
+                ifindex: U32::ZERO,
+                cookie: [U32::ZERO; 2],
+            },
+        }
+    }
+}
+
+/// A message of the dump.
+#[derive(Debug, PartialEq)]
+pub(super) struct Message {
+    /// `NLM_F_DUMP_INTR`: what is dumped changed in a way that may have made the dump skip some.
+    pub(super) interrupted: bool,
+    pub(super) body: Body,
+}
+
+/// What a message says.
+#[derive(Debug, PartialEq)]
+pub(super) enum Body {
+    /// One socket.
+    Socket(DiagSocket),
+    /// The dump is over: well, or with this errno (positive).
+    Done(Option<i32>),
+    /// The kernel refused the request, with this errno (positive).
+    Refused(i32),
+}
+
+/// Bytes that are not a sock_diag dump: what is wrong with them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Malformed {
+    /// Fewer bytes left than a message's header has, or than the header says.
+    #[error("a netlink message runs past the end of its datagram")]
+    MessageCut,
+    /// A message too short for what its type promises.
+    #[error("a netlink message is too short for its type")]
+    BodyCut,
+    /// A socket that is neither `AF_INET` nor `AF_INET6`.
+    #[error("a socket of address family {0} in a dump of TCP sockets")]
+    Family(u8),
+}
+
+/// The messages of one datagram that answer the request with this sequence number; those of an
+/// earlier request, still queued when it was given up, are passed over. After an error it ends.
+pub(super) struct Messages<'a> {
+    rest: &'a [u8],
+    sequence: u32,
+}
+
+impl<'a> Messages<'a> {
+    pub(super) fn new(datagram: &'a [u8], sequence: u32) -> Self {
+        Self { rest: datagram, sequence }
+    }
+
+    /// The next message whatever it is, and what is inside; `None` at the end.
+    fn split(&mut self) -> Result<Option<(&'a Header, &'a [u8])>, Malformed> {
+        if self.rest.is_empty() {
+            return Ok(None);
+        }
+        let (header, _) = Header::ref_from_prefix(self.rest).map_err(|_| Malformed::MessageCut)?;
+        let len = usize::try_from(header.len.get()).map_err(|_| Malformed::MessageCut)?;
+        let body = self.rest.get(size_of::<Header>()..len).ok_or(Malformed::MessageCut)?;
+        // NLMSG_ALIGN; the last message of a datagram may come without its padding.
+        self.rest = self.rest.get(len.next_multiple_of(4)..).unwrap_or_default();
+        Ok(Some((header, body)))
+    }
+}
+
+impl Iterator for Messages<'_> {
+    type Item = Result<Message, Malformed>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let message = loop {
+            let (header, body) = match self.split() {
+                Ok(Some(message)) => message,
+                Ok(None) => return None,
+                Err(malformed) => break Err(malformed),
+            };
+            if header.sequence.get() != self.sequence {
+                continue;
+            }
+            let interrupted = header.flags.get() & NLM_F_DUMP_INTR != 0;
+            match Body::parse(header.kind.get(), body) {
+                Ok(Some(body)) => break Ok(Message { interrupted, body }),
+                Ok(None) => {}
+                Err(malformed) => break Err(malformed),
+            }
+        };
+        if message.is_err() {
+            self.rest = &[];
+        }
+        Some(message)
+    }
+}
+
+impl Body {
+    /// `None` for what says nothing about the dump: an acknowledgement, `NLMSG_NOOP`, a type that
+    /// a later kernel may add.
+    fn parse(kind: u16, body: &[u8]) -> Result<Option<Self>, Malformed> {
+        Ok(match kind {
+            SOCK_DIAG_BY_FAMILY => Some(Self::Socket(DiagSocket::parse(body)?)),
+            // A dump that fails ends with the errno in its last message (`netlink_dump_done()`);
+            // one that ends well has a number that is not negative there, or nothing.
+            NLMSG_DONE => Some(Self::Done(errno(body))),
+            NLMSG_ERROR if body.len() < 4 => return Err(Malformed::BodyCut),
+            NLMSG_ERROR => errno(body).map(Self::Refused),
+            _ => None,
+        })
+    }
+}
+
+/// The errno (positive) that a message carries as a negative number in its first four bytes.
+fn errno(body: &[u8]) -> Option<i32> {
+    let (value, _) = I32::<NativeEndian>::read_from_prefix(body).ok()?;
+    (value.get() < 0).then(|| value.get().saturating_neg())
+}
+
+impl DiagSocket {
+    fn parse(body: &[u8]) -> Result<Self, Malformed> {
+        let (raw, _attributes) =
+            SocketMessage::ref_from_prefix(body).map_err(|_| Malformed::BodyCut)?;
+        let family = Family::from_number(raw.family).ok_or(Malformed::Family(raw.family))?;
+        let address = |bytes: [u8; 16]| match family {
+            Family::V4 => IpAddr::V4(Ipv4Addr::new(bytes[0], bytes[1], bytes[2], bytes[3])),
+            Family::V6 => IpAddr::V6(Ipv6Addr::from(bytes)),
+        };
+        let [low, high] = raw.id.cookie;
+        Ok(Self {
+            family,
+            state: raw.state,
+            local: SocketAddr::new(address(raw.id.local), raw.id.local_port.get()),
+            peer: SocketAddr::new(address(raw.id.peer), raw.id.peer_port.get()),
+            cookie: u64::from(high.get()) << 32 | u64::from(low.get()),
+            inode: raw.inode.get(),
+            uid: raw.uid.get(),
+            ifindex: raw.id.ifindex.get(),
+            rqueue: raw.rqueue.get(),
+            wqueue: raw.wqueue.get(),
+            timer: Timer::from_number(raw.timer),
+            expires_ms: raw.expires.get(),
+            retrans: raw.retrans,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SEQUENCE: u32 = 7;
+
+    /// A message with its padding, as the kernel lays it out.
+    fn message(kind: u16, flags: u16, sequence: u32, body: &[u8]) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        bytes.extend_from_slice(&((16 + body.len()) as u32).to_ne_bytes());
+        bytes.extend_from_slice(&kind.to_ne_bytes());
+        bytes.extend_from_slice(&flags.to_ne_bytes());
+        bytes.extend_from_slice(&sequence.to_ne_bytes());
+        bytes.extend_from_slice(&1234u32.to_ne_bytes());
+        bytes.extend_from_slice(body);
+        bytes.resize(bytes.len().next_multiple_of(4), 0);
+        bytes
+    }
+
+    /// A TIME_WAIT minisock 127.0.0.1:40001 -> 127.0.0.2:443, with 58.2 s to go.
+    fn time_wait() -> Vec<u8> {
+        let mut body = vec![2, 6, 3, 0];
+        body.extend_from_slice(&40001u16.to_be_bytes());
+        body.extend_from_slice(&443u16.to_be_bytes());
+        for last in [1, 2] {
+            body.extend_from_slice(&[127, 0, 0, last]);
+            body.extend_from_slice(&[0; 12]);
+        }
+        body.extend_from_slice(&3u32.to_ne_bytes());
+        body.extend_from_slice(&0x1111_2222u32.to_ne_bytes());
+        body.extend_from_slice(&0x3333_4444u32.to_ne_bytes());
+        body.extend_from_slice(&58_200u32.to_ne_bytes());
+        for word in [10u32, 11, 12, 13] {
+            body.extend_from_slice(&word.to_ne_bytes());
+        }
+        assert_eq!(body.len(), 72);
+        body
+    }
+
+    fn items(datagram: &[u8]) -> Vec<Result<Message, Malformed>> {
+        Messages::new(datagram, SEQUENCE).collect()
+    }
+
+    #[test]
+    fn a_time_wait_keeps_its_remaining_time() {
+        let items = items(&message(20, 2, SEQUENCE, &time_wait()));
+        let expected = DiagSocket {
+            family: Family::V4,
+            state: 6,
+            local: "127.0.0.1:40001".parse().unwrap(),
+            peer: "127.0.0.2:443".parse().unwrap(),
+            cookie: 0x3333_4444_1111_2222,
+            inode: 13,
+            uid: 12,
+            ifindex: 3,
+            rqueue: 10,
+            wqueue: 11,
+            timer: Timer::TimeWait,
+            expires_ms: 58_200,
+            retrans: 0,
+        };
+        assert!(expected.is_minisock());
+        assert_eq!(items, [Ok(Message { interrupted: false, body: Body::Socket(expected) })]);
+    }
+
+    #[test]
+    fn an_ipv6_socket_has_all_sixteen_bytes() {
+        let mut body = time_wait();
+        body[0] = 10;
+        body[8] = 0xfe;
+        body[23] = 9;
+        let items = items(&message(20, 2, SEQUENCE, &body));
+        let Ok(Message { body: Body::Socket(socket), .. }) = &items[0] else { panic!("{items:?}") };
+        assert_eq!(socket.local.to_string(), "[fe00:1::9]:40001");
+        assert_eq!(socket.family, Family::V6);
+    }
+
+    #[test]
+    fn attributes_and_several_messages_are_stepped_over() {
+        let mut with_attribute = time_wait();
+        with_attribute.extend_from_slice(&[5, 0, 8, 0, 3]);
+        let mut datagram = message(20, 2, SEQUENCE, &with_attribute);
+        datagram.extend(message(20, 2 | NLM_F_DUMP_INTR, SEQUENCE, &time_wait()));
+        datagram.extend(message(1, 0, SEQUENCE, &[]));
+        datagram.extend(message(77, 0, SEQUENCE, &[1, 2]));
+        datagram.extend(message(NLMSG_DONE, 2, SEQUENCE, &0i32.to_ne_bytes()));
+        let items: Vec<_> = items(&datagram).into_iter().map(Result::unwrap).collect();
+        assert_eq!(items.len(), 3);
+        assert_eq!(items.iter().map(|m| m.interrupted).collect::<Vec<_>>(), [false, true, false]);
+        assert_eq!(items[2].body, Body::Done(None));
+    }
+
+    #[test]
+    fn the_answers_to_an_earlier_request_are_passed_over() {
+        let mut datagram = message(20, 2, SEQUENCE - 1, &time_wait());
+        datagram.extend(message(NLMSG_DONE, 2, SEQUENCE - 1, &0i32.to_ne_bytes()));
+        datagram.extend(message(NLMSG_DONE, 2, SEQUENCE, &[]));
+        let done = Message { interrupted: false, body: Body::Done(None) };
+        assert_eq!(items(&datagram), [Ok(done)]);
+    }
+
+    #[test]
+    fn errors_of_the_kernel_are_told_from_acknowledgements() {
+        let refused = |kind, number: i32| {
+            let items = items(&message(kind, 0, SEQUENCE, &number.to_ne_bytes()));
+            items.into_iter().map(|item| item.unwrap().body).collect::<Vec<_>>()
+        };
+        assert_eq!(refused(NLMSG_ERROR, -libc::ENOENT), [Body::Refused(libc::ENOENT)]);
+        assert_eq!(refused(NLMSG_ERROR, 0), []);
+        assert_eq!(refused(NLMSG_ERROR, i32::MIN), [Body::Refused(i32::MAX)]);
+        assert_eq!(refused(NLMSG_DONE, -libc::EBUSY), [Body::Done(Some(libc::EBUSY))]);
+        let short = items(&message(NLMSG_ERROR, 0, SEQUENCE, &[1, 2, 3]));
+        assert_eq!(short, [Err(Malformed::BodyCut)]);
+    }
+
+    #[test]
+    fn a_family_that_was_not_asked_for_is_an_error() {
+        let mut body = time_wait();
+        body[0] = 1;
+        assert_eq!(items(&message(20, 2, SEQUENCE, &body)), [Err(Malformed::Family(1))]);
+    }
+
+    #[test]
+    fn cut_at_every_length_it_errs_or_gives_whole_sockets_only() {
+        let one = message(20, 2, SEQUENCE, &time_wait());
+        let datagram = [one.clone(), one.clone()].concat();
+        for len in 0..datagram.len() {
+            let items = items(&datagram[..len]);
+            let sockets = items.iter().filter(|item| item.is_ok()).count();
+            assert_eq!(sockets, len / one.len(), "cut at {len}");
+            assert_eq!(items.len(), len.div_ceil(one.len()), "cut at {len}");
+        }
+        for len in 0..72 {
+            let items = items(&message(20, 2, SEQUENCE, &time_wait()[..len]));
+            assert_eq!(items, [Err(Malformed::BodyCut)], "body of {len}");
+        }
+    }
+
+    #[test]
+    fn any_length_in_a_header_ends() {
+        let datagram = message(20, 2, SEQUENCE, &time_wait());
+        let lengths = (0..=100).chain([u32::MAX - 3, u32::MAX - 2, u32::MAX, 1 << 31]);
+        for len in lengths {
+            let mut datagram = datagram.clone();
+            datagram[..4].copy_from_slice(&len.to_ne_bytes());
+            let items = items(&datagram);
+            assert!(items.len() <= 2, "length {len}: {items:?}");
+            assert_eq!(items.iter().any(|item| item.is_ok()), len == 88, "length {len}");
+        }
+    }
+
+    #[test]
+    fn random_bytes_neither_panic_nor_run_forever() {
+        // xorshift64: the same bytes on every run.
+        let mut state = 0x9e37_79b9_7f4a_7c15u64;
+        let mut next = move || {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            state
+        };
+        let pattern = message(20, 2, SEQUENCE, &time_wait()).repeat(3);
+        for _ in 0..20_000 {
+            let mut datagram = pattern.clone();
+            for _ in 0..=next() % 8 {
+                let at = next() as usize % datagram.len();
+                datagram[at] = next() as u8;
+            }
+            assert!(items(&datagram).len() <= datagram.len() / 16 + 1);
+        }
+    }
+
+    #[test]
+    fn the_request_is_what_the_kernel_reads() {
+        let request = Request::dump(Family::V6, StateMask::of(6), SEQUENCE);
+        let bytes = request.as_bytes();
+        assert_eq!(bytes[..4], 72u32.to_ne_bytes());
+        assert_eq!(bytes[4..6], 20u16.to_ne_bytes());
+        assert_eq!(bytes[6..8], 0x301u16.to_ne_bytes());
+        assert_eq!(bytes[16..20], [10, 6, 0, 0]);
+        assert_eq!(bytes[20..24], 64u32.to_ne_bytes());
+        assert!(bytes[24..].iter().all(|&byte| byte == 0));
+    }
+}
