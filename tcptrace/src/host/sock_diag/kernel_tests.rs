@@ -201,7 +201,7 @@ fn every_kind_of_socket_is_dumped_as_ss_has_it() {
         let v4 = diag.dump(&[Family::V4], StateMask::ALL, || (), |(), _| ()).unwrap();
         let v6 = diag.dump(&[Family::V6], StateMask::ALL, || (), |(), _| ()).unwrap();
         assert_eq!(v4.sockets + v6.sockets, all.len() as u64);
-        assert!(v6.sockets >= 31 + 1 + 2 + 1, "{v6:?}");
+        assert!(v6.sockets > 31, "{v6:?}");
         drop(waiting);
     });
 }
