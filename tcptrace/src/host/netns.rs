@@ -82,7 +82,7 @@ impl Netns {
         if NetnsId::from_metadata(&file.metadata()?)? != self.id {
             return Err(io::Error::new(
                 io::ErrorKind::NotFound,
-                format!("{} is another namespace by now", self.path.display()),
+                format!("{:?} is another namespace by now", self.path),
             ));
         }
         Ok(file)
@@ -109,11 +109,14 @@ impl Netns {
             thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
         })
         .map_err(|error: io::Error| {
-            let message = format!(
-                "cannot enter network namespace {} ({}): {error}",
-                self.id.inode,
-                self.path.display()
-            );
+            let hint = match error.kind() {
+                io::ErrorKind::PermissionDenied => "; that needs CAP_SYS_ADMIN",
+                _ => "",
+            };
+            // Debug, because it escapes: the path may be of another's choosing.
+            let (inode, path) = (self.id.inode, &self.path);
+            let message =
+                format!("cannot enter network namespace {inode} ({path:?}): {error}{hint}");
             io::Error::new(error.kind(), message)
         })
     }

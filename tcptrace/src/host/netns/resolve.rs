@@ -147,11 +147,12 @@ fn by_inode(inode: u32) -> Result<Netns, NetnsError> {
     })
 }
 
-/// The names under [`NAMED`]; none where it cannot be read.
+/// The names under [`NAMED`], escaped; none where it cannot be read.
 fn names() -> Vec<String> {
     let entries = std::fs::read_dir(NAMED).into_iter().flatten().flatten();
-    let mut names: Vec<_> =
-        entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
+    let mut names: Vec<_> = entries
+        .map(|entry| entry.file_name().to_string_lossy().escape_debug().to_string())
+        .collect();
     names.sort();
     names
 }
