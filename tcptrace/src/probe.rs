@@ -13,3 +13,4 @@ mod tracefs;
 pub use attach::{Backend, Options, Probe, ProbeError, Refusal, Totals};
 pub use offsets::sock_offsets;
 pub use ring::{BadRingSize, DEFAULT_RING_BYTES, RING_UNIT_HINT, parse_ring_size};
+pub use tracefs::with_tracefs;

@@ -17,7 +17,7 @@ use crate::unsupported::Unsupported;
 use crate::witness::{Counters, State, Tuple, count, find, minisocks, rows, wait_gone, wait_state};
 
 /// Passes, skips or fails the calling test. A skip goes past the test runner's capture.
-fn settle(what: &str, outcome: Result<()>) {
+pub fn settle(what: &str, outcome: Result<()>) {
     let Err(error) = outcome else { return };
     match error.downcast_ref::<Unsupported>() {
         // Nothing is to be done about a standard error that is gone.

@@ -2,11 +2,16 @@
 //! binary that needs no other program, so that it can also be linked statically and run in a
 //! virtual machine on other kernels.
 
+mod account;
 mod checks;
+mod counted;
+mod filters;
+mod live;
 mod net;
 mod netlink;
 mod scenario;
 mod sys;
+mod trace;
 mod unsupported;
 mod wait;
 mod witness;

@@ -19,7 +19,15 @@ use crate::witness::{State, wait_gone, wait_state};
 /// # Errors
 /// A step that did not come about.
 pub fn active(family: Family) -> Result<Closed> {
-    Listener::open(family, 0)?.connect(None)?.close_by_client()
+    active_on(family, 0)
+}
+
+/// As [`active`], with the server on `port`.
+///
+/// # Errors
+/// A step that did not come about.
+pub fn active_on(family: Family, port: u16) -> Result<Closed> {
+    Listener::open(family, port)?.connect(None)?.close_by_client()
 }
 
 /// The server closes first.
