@@ -11,7 +11,7 @@ use aya_ebpf::{
         bpf_get_current_comm, bpf_get_current_pid_tgid, bpf_get_current_uid_gid, bpf_ktime_get_ns,
         bpf_probe_read_kernel,
     },
-    macros::{btf_tracepoint, tracepoint},
+    macros::btf_tracepoint,
     programs::{BtfTracePointContext, TracePointContext},
 };
 use aya_log_ebpf::error;
@@ -76,8 +76,12 @@ pub fn set_state_btf(ctx: BtfTracePointContext) -> i32 {
 const PASS_ON: u32 = 1;
 
 /// The record that `/sys/kernel/tracing/events/sock/inet_sock_set_state/format` describes.
-#[tracepoint(category = "sock", name = "inet_sock_set_state")]
-pub fn set_state_classic(ctx: TracePointContext) -> u32 {
+///
+/// Not by aya's `#[tracepoint]`, which makes every program return 0.
+#[unsafe(no_mangle)]
+#[unsafe(link_section = "tracepoint/sock/inet_sock_set_state")]
+pub extern "C" fn set_state_classic(ctx: *mut c_void) -> u32 {
+    let ctx = TracePointContext::new(ctx);
     let mut raw = core::mem::MaybeUninit::<[u64; TRACEPOINT_MAX / 8]>::uninit();
     // SAFETY: the destination is as long as told; the helper fills all of it or, on a fault,
     // clears it. The record is followed by more of the same per-CPU buffer.

@@ -3,7 +3,10 @@
 
 use anyhow::{Result, ensure};
 use tcptrace::{
-    model::{Input, Moved, TcpState},
+    model::{
+        Input, Moved, TcpState,
+        filter::{Filter, PortSet},
+    },
     probe::{Backend, Options},
 };
 
@@ -15,7 +18,8 @@ use crate::{
         close,
         conn::{Family, Listener},
     },
-    trace::{Trace, by},
+    trace::{Trace, Transitions, by},
+    wait::until,
 };
 
 /// Connections of a churn: a prime, so that no even split can hide a gap.
@@ -77,7 +81,7 @@ fn completeness_tracepoint() {
 
 fn overfill(backend: Backend) -> Result<()> {
     let netns = Netns::new()?;
-    let options = Options { ring_bytes: page(), ..by(backend) };
+    let options = Options { ring_bytes: page(), filter: only_churn(), ..by(backend) };
     let mut trace = Trace::start(&options)?;
     netns.run(churn)?; // nobody reads
     let before = trace.live().accounts()?;
@@ -91,13 +95,30 @@ fn overfill(backend: Backend) -> Result<()> {
     };
     trace.live().drain(usize::MAX, &mut take);
     trace.live().settle(0, &mut take)?;
-    let (done, seen) = trace.of(&netns, Family::V4, || close::active(Family::V4))?;
-    let path = seen.of(done.ends.client, done.ends.server).path();
-    ensure!(path == "CLOSE SYN_SENT ESTABLISHED FIN_WAIT1 FIN_WAIT2 CLOSE", "{path}");
+    netns.run(|| close::active_on(Family::V4, PORT))?;
+    let path = until("the listener to close", || {
+        trace.drain()?;
+        let seen = trace.of_netns(0, &netns);
+        let closed = seen.0.iter().any(|m| m.old == TcpState::Listen && m.new == TcpState::Close);
+        Ok(closed.then(|| Transitions(accepted(&seen)).path()))
+    })?;
+    ensure!(path == "LISTEN SYN_RECV ESTABLISHED CLOSE_WAIT LAST_ACK CLOSE", "{path}");
     let account = trace.finish()?;
     ensure!(account.balance() == 0 && account.malformed == 0, "{account:?}");
     ensure!(told == account.lost, "told of {told}: {account:?}");
     Ok(())
+}
+
+/// All of the server's side that the churn and nothing else brings about.
+fn only_churn() -> Filter {
+    let mut ports = PortSet::default();
+    ports.add(&PORT.to_string()).unwrap();
+    Filter { lports: Some(ports), ..Filter::default() }
+}
+
+/// Without the listener.
+fn accepted(seen: &Transitions) -> Vec<Moved> {
+    seen.0.iter().filter(|moved| moved.tuple.rport != 0).copied().collect()
 }
 
 fn page() -> u32 {
@@ -120,10 +141,11 @@ fn overfill_tracepoint() {
 fn two_tracers_do_not_disturb_each_other() {
     let outcome = || -> Result<()> {
         let netns = Netns::new()?;
-        let mut one = Trace::start(&by(Backend::TpBtf))?;
-        let mut small = Trace::start(&Options { ring_bytes: page(), ..by(Backend::TpBtf) })?;
-        let mut other = Trace::start(&by(Backend::Tracepoint))?;
-        one.of(&netns, Family::V4, churn)?;
+        let options = |backend| Options { filter: only_churn(), ..by(backend) };
+        let mut one = Trace::start(&options(Backend::TpBtf))?;
+        let mut small = Trace::start(&Options { ring_bytes: page(), ..options(Backend::TpBtf) })?;
+        let mut other = Trace::start(&options(Backend::Tracepoint))?;
+        netns.run(churn)?;
         let losing = small.finish()?;
         let classic = other.finish()?;
         let account = one.finish()?;

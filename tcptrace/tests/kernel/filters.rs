@@ -16,7 +16,7 @@ use crate::{
     checks::settle,
     net::Netns,
     scenario::{close, conn::Family},
-    trace::{Trace, Transitions, by},
+    trace::{Trace, by},
 };
 
 const CLIENT: &str = "CLOSE SYN_SENT ESTABLISHED FIN_WAIT1 FIN_WAIT2 CLOSE";
@@ -37,8 +37,9 @@ fn under(
     // No sentinel: the filter may not let it pass. The second tracer sees all of it.
     let mut all = Trace::start(&by(backend))?;
     let (done, whole) = all.of(netns, family, || close::active_on(family, address.port()))?;
+    trace.drain()?;
     trace.finish().map(|account| {
-        let seen = Transitions(trace.moved.clone());
+        let seen = trace.of_netns(0, netns);
         let ends = done.ends;
         assert_eq!(whole.of(ends.client, ends.server).path(), CLIENT);
         (

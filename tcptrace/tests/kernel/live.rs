@@ -291,20 +291,14 @@ fn two_namespaces(backend: Backend) {
             trace.of(&one, family, || Ok(()))?;
             trace.of(&other, family, || Ok(()))?;
             for (netns, closed) in [&one, &other].into_iter().zip(&closed) {
-                let in_netns = |m: &&tcptrace::model::Moved| {
-                    m.sock.is_none_or(|sock| sock.netns == netns.inode())
-                };
-                let of =
-                    Transitions(trace.moved[start..].iter().filter(in_netns).copied().collect());
+                let of = trace.of_netns(start, netns);
                 let ends = closed.ends;
                 let (client, server) = if netns.inode() == one.inode() {
                     (CLIENT_FIRST, SERVER_SECOND)
                 } else {
                     (CLIENT_SECOND, SERVER_FIRST)
                 };
-                if backend == Backend::TpBtf {
-                    paths(&of, ends, client, server)?;
-                }
+                paths(&of, ends, client, server)?;
             }
             Ok(())
         };

@@ -1,13 +1,14 @@
 //! The tracer under test, and what it says of one network namespace.
 
 use std::{
+    collections::HashMap,
     fmt::{self, Write as _},
     net::SocketAddr,
 };
 
 use anyhow::{Context as _, Result, ensure};
 use tcptrace::{
-    model::{Accounts, Age, Change, Input, Moved, TcpState, filter::Filter},
+    model::{Accounts, Age, Change, Event, Input, Moved, TcpState, filter::Filter},
     probe::{Backend, DEFAULT_RING_BYTES, Options},
     source::live::Live,
     track::Tracker,
@@ -25,6 +26,41 @@ pub struct Trace {
     tracker: Tracker,
     pub moved: Vec<Moved>,
     pub lost: u64,
+    /// The classic hook cannot tell the namespace. Here a second tracer tells it for it, so that
+    /// what else happens on the host does not get into a test.
+    namespaces: Option<Namespaces>,
+}
+
+/// Which event was in which namespace, by the BTF-typed hook.
+struct Namespaces {
+    live: Live,
+    events: HashMap<(u64, TcpState, TcpState), Vec<(u64, u32)>>,
+}
+
+impl Namespaces {
+    fn start() -> Option<Self> {
+        let live = Live::start(&by(Backend::TpBtf)).ok()?;
+        Some(Self { live, events: HashMap::new() })
+    }
+
+    fn drain(&mut self) {
+        self.live.drain(usize::MAX, &mut |input| {
+            if let Input::Event(Event::Transition(event)) = input
+                && let Some(sock) = event.sock
+            {
+                let key = (event.skaddr, event.old, event.new);
+                self.events.entry(key).or_default().push((event.mono_ns, sock.netns));
+            }
+        });
+    }
+
+    /// The namespace of the same event as the other hook saw it, microseconds apart.
+    fn of(&self, moved: &Moved) -> Option<u32> {
+        const APART_NS: u64 = 20_000_000;
+        let events = self.events.get(&(moved.skaddr, moved.old, moved.new))?;
+        let (mono_ns, netns) = events.iter().min_by_key(|(ns, _)| ns.abs_diff(moved.mono_ns))?;
+        (mono_ns.abs_diff(moved.mono_ns) < APART_NS).then_some(*netns)
+    }
 }
 
 /// Options with all defaults but the backend.
@@ -40,11 +76,13 @@ pub fn by(backend: Backend) -> Options {
 impl Trace {
     /// Starts tracing: every transition from here on is caught.
     pub fn start(options: &Options) -> Result<Self> {
+        let classic = options.backend == Some(Backend::Tracepoint);
+        let namespaces = if classic { Namespaces::start() } else { None };
         let mut live = Live::start(options).context("the tracer does not start")?;
         let mut tracker = Tracker::default();
         tracker.apply(&live.begin()?, &mut |_| {});
         live.check(&mut |_| {})?;
-        Ok(Self { live, tracker, moved: Vec::new(), lost: 0 })
+        Ok(Self { live, tracker, moved: Vec::new(), lost: 0, namespaces })
     }
 
     /// The source, for what is asked of the probe.
@@ -54,7 +92,10 @@ impl Trace {
 
     /// Takes in what there is.
     pub fn drain(&mut self) -> Result<()> {
-        let Self { live, tracker, moved, lost } = self;
+        let Self { live, tracker, moved, lost, namespaces } = self;
+        if let Some(namespaces) = namespaces {
+            namespaces.drain();
+        }
         let mut take = |input: Input| {
             if let Input::Lost(loss) = &input {
                 *lost += loss.count;
@@ -85,13 +126,25 @@ impl Trace {
         let is_sentinel = |moved: &&Moved| moved.tuple.lport == sentinel.port();
         until("the sentinel's LISTEN -> CLOSE", || {
             self.drain()?;
-            let last = self.moved[start..].iter().rev().find(is_sentinel);
+            let seen = self.of_netns(start, netns);
+            let last = seen.0.iter().rev().find(is_sentinel);
             Ok(last.filter(|moved| moved.new == TcpState::Close).map(|_| ()))
         })?;
-        let in_netns = |moved: &&Moved| {
-            moved.sock.is_none_or(|sock| sock.netns == netns.inode()) && !is_sentinel(moved)
+        let mut seen = self.of_netns(start, netns);
+        seen.0.retain(|moved| !is_sentinel(&moved));
+        Ok((done, seen))
+    }
+
+    /// What was seen in `netns` since `self.moved` was `start` long.
+    pub fn of_netns(&self, start: usize, netns: &Netns) -> Transitions {
+        let namespace = |moved: &Moved| match (moved.sock, &self.namespaces) {
+            (Some(sock), _) => Some(sock.netns),
+            (None, Some(namespaces)) => namespaces.of(moved),
+            // No way to tell on this kernel: the host had better be quiet.
+            (None, None) => Some(netns.inode()),
         };
-        Ok((done, Transitions(self.moved[start..].iter().filter(in_netns).copied().collect())))
+        let inside = |moved: &&Moved| namespace(moved) == Some(netns.inode());
+        Transitions(self.moved[start..].iter().filter(inside).copied().collect())
     }
 
     /// Takes the hooks off and closes the account.
@@ -117,14 +170,20 @@ impl Transitions {
             (t.local_ip(), t.lport) == (local.ip().to_canonical(), local.port())
                 && (t.remote_ip(), t.rport) == (remote.ip().to_canonical(), remote.port())
         };
-        let skaddrs: Vec<u64> =
-            self.0.iter().filter(|moved| is_it(moved)).map(|moved| moved.skaddr).collect();
-        let early = |moved: &Moved| {
-            skaddrs.contains(&moved.skaddr)
-                && (moved.tuple.lport == 0 || moved.tuple.rport == 0)
-                && matches!(moved.new, TcpState::SynSent | TcpState::SynRecv)
-        };
-        Self(self.0.iter().filter(|moved| is_it(moved) || early(moved)).copied().collect())
+        let mut found = Vec::new();
+        // The first event of a socket may not know its ports; the one after it does.
+        let mut early: HashMap<u64, Moved> = HashMap::new();
+        for moved in &self.0 {
+            let first = early.remove(&moved.skaddr);
+            if is_it(moved) {
+                found.extend(first);
+                found.push(*moved);
+            } else if matches!(moved.new, TcpState::SynSent | TcpState::SynRecv) {
+                early.insert(moved.skaddr, *moved);
+            }
+        }
+        found.sort_by_key(|moved| moved.mono_ns);
+        Self(found)
     }
 
     /// The states gone through, as `CLOSE SYN_SENT ESTABLISHED …`; a `|` where one transition
