@@ -11,16 +11,19 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 pub enum Hook {
     /// `sock:inet_sock_set_state`, by either way of attaching.
     SetState = 0,
+    /// The timers of minisocks: `timer_start`, `timer_cancel`, `timer_expire_entry`.
+    TimeWait = 1,
 }
 
 impl Hook {
     /// All hooks, in the order of their index.
-    pub const ALL: [Hook; 1] = [Hook::SetState];
+    pub const ALL: [Hook; 2] = [Hook::SetState, Hook::TimeWait];
 
     /// The word that outputs use for it.
     pub const fn name(self) -> &'static str {
         match self {
             Hook::SetState => "set_state",
+            Hook::TimeWait => "time_wait",
         }
     }
 }
@@ -34,7 +37,8 @@ impl Hook {
     Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable,
 )]
 pub struct HookCounters {
-    /// Events of the hook's own kind (TCP) that its program ran for.
+    /// Events of the hook's own kind (TCP sockets; the timers of minisocks) that its program ran
+    /// for.
     pub seen: u64,
     /// Of those, held back by the filter.
     pub filtered: u64,

@@ -85,6 +85,61 @@ impl SockOffsets {
     };
 }
 
+/// Where the room for minisocks is told, in bytes.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable)]
+pub struct BucketOffsets {
+    /// `net.ipv4.tcp_death_row.sysctl_max_tw_buckets`; absent where the row is behind a pointer
+    /// (5.18 to 6.0)
+    pub max: u32,
+    /// `….tw_refcount`, one more than there are (6.1), or `….tw_count` (before 5.18)
+    pub count: u32,
+    /// What an empty row counts: 1 or 0
+    pub base: u32,
+}
+
+impl BucketOffsets {
+    /// Not known.
+    pub const NONE: Self = Self { max: ABSENT, count: ABSENT, base: 0 };
+}
+
+/// Where the fields of a minisock and of its timer are, in bytes.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable)]
+pub struct MinisockOffsets {
+    /// `timer_list.function`
+    pub timer_function: u32,
+    /// `timer_list.expires`
+    pub timer_expires: u32,
+    /// `inet_timewait_sock.tw_timer`
+    pub tw_timer: u32,
+    /// `inet_timewait_sock.tw_substate`
+    pub tw_substate: u32,
+    /// `sock_common.skc_cookie`, which a minisock shares with the full socket
+    pub skc_cookie: u32,
+    /// Always 0: keeps the address below aligned.
+    pub unused: u32,
+    /// Address of `tw_timer_handler()`; 0 matches no timer.
+    pub tw_timer_handler: u64,
+}
+
+/// The most of a minisock that the kernel side copies, in bytes; the loader refuses offsets past
+/// it.
+pub const MINISOCK_MAX: usize = 192;
+
+impl MinisockOffsets {
+    /// Not known: no timer matches.
+    pub const NONE: Self = Self {
+        timer_function: ABSENT,
+        timer_expires: ABSENT,
+        tw_timer: ABSENT,
+        tw_substate: ABSENT,
+        skc_cookie: ABSENT,
+        unused: 0,
+        tw_timer_handler: 0,
+    };
+}
+
 /// Where the fields of the classic tracepoint's record are, in bytes, as its `format` file says.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable)]
@@ -182,6 +237,10 @@ pub struct Globals {
     pub wakeup: Wakeup,
     /// The `FEATURE_*` bits.
     pub features: u32,
+    /// Room for minisocks.
+    pub buckets: BucketOffsets,
+    /// Minisocks and their timers.
+    pub minisock: MinisockOffsets,
 }
 
 impl Globals {
@@ -192,5 +251,7 @@ impl Globals {
         filter: Filter { conditions: 0, netns: 0 },
         wakeup: Wakeup { every_mask: 0, at_bytes: 0 },
         features: 0,
+        buckets: BucketOffsets::NONE,
+        minisock: MinisockOffsets::NONE,
     };
 }

@@ -12,6 +12,10 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 pub enum RecordKind {
     /// A [`Transition`].
     Transition = 1,
+    /// A [`Minisock`].
+    Minisock = 2,
+    /// A [`MinisockStopped`].
+    MinisockStopped = 3,
 }
 
 /// The socket is closed on this side and no process holds it any more (`SOCK_DEAD`).
@@ -24,6 +28,10 @@ pub const FLAG_SOCK: u8 = 1 << 2;
 /// A filter in force needs a port or an address that the kernel had not yet set when this event
 /// fired (an autobound connect, a child of a listener on kernels up to 6.12): user space decides.
 pub const FLAG_KEY_UNKNOWN: u8 = 1 << 3;
+
+/// At →CLOSE out of FIN_WAIT2 or CLOSING: the namespace has as many minisocks as
+/// `tcp_max_tw_buckets` allows, so there was no room for this connection's.
+pub const FLAG_BUCKETS_FULL: u8 = 1 << 4;
 
 /// Length of a task's name in the kernel (`TASK_COMM_LEN`), the closing NUL included.
 pub const COMM_LEN: usize = 16;
@@ -82,3 +90,83 @@ pub struct Transition {
 
 const _: () = assert!(size_of::<Transition>() == 112);
 const _: () = assert!(core::mem::offset_of!(Transition, kind) == 0);
+
+/// What happened to a minisock's timer.
+#[repr(u8)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TimerEvent {
+    /// It was started: the minisock was born, or its time begins anew (`mod_timer()` cancels
+    /// first, and says nothing where the new time falls into the same slot of the timer wheel).
+    Started = 1,
+    /// It was stopped: to be started anew, to run (an expiry follows at once), or for good.
+    Stopped = 2,
+    /// It ran: the minisock is at its natural end.
+    Expired = 3,
+    /// Nothing happened; user space asked how the minisock is.
+    Peeked = 4,
+}
+
+/// [`TimerEvent::Stopped`] after the timer's time: most likely it is about to run.
+pub const FLAG_DUE: u8 = 1 << 0;
+
+/// A `struct inet_timewait_sock` when something happened to its timer.
+///
+/// Context: the thread that closes, connects or kills (process), or softirq; under the lock of
+/// the timer base, but for [`TimerEvent::Expired`].
+#[repr(C)]
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, KnownLayout, Immutable)]
+pub struct Minisock {
+    /// [`RecordKind::Minisock`], or [`RecordKind::MinisockStopped`] with a stack behind.
+    pub kind: u8,
+    /// The [`TimerEvent`].
+    pub event: u8,
+    /// `tw_substate`: FIN_WAIT2 or TIME_WAIT.
+    pub substate: u8,
+    /// `AF_INET` or `AF_INET6`.
+    pub family: u8,
+    /// The `FLAG_*` bits of this kind.
+    pub flags: u8,
+    /// Always 0.
+    pub unused: [u8; 3],
+    /// `CLOCK_MONOTONIC`, nanoseconds.
+    pub mono_ns: u64,
+    /// Address of the minisock. Reused by the kernel as soon as it is freed.
+    pub addr: u64,
+    /// `skc_cookie`, inherited from the full socket; 0 if that never had one.
+    pub cookie: u64,
+    /// Local address.
+    pub laddr: [u8; 16],
+    /// Peer's address.
+    pub raddr: [u8; 16],
+    /// `tw_timer.expires`, in jiffies.
+    pub expires: u64,
+    /// The present, in jiffies.
+    pub jiffies: u64,
+    /// Inode of the network namespace.
+    pub netns: u32,
+    /// Process on the CPU.
+    pub tgid: u32,
+    /// Thread on the CPU.
+    pub tid: u32,
+    /// Local port.
+    pub lport: u16,
+    /// Peer's port.
+    pub rport: u16,
+}
+
+const _: () = assert!(size_of::<Minisock>() == 96);
+
+/// Return addresses kept of a stack.
+pub const FRAMES: usize = 16;
+
+/// A timer that was stopped before its time, and by whom.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, KnownLayout, Immutable)]
+pub struct MinisockStopped {
+    /// The minisock; its `kind` is [`RecordKind::MinisockStopped`].
+    pub minisock: Minisock,
+    /// Kernel return addresses, the innermost first; 0 behind the last.
+    pub frames: [u64; FRAMES],
+}
+
+const _: () = assert!(size_of::<MinisockStopped>() == 96 + 128);

@@ -1,3 +1,4 @@
 //! One module for each place in the kernel that is listened at.
 
 mod set_state;
+mod time_wait;

@@ -1,9 +1,11 @@
 //! The only reads of kernel structures. Every offset comes from [`crate::globals`].
 
-use core::ffi::c_void;
+use core::{ffi::c_void, mem::MaybeUninit};
 
-use aya_ebpf::helpers::generated::{bpf_get_socket_cookie, bpf_skc_to_tcp_sock};
-use tcptrace_common::globals::{ABSENT, FEATURE_COOKIE};
+use aya_ebpf::helpers::generated::{
+    bpf_get_socket_cookie, bpf_probe_read_kernel, bpf_skc_to_tcp_sock,
+};
+use tcptrace_common::globals::{ABSENT, FEATURE_COOKIE, MINISOCK_MAX};
 
 use crate::globals::global;
 
@@ -37,6 +39,126 @@ macro_rules! field {
         // SAFETY: `base` is typed by BTF and the offset is that of the named field.
         unsafe { load::<$ty>(base, offset) }
     }};
+}
+
+/// A `struct timer_list *` that the verifier knows as such.
+#[derive(Clone, Copy)]
+pub(crate) struct Timer(*const c_void);
+
+impl Timer {
+    pub(crate) fn new(timer: *const c_void) -> Self {
+        Self(timer)
+    }
+
+    /// Whether it is that of a minisock.
+    #[inline(always)]
+    pub(crate) fn is_minisocks(self) -> bool {
+        field!(self.0, minisock.timer_function => u64) == global!(minisock.tw_timer_handler)
+    }
+
+    /// The minisock that it is in.
+    #[inline(always)]
+    pub(crate) fn minisock(self) -> u64 {
+        (self.0 as u64).wrapping_sub(u64::from(global!(minisock.tw_timer)))
+    }
+}
+
+/// A copy of a `struct inet_timewait_sock`. The verifier gives no typed pointer to one from its
+/// timer, so it is read as plain memory.
+#[derive(Clone, Copy)]
+pub(crate) struct Minisock<'a> {
+    addr: u64,
+    copy: &'a MinisockCopy,
+}
+
+/// Where the copy goes: the caller's, so that it is on the stack only once.
+pub(crate) type MinisockCopy = MaybeUninit<[u64; MINISOCK_MAX / 8]>;
+
+impl<'a> Minisock<'a> {
+    /// Copies the minisock at `addr`; `None` if that is no readable memory.
+    #[inline(always)]
+    pub(crate) fn read(addr: u64, copy: &'a mut MinisockCopy) -> Option<Self> {
+        // SAFETY: the destination is as long as told, and the helper checks the source.
+        let fault = unsafe {
+            bpf_probe_read_kernel(copy.as_mut_ptr().cast(), MINISOCK_MAX as u32, addr as *const _)
+        };
+        (fault == 0).then_some(Self { addr, copy })
+    }
+
+    #[inline(always)]
+    fn at<T: Copy>(&self, offset: u32) -> T {
+        // SAFETY: the loader refuses offsets that reach past the copy, and the verifier refuses
+        // the program if it did not. Fields are aligned in the structure.
+        unsafe {
+            self.copy
+                .as_ptr()
+                .cast::<u8>()
+                .wrapping_add(offset as usize)
+                .cast::<T>()
+                .read_volatile()
+        }
+    }
+
+    pub(crate) fn addr(&self) -> u64 {
+        self.addr
+    }
+
+    #[inline(always)]
+    pub(crate) fn substate(&self) -> u8 {
+        self.at(global!(minisock.tw_substate))
+    }
+
+    #[inline(always)]
+    pub(crate) fn family(&self) -> u16 {
+        self.at(global!(sock.skc_family))
+    }
+
+    #[inline(always)]
+    pub(crate) fn cookie(&self) -> u64 {
+        self.at(global!(minisock.skc_cookie))
+    }
+
+    /// `tw_timer.expires`, in jiffies.
+    #[inline(always)]
+    pub(crate) fn expires(&self) -> u64 {
+        self.at(global!(minisock.tw_timer) + global!(minisock.timer_expires))
+    }
+
+    #[inline(always)]
+    pub(crate) fn lport(&self) -> u16 {
+        self.at(global!(sock.skc_num))
+    }
+
+    #[inline(always)]
+    pub(crate) fn rport(&self) -> u16 {
+        u16::from_be(self.at(global!(sock.skc_dport)))
+    }
+
+    /// As [`Sock::addresses`].
+    #[inline(always)]
+    pub(crate) fn addresses(&self, family: u16) -> ([u32; 4], [u32; 4]) {
+        if family == AF_INET {
+            let mapped = 0xffff_u32.to_be();
+            let laddr = self.at(global!(sock.skc_rcv_saddr));
+            let raddr = self.at(global!(sock.skc_daddr));
+            return ([0, 0, mapped, laddr], [0, 0, mapped, raddr]);
+        }
+        (self.at(global!(sock.skc_v6_rcv_saddr)), self.at(global!(sock.skc_v6_daddr)))
+    }
+
+    /// Inode of the network namespace.
+    #[inline(always)]
+    pub(crate) fn netns(&self) -> u32 {
+        if global!(sock.skc_net) == ABSENT {
+            return 0;
+        }
+        let net: u64 = self.at(global!(sock.skc_net));
+        let source = net.wrapping_add(u64::from(global!(sock.net_inum))) as *const _;
+        let mut inum = 0_u32;
+        // SAFETY: the destination is as long as told, and the helper checks the source.
+        unsafe { bpf_probe_read_kernel((&raw mut inum).cast(), 4, source) };
+        inum
+    }
 }
 
 impl Sock {
@@ -141,6 +263,18 @@ impl Sock {
         }
         let net = field!(self.0, sock.skc_net => *const c_void);
         field!(net, sock.net_inum => u32)
+    }
+
+    /// Whether the namespace has no room for one more minisock, as `inet_twsk_alloc()` asks it;
+    /// false where that cannot be read.
+    #[inline(always)]
+    pub(crate) fn buckets_full(self) -> bool {
+        if global!(buckets.max) == ABSENT || global!(sock.skc_net) == ABSENT {
+            return false;
+        }
+        let net = field!(self.0, sock.skc_net => *const c_void);
+        let count = field!(net, buckets.count => u32).wrapping_sub(global!(buckets.base));
+        count as i32 >= field!(net, buckets.max => i32)
     }
 
     /// Id of the socket's cgroup (v2); 0 where this kernel keeps it in a form not known here.

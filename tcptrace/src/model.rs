@@ -11,9 +11,9 @@ pub mod state;
 pub mod task;
 pub mod tuple;
 
-pub use change::{Age, Change, Moved, Owner, OwnerFrom};
-pub use event::{Linger, SockFacts, Transition};
-pub use input::{Accounts, Clock, Event, Input, Lost};
+pub use change::{Age, Change, EndReason, Found, Moved, Owner, OwnerFrom};
+pub use event::{Linger, Minisock, MinisockEvent, SockFacts, Stopper, Transition};
+pub use input::{Accounts, Clock, Event, Input, Lost, SnapSocket, Snapshot};
 pub use state::{StateSet, TcpState};
 pub use task::{Comm, Task};
 pub use tuple::{Family, Tuple};

@@ -3,7 +3,7 @@
 //! One task owns the tracker and the view. It never blocks on the output: a writer thread does
 //! that, and while it is behind, events wait in the ring, where a loss is counted.
 
-use std::{future::Future, io, os::fd::AsFd as _, time::Duration};
+use std::{future::Future, io, time::Duration};
 
 use anyhow::{Context as _, Result};
 use bytes::BytesMut;
@@ -14,6 +14,7 @@ use tokio::{
 };
 
 use crate::{
+    host::clock,
     model::{Accounts, Input},
     output::Output,
     source::live::Live,
@@ -59,6 +60,11 @@ impl<V: View> Analysis<V> {
         }
     }
 
+    /// Minisocks that the source should look at now.
+    pub fn to_peek(&mut self) -> io::Result<Vec<u64>> {
+        Ok(self.tracker.to_peek(clock::monotonic_ns()?))
+    }
+
     /// What has been written since the last call.
     pub fn take_output(&mut self) -> BytesMut {
         self.out.split()
@@ -92,13 +98,13 @@ pub async fn run_live<V: View>(
     stop: impl Future<Output = ()>,
     mut after_drain: impl FnMut(&mut Live),
 ) -> Result<Ended> {
-    let ring = live.probe().ring.as_fd().try_clone_to_owned().context("cannot watch the ring")?;
+    let ring = live.probe().ring_fd().try_clone_to_owned().context("cannot watch the ring")?;
     // SAFETY: the file descriptor is owned by the `OwnedFd` given, which gives the same one
     // each time and keeps it open as long as the `AsyncFd` lives.
     let ring = unsafe { AsyncFd::register_with_interest(ring, Interest::READABLE) }
         .context("cannot watch the ring")?;
     analysis.feed(&live.begin().context("cannot read the clock's resolution")?);
-    live.check(&mut |input| analysis.feed(&input))?;
+    live.check(true, &mut |input| analysis.feed(&input))?;
     tokio::pin!(stop);
     let mut tick = BUSY_TICK;
     let mut output_closed = false;
@@ -145,7 +151,8 @@ fn drain<V: View>(live: &mut Live, analysis: &mut Analysis<V>, output: &Output) 
         let taken = live.drain(BATCH, &mut |input| analysis.feed(&input));
         count += taken;
         if taken < BATCH {
-            live.check(&mut |input| analysis.feed(&input))?;
+            live.check(count > 0, &mut |input| analysis.feed(&input))?;
+            live.look(&analysis.to_peek()?)?;
             let rest = analysis.take_output();
             if !rest.is_empty()
                 && let Err(TrySendError::Full(rest)) = output.try_send(rest)

@@ -8,9 +8,11 @@ mod format;
 mod globals;
 mod offsets;
 mod ring;
+mod time_wait;
 mod tracefs;
 
-pub use attach::{Backend, Options, Probe, ProbeError, Refusal, Totals};
+pub use attach::{Backend, Options, Probe, ProbeError, Refusal, Stacks, TimeWaitChoice, Totals};
 pub use offsets::sock_offsets;
 pub use ring::{BadRingSize, DEFAULT_RING_BYTES, RING_UNIT_HINT, parse_ring_size};
+pub use time_wait::{TimeWaitBackend, Who};
 pub use tracefs::with_tracefs;

@@ -3,8 +3,13 @@
 //! Pure: time is an argument, there is no I/O, and no input makes it panic. What cannot be is
 //! counted as an anomaly and the tracker goes on from what the kernel says now.
 
+mod compare;
+mod conn;
 pub mod gate;
+mod minisock;
+mod peek;
+mod seed;
 mod table;
 mod tracker;
 
-pub use tracker::{Counts, Tracker};
+pub use tracker::{Counts, DEFAULT_LIMIT, Tracker};

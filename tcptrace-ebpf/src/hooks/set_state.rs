@@ -20,7 +20,8 @@ use tcptrace_common::{
     filter::{Facts, Verdict, verdict},
     globals::TRACEPOINT_MAX,
     record::{
-        COMM_LEN, FLAG_DEAD, FLAG_KEY_UNKNOWN, FLAG_LINGER, FLAG_SOCK, RecordKind, Transition,
+        COMM_LEN, FLAG_BUCKETS_FULL, FLAG_DEAD, FLAG_KEY_UNKNOWN, FLAG_LINGER, FLAG_SOCK,
+        RecordKind, Transition,
     },
 };
 
@@ -32,7 +33,11 @@ use crate::{
 };
 
 const TCP_SYN_SENT: u8 = 2;
+const TCP_SYN_RECV: u8 = 3;
+const TCP_FIN_WAIT2: u8 = 5;
 const TCP_CLOSE: u8 = 7;
+const TCP_LISTEN: u8 = 10;
+const TCP_CLOSING: u8 = 11;
 
 /// `TP_PROTO(const struct sock *sk, const int oldstate, const int newstate)`
 #[btf_tracepoint(function = "inet_sock_set_state")]
@@ -59,12 +64,20 @@ pub fn set_state_btf(ctx: BtfTracePointContext) -> i32 {
     }
     counters.emit(|record: *mut Transition| {
         let (dead, linger) = sk.dead_and_linger();
-        let flags = FLAG_SOCK | flag(dead, FLAG_DEAD) | flag(linger, FLAG_LINGER);
+        // Only here may tcp_time_wait() have found no room.
+        let full =
+            new == TCP_CLOSE && (old == TCP_FIN_WAIT2 || old == TCP_CLOSING) && sk.buckets_full();
+        let flags = FLAG_SOCK
+            | flag(dead, FLAG_DEAD)
+            | flag(linger, FLAG_LINGER)
+            | flag(full, FLAG_BUCKETS_FULL);
         write(record, &facts, verdict, flags, sk.addr());
         let fields = Fields(record);
         fields.put_shutdown(sk.shutdown());
         fields.put_sk_err(sk.err());
-        fields.put_cookie(sk.cookie());
+        // Up to 6.12 a child's own cookie is set right after this event, over any given here.
+        let unborn = old == TCP_LISTEN && new == TCP_SYN_RECV && facts.rport == 0;
+        fields.put_cookie(if unborn { 0 } else { sk.cookie() });
         fields.put_cgroup(sk.cgroup());
         fields.put_linger_jiffies(sk.linger_jiffies());
     });

@@ -10,7 +10,7 @@ use crate::{
         StateSet,
         filter::{Net, PortSet},
     },
-    probe::Backend,
+    probe::{Backend, TimeWaitChoice},
 };
 
 /// Traces TCP state transitions: who closed first, how, and how long it lingered.
@@ -114,6 +114,9 @@ pub struct ProbeArgs {
     /// How to listen to sock:inet_sock_set_state: auto, tp_btf, tracepoint
     #[arg(long, value_name = "HOOK", default_value = "auto", value_parser = hook)]
     pub hook: HookChoice,
+    /// How to listen to TIME_WAIT: auto, timers, off (then a hand-over looks like an end)
+    #[arg(long, value_name = "HOOK", default_value = "auto", value_parser = time_wait_hook)]
+    pub time_wait_hook: TimeWaitChoice,
     /// Size of the ring: a power of two of at least a page, as 4096, 512K, 8M
     #[arg(long, value_name = "BYTES", default_value = "8M")]
     pub ring_size: String,
@@ -152,6 +155,14 @@ fn ports(list: &str) -> Result<PortSet, String> {
     let mut set = PortSet::default();
     set.add(list).map_err(|error| error.to_string())?;
     Ok(set)
+}
+
+fn time_wait_hook(word: &str) -> Result<TimeWaitChoice, String> {
+    match word {
+        "auto" => Ok(TimeWaitChoice::Auto),
+        "off" => Ok(TimeWaitChoice::Off),
+        _ => word.parse().map(TimeWaitChoice::Only),
+    }
 }
 
 fn hook(word: &str) -> Result<HookChoice, String> {

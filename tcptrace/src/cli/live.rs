@@ -124,6 +124,7 @@ fn options(probe: &ProbeArgs, filter: &FilterArgs) -> Result<Options> {
         ring_bytes,
         filter: build_filter(filter)?,
         kernel_log: probe.verbose,
+        time_wait: probe.time_wait_hook,
     })
 }
 

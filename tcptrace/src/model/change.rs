@@ -15,8 +15,69 @@ pub enum Age {
     Unknown,
     /// At least so many nanoseconds: the start was not seen.
     AtLeast(u64),
+    /// So many nanoseconds, give or take: the start or the end is dated by a timer that counts
+    /// in jiffies.
+    About {
+        /// The likeliest.
+        ns: u64,
+        /// How far off it may be.
+        within_ns: u64,
+    },
     /// So many nanoseconds.
     Exactly(u64),
+}
+
+/// Why a minisock ended, or was not there at all.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum EndReason {
+    /// Its time was over.
+    Expired,
+    /// A new connection of this host took its port (`tcp_tw_reuse`, or an explicit bind).
+    ReusedByConnect,
+    /// The peer opened a new connection on the same ports.
+    ReusedBySyn,
+    /// A RST came.
+    Reset,
+    /// Data came for an orphan, which was answered with a RST.
+    RstSent,
+    /// `SOCK_DESTROY` (`ss -K`).
+    Killed,
+    /// Its network namespace went.
+    NetnsExit,
+    /// Not known.
+    Unknown,
+    /// There was none: `tcp_max_tw_buckets` left no room.
+    NeverCreated,
+}
+
+impl EndReason {
+    /// All reasons.
+    pub const ALL: [Self; 9] = [
+        Self::Expired,
+        Self::ReusedByConnect,
+        Self::ReusedBySyn,
+        Self::Reset,
+        Self::RstSent,
+        Self::Killed,
+        Self::NetnsExit,
+        Self::Unknown,
+        Self::NeverCreated,
+    ];
+
+    /// The word for outputs.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Expired => "expired",
+            Self::ReusedByConnect => "reused-by-connect",
+            Self::ReusedBySyn => "reused-by-syn",
+            Self::Reset => "reset",
+            Self::RstSent => "rst-sent",
+            Self::Killed => "killed",
+            Self::NetnsExit => "netns-exit",
+            Self::Unknown => "unknown",
+            Self::NeverCreated => "never-created",
+        }
+    }
 }
 
 /// How an owner is known.
@@ -55,7 +116,8 @@ pub struct Owner {
 pub struct Moved {
     /// `CLOCK_MONOTONIC`, nanoseconds.
     pub mono_ns: u64,
-    /// Address of the `struct sock`.
+    /// Address of the kernel's object: of the `struct sock`, and of the minisock once that has
+    /// taken over. 0 for a minisock that was there before the hooks. The cookie stays the same.
     pub skaddr: u64,
     /// The state left.
     pub old: TcpState,
@@ -69,18 +131,55 @@ pub struct Moved {
     pub owner: Option<Owner>,
     /// What only BTF tells.
     pub sock: Option<SockFacts>,
+    /// How a minisock ended, on its way to CLOSE.
+    pub end_reason: Option<EndReason>,
 }
 
 impl Moved {
+    /// Whether this is where the connection begins: it was in no state before. The LISTEN that
+    /// a child leaves is its listener's.
+    pub fn is_birth(&self) -> bool {
+        is_birth(self.old, self.new)
+    }
+
     /// The `SO_LINGER` setting, if the hook could see it.
     pub fn linger(&self) -> Option<Linger> {
         self.sock.map(|sock| sock.linger)
     }
 }
 
+/// Whether a socket that goes from `old` to `new` was in no state before.
+pub fn is_birth(old: TcpState, new: TcpState) -> bool {
+    old == TcpState::Close || old == TcpState::Listen && new == TcpState::SynRecv
+}
+
 /// Something to show or to count.
+///
+/// Who counts [`Change::Found`] up, [`Change::Gone`] down, and [`Change::Moved`] down in the
+/// state left (but for a birth) and up in the state entered (but for CLOSE) has at all times as
+/// many connections in each state as are known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Change {
     /// A connection changed its state.
     Moved(Moved),
+    /// A connection is known that was there before: found in a snapshot, or when it moved.
+    Found(Found),
+    /// A connection is not known any more, though its end was not seen: evicted, or gone while
+    /// events were lost.
+    Gone(Found),
+}
+
+/// A connection in a state.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Found {
+    /// `CLOCK_MONOTONIC`, nanoseconds.
+    pub mono_ns: u64,
+    /// Its state.
+    pub state: TcpState,
+    /// The two ends.
+    pub tuple: Tuple,
+    /// Inode of the network namespace, if that is known.
+    pub netns: Option<u32>,
+    /// Whose it is, if that is known.
+    pub owner: Option<Owner>,
 }

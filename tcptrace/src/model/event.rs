@@ -2,7 +2,10 @@
 
 use std::net::Ipv6Addr;
 
-use tcptrace_common::record::{self, FLAG_DEAD, FLAG_KEY_UNKNOWN, FLAG_LINGER, FLAG_SOCK};
+use tcptrace_common::record::{
+    self, FLAG_BUCKETS_FULL, FLAG_DEAD, FLAG_DUE, FLAG_KEY_UNKNOWN, FLAG_LINGER, FLAG_SOCK,
+    TimerEvent,
+};
 
 use super::{
     state::TcpState,
@@ -59,15 +62,70 @@ pub struct Transition {
     pub sock: Option<SockFacts>,
     /// A filter is in force that needs what the kernel had not set yet.
     pub key_unknown: bool,
+    /// There was no room for a minisock of this connection (`tcp_max_tw_buckets`).
+    pub buckets_full: bool,
+}
+
+/// Who stopped a minisock's timer before its time, by the kernel function that did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stopper {
+    /// `tcp_timewait_state_process()`: a RST came.
+    StateProcess,
+    /// `tcp_v4_rcv()`, `tcp_v6_rcv()`: a SYN came for a TIME_WAIT, or data for a FIN_WAIT2.
+    Receive,
+    /// `tcp_v4_connect()`, `tcp_v6_connect()`: the port was taken for a new connection.
+    Connect,
+    /// `tcp_abort()`: SOCK_DESTROY.
+    Abort,
+    /// `inet_twsk_purge()`: the network namespace is going.
+    Purge,
+}
+
+/// What happened to a minisock.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MinisockEvent {
+    /// Its timer was started: it was born, or its time begins anew.
+    Started,
+    /// Its timer was stopped: to be started anew, to run, or for good.
+    Stopped {
+        /// The timer's time had come: most likely it is about to run.
+        due: bool,
+        /// Who stopped it, if that is known.
+        by: Option<Stopper>,
+    },
+    /// Its timer ran.
+    Expired,
+    /// Nothing: it was looked at, and is in TIME_WAIT.
+    Peeked,
+}
+
+/// A `struct inet_timewait_sock`, when something happened to it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Minisock {
+    /// `CLOCK_MONOTONIC`, nanoseconds.
+    pub mono_ns: u64,
+    /// Address of the minisock; reused by the kernel as soon as it is freed.
+    pub addr: u64,
+    /// What happened.
+    pub event: MinisockEvent,
+    /// FIN_WAIT2 or TIME_WAIT.
+    pub substate: TcpState,
+    /// The two ends.
+    pub tuple: Tuple,
+    /// Inode of the network namespace.
+    pub netns: u32,
+    /// The cookie of the full socket that it stands for.
+    pub cookie: Option<u64>,
+    /// When its timer is to run, in jiffies.
+    pub expires: u64,
+    /// The present, in jiffies.
+    pub jiffies: u64,
 }
 
 /// A record that is not what the kernel side of this version writes.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
-#[error("a transition with impossible states {old} -> {new}")]
-pub struct BadRecord {
-    old: u8,
-    new: u8,
-}
+#[error("a record with impossible values {0} and {1}")]
+pub struct BadRecord(u8, u8);
 
 impl TryFrom<&record::Transition> for Transition {
     type Error = BadRecord;
@@ -76,7 +134,7 @@ impl TryFrom<&record::Transition> for Transition {
         let (Some(old), Some(new)) =
             (TcpState::from_kernel(raw.old), TcpState::from_kernel(raw.new))
         else {
-            return Err(BadRecord { old: raw.old, new: raw.new });
+            return Err(BadRecord(raw.old, raw.new));
         };
         let flag = |bit| raw.flags & bit != 0;
         Ok(Self {
@@ -106,6 +164,43 @@ impl TryFrom<&record::Transition> for Transition {
                 },
             }),
             key_unknown: flag(FLAG_KEY_UNKNOWN),
+            buckets_full: flag(FLAG_BUCKETS_FULL),
+        })
+    }
+}
+
+impl Minisock {
+    /// The value of a record; `by` is who its stack says stopped the timer.
+    pub fn from_record(raw: &record::Minisock, by: Option<Stopper>) -> Result<Self, BadRecord> {
+        let bad = || BadRecord(raw.event, raw.substate);
+        let event = match raw.event {
+            e if e == TimerEvent::Started as u8 => MinisockEvent::Started,
+            e if e == TimerEvent::Stopped as u8 => {
+                MinisockEvent::Stopped { due: raw.flags & FLAG_DUE != 0, by }
+            }
+            e if e == TimerEvent::Expired as u8 => MinisockEvent::Expired,
+            e if e == TimerEvent::Peeked as u8 => MinisockEvent::Peeked,
+            _ => return Err(bad()),
+        };
+        let substate = TcpState::from_kernel(raw.substate)
+            .filter(|state| matches!(state, TcpState::FinWait2 | TcpState::TimeWait))
+            .ok_or_else(bad)?;
+        Ok(Self {
+            mono_ns: raw.mono_ns,
+            addr: raw.addr,
+            event,
+            substate,
+            tuple: Tuple {
+                laddr: Ipv6Addr::from(raw.laddr),
+                raddr: Ipv6Addr::from(raw.raddr),
+                lport: raw.lport,
+                rport: raw.rport,
+                v6_socket: raw.family == AF_INET6,
+            },
+            netns: raw.netns,
+            cookie: (raw.cookie != 0).then_some(raw.cookie),
+            expires: raw.expires,
+            jiffies: raw.jiffies,
         })
     }
 }

@@ -2,7 +2,11 @@
 
 use tcptrace_common::counters::Hook;
 
-use super::event::Transition;
+use super::{
+    event::{Minisock, Transition},
+    state::TcpState,
+    tuple::Tuple,
+};
 
 /// One thing for the analysis to take in, in the order in which it must be taken in.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -20,7 +24,9 @@ pub enum Input {
     Clock(Clock),
     /// Events that did not arrive.
     Lost(Lost),
-    /// Time has passed.
+    /// What the kernel's tables hold, at the start or to compare with.
+    Snapshot(Snapshot),
+    /// The ring has been emptied: whatever happened before this moment has been told.
     Tick {
         /// `CLOCK_MONOTONIC`, nanoseconds.
         mono_ns: u64,
@@ -66,6 +72,43 @@ impl Accounts {
 pub enum Event {
     /// A full socket changed its state.
     Transition(Transition),
+    /// Something happened to a minisock.
+    Minisock(Minisock),
+}
+
+/// A piece of the answer to an inet_diag dump of one network namespace.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Snapshot {
+    /// It begins.
+    Begin {
+        /// `CLOCK_MONOTONIC`, nanoseconds: events before may be reflected in it, and later ones
+        /// too.
+        mono_ns: u64,
+        /// Inode of the namespace.
+        netns: u32,
+    },
+    /// A socket or minisock.
+    Socket(SnapSocket),
+    /// It is complete.
+    End {
+        /// `CLOCK_MONOTONIC`, nanoseconds: no later event is reflected in it.
+        mono_ns: u64,
+        /// Connections in the SYN queue (`request_sock`), which have no events of their own.
+        syn_queue: u32,
+    },
+}
+
+/// A socket in a snapshot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SnapSocket {
+    /// Its state; of a minisock the substate.
+    pub state: TcpState,
+    /// The two ends.
+    pub tuple: Tuple,
+    /// Its cookie; the dump gives it one if it had none.
+    pub cookie: u64,
+    /// Of a minisock, milliseconds until its timer is to run.
+    pub minisock_expires_ms: Option<u32>,
 }
 
 /// Offset between the clocks at a moment.

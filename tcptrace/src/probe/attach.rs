@@ -18,11 +18,15 @@ use aya::{
 use nix::sys::resource::{RLIM_INFINITY, Resource, setrlimit};
 use tcptrace_common::{
     counters::Hook,
-    globals::{Globals, SockOffsets, TracepointLayout},
+    globals::{BucketOffsets, Globals, MinisockOffsets, SockOffsets, TracepointLayout},
 };
 use thiserror::Error;
 
-use super::{btf, format, globals, offsets, tracefs};
+use super::{
+    btf, format, globals, offsets,
+    time_wait::{self, TimeWaitBackend, Timers, Who},
+    tracefs,
+};
 use crate::{
     host::caps::{Capabilities, Capability},
     model::filter::Filter,
@@ -139,6 +143,14 @@ pub enum ProbeError {
         /// Each way and why not.
         refusals: Vec<Refusal>,
     },
+    /// The way to listen to minisocks that was asked for is not to be had.
+    #[error("--time-wait-hook {backend} is refused: {reason}")]
+    TimeWait {
+        /// Which way.
+        backend: TimeWaitBackend,
+        /// Why not.
+        reason: String,
+    },
     /// The kernel object or its maps could not be used.
     #[error("cannot set up the kernel side: {0}")]
     Setup(String),
@@ -163,6 +175,20 @@ pub struct Options {
     pub filter: Filter,
     /// Whether the kernel side's error paths may speak (aya-log).
     pub kernel_log: bool,
+    /// How to learn what becomes of minisocks.
+    pub time_wait: TimeWaitChoice,
+}
+
+/// Which ways to listen to minisocks are to be tried.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum TimeWaitChoice {
+    /// All, from best to worst; none is no reason to fail.
+    #[default]
+    Auto,
+    /// This one; it is an error if the kernel refuses it.
+    Only(TimeWaitBackend),
+    /// None: a hand-over to a minisock looks like an end.
+    Off,
 }
 
 /// A hook's counters, summed over the CPUs.
@@ -179,13 +205,25 @@ pub struct Totals {
 /// The kernel side in force. Dropping it detaches everything.
 pub struct Probe {
     ebpf: Ebpf,
-    /// Out of which the records come.
-    pub ring: RingBuf<MapData>,
+    ring: RingBuf<MapData>,
     counters: PerCpuArray<MapData, [u64; 3]>,
     backend: Backend,
     link: Option<Link>,
     refusals: Vec<Refusal>,
     cookies: bool,
+    time_wait: Option<time_wait::Attached>,
+    time_wait_refusals: Vec<(TimeWaitBackend, String)>,
+}
+
+/// Tells from a stack who stopped a minisock's timer.
+#[derive(Clone, Copy)]
+pub struct Stacks<'a>(Option<&'a time_wait::Attached>);
+
+impl Stacks<'_> {
+    /// Who that was.
+    pub fn who(self, frames: &[u64]) -> Who {
+        self.0.map_or(Who::Stops(None), |attached| attached.who(frames))
+    }
 }
 
 /// What takes the program off its hook.
@@ -217,9 +255,22 @@ impl Probe {
                 if backend == Backend::TpBtf { &[true, false] } else { &[false] };
             for &cookies in with_cookie {
                 match Self::attempt(options, backend, cookies) {
-                    Ok(Attached { ebpf, ring, counters, link }) => {
-                        let link = Some(link);
-                        return Ok(Self { ebpf, ring, counters, backend, link, refusals, cookies });
+                    Ok(Attached { ebpf, ring, counters, link, time_wait }) => {
+                        let (time_wait, time_wait_refusals) = match time_wait {
+                            Ok(attached) => (attached, Vec::new()),
+                            Err(reason) => (None, vec![(TimeWaitBackend::Timers, reason)]),
+                        };
+                        return Ok(Self {
+                            ebpf,
+                            ring,
+                            counters,
+                            backend,
+                            link: Some(link),
+                            refusals,
+                            cookies,
+                            time_wait,
+                            time_wait_refusals,
+                        });
                     }
                     Err(Attempt::Fatal(error)) => return Err(error),
                     Err(Attempt::Refused(reason)) => refusals.push(Refusal {
@@ -239,16 +290,35 @@ impl Probe {
     fn attempt(options: &Options, backend: Backend, cookies: bool) -> Result<Attached, Attempt> {
         let (sock, layout) = match backend {
             Backend::TpBtf => (kernel_offsets()?, TracepointLayout::NONE),
-            Backend::Tracepoint => (SockOffsets::NONE, classic_layout()?),
+            Backend::Tracepoint => (None, classic_layout()?),
         };
-        let values = globals::globals(&options.filter, options.ring_bytes, sock, layout, cookies);
+        let time_wait = plan_time_wait(options);
+        let values = Globals {
+            sock: sock.map_or_else(
+                || time_wait.as_ref().map_or(SockOffsets::NONE, |plan| plan.sock),
+                |(sock, _)| sock,
+            ),
+            buckets: sock.map_or(BucketOffsets::NONE, |(_, buckets)| buckets),
+            minisock: time_wait.as_ref().map_or(MinisockOffsets::NONE, |plan| plan.timers.offsets),
+            ..globals::globals(&options.filter, options.ring_bytes, layout, cookies)
+        };
         let mut ebpf = load(options, &values)?;
         globals::fill_filter_maps(&mut ebpf, &options.filter).map_err(setup)?;
         // The maps before the hook: whoever attaches must be able to count from the first event.
         let ring = RingBuf::try_from(take(&mut ebpf, "RING")?).map_err(setup)?;
         let counters = PerCpuArray::try_from(take(&mut ebpf, "COUNTERS")?).map_err(setup)?;
+        // Minisocks first: a hand-over whose birth was not seen would look like an end.
+        let time_wait = match time_wait {
+            Ok(plan) => attach_time_wait(&mut ebpf, plan).map(Some),
+            Err(TimeWaitRefusal::NotAsked) => Ok(None),
+            Err(TimeWaitRefusal::Because(reason)) => Err(reason),
+        };
+        if let (Err(reason), TimeWaitChoice::Only(backend)) = (&time_wait, options.time_wait) {
+            let reason = reason.clone();
+            return Err(Attempt::Fatal(ProbeError::TimeWait { backend, reason }));
+        }
         let link = attach(&mut ebpf, backend)?;
-        Ok(Attached { ebpf, ring, counters, link })
+        Ok(Attached { ebpf, ring, counters, link, time_wait })
     }
 
     /// The way that was taken.
@@ -264,6 +334,38 @@ impl Probe {
     /// Whether events carry the socket's cookie.
     pub fn cookies(&self) -> bool {
         self.cookies
+    }
+
+    /// The way to listen to minisocks that was taken.
+    pub fn time_wait(&self) -> Option<TimeWaitBackend> {
+        self.time_wait.as_ref().map(|_| TimeWaitBackend::Timers)
+    }
+
+    /// The ways to listen to minisocks that were refused, and why.
+    pub fn time_wait_refusals(&self) -> &[(TimeWaitBackend, String)] {
+        &self.time_wait_refusals
+    }
+
+    /// Reads the next record out of the ring, if there is one. `read` gets its bytes, which are
+    /// aligned to eight, and who can tell a stack.
+    pub fn next_record<T>(&mut self, read: impl FnOnce(&[u8], Stacks<'_>) -> T) -> Option<T> {
+        let item = self.ring.next()?;
+        Some(read(&item, Stacks(self.time_wait.as_ref())))
+    }
+
+    /// The file descriptor of the ring, which polls as readable when the kernel side calls.
+    pub fn ring_fd(&self) -> std::os::fd::BorrowedFd<'_> {
+        self.ring.as_fd()
+    }
+
+    /// Has the kernel side look at minisocks: those that are in TIME_WAIT come out of the ring.
+    pub fn peek(&mut self, addrs: &[u64]) -> Result<(), ProbeError> {
+        match &self.time_wait {
+            Some(attached) => attached
+                .peek(&mut self.ebpf, addrs)
+                .map_err(|error| ProbeError::Setup(format!("cannot look at minisocks: {error}"))),
+            None => Ok(()),
+        }
     }
 
     /// The kernel object, for what reads its log.
@@ -287,9 +389,14 @@ impl Probe {
     /// Runs that the kernel skipped because the program was already running on that CPU
     /// (`recursion_misses`); `None` where the kernel does not count them (before 5.12).
     pub fn missed(&self) -> Option<u64> {
-        let fd = self.ebpf.program(self.backend.program())?.fd().ok()?.as_fd().as_raw_fd();
-        let info = fs::read_to_string(format!("/proc/self/fdinfo/{fd}")).ok()?;
-        info.lines().find_map(|line| line.strip_prefix("recursion_misses:")?.trim().parse().ok())
+        let missed = |program: &str| -> Option<u64> {
+            let fd = self.ebpf.program(program)?.fd().ok()?.as_fd().as_raw_fd();
+            let info = fs::read_to_string(format!("/proc/self/fdinfo/{fd}")).ok()?;
+            let count = |line: &str| line.strip_prefix("recursion_misses:")?.trim().parse().ok();
+            info.lines().find_map(count)
+        };
+        // Those of the timers are not counted: they run for every timer of the host.
+        missed(self.backend.program())
     }
 
     /// Instructions that the verifier walked through to accept the program (5.16).
@@ -301,6 +408,15 @@ impl Probe {
     /// the ring stay.
     pub fn detach(&mut self) -> Result<(), ProbeError> {
         let failed = |error: ProgramError| ProbeError::Setup(format!("cannot detach: {error}"));
+        // The other way round than they were put on, for the same reason.
+        self.detach_set_state().map_err(failed)?;
+        match &mut self.time_wait {
+            Some(attached) => time_wait::detach(&mut self.ebpf, attached).map_err(failed),
+            None => Ok(()),
+        }
+    }
+
+    fn detach_set_state(&mut self) -> Result<(), ProgramError> {
         let (Some(link), Some(program)) =
             (self.link.take(), self.ebpf.program_mut(self.backend.program()))
         else {
@@ -308,12 +424,12 @@ impl Probe {
         };
         match link {
             Link::TpBtf(link) => {
-                let program: &mut BtfTracePoint = program.try_into().map_err(failed)?;
-                program.detach(link).map_err(failed)
+                let program: &mut BtfTracePoint = program.try_into()?;
+                program.detach(link)
             }
             Link::Tracepoint(link) => {
-                let program: &mut TracePoint = program.try_into().map_err(failed)?;
-                program.detach(link).map_err(failed)
+                let program: &mut TracePoint = program.try_into()?;
+                program.detach(link)
             }
         }
     }
@@ -325,6 +441,35 @@ struct Attached {
     ring: RingBuf<MapData>,
     counters: PerCpuArray<MapData, [u64; 3]>,
     link: Link,
+    time_wait: Result<Option<time_wait::Attached>, String>,
+}
+
+/// What is needed to listen to minisocks.
+struct TimeWaitPlan {
+    sock: SockOffsets,
+    timers: Timers,
+}
+
+/// Why minisocks are not listened to.
+enum TimeWaitRefusal {
+    NotAsked,
+    Because(String),
+}
+
+fn plan_time_wait(options: &Options) -> Result<TimeWaitPlan, TimeWaitRefusal> {
+    if options.time_wait == TimeWaitChoice::Off {
+        return Err(TimeWaitRefusal::NotAsked);
+    }
+    let because = |error: String| TimeWaitRefusal::Because(error);
+    let data = vmlinux().map_err(because)?;
+    let btf = btf::Btf::parse(&data).map_err(|error| because(error.to_string()))?;
+    let sock = offsets::sock_offsets(&btf).map_err(|error| because(error.to_string()))?;
+    Ok(TimeWaitPlan { sock, timers: Timers::find(&btf).map_err(because)? })
+}
+
+fn attach_time_wait(ebpf: &mut Ebpf, plan: TimeWaitPlan) -> Result<time_wait::Attached, String> {
+    let btf = Btf::from_sys_fs().map_err(|error| error.to_string())?;
+    time_wait::attach(ebpf, plan.timers, &btf).map_err(program_words)
 }
 
 /// How an attempt ended.
@@ -347,13 +492,18 @@ fn take(ebpf: &mut Ebpf, name: &str) -> Result<aya::maps::Map, Attempt> {
     ebpf.take_map(name).ok_or_else(|| setup(MapError::InvalidName { name: name.to_owned() }))
 }
 
-/// Field offsets from the running kernel's BTF.
-fn kernel_offsets() -> Result<SockOffsets, Attempt> {
+/// The running kernel's BTF.
+fn vmlinux() -> Result<Vec<u8>, String> {
     const PATH: &str = "/sys/kernel/btf/vmlinux";
-    let data = fs::read(PATH)
-        .map_err(|error| Attempt::Refused(format!("this kernel has no BTF ({PATH}: {error})")))?;
+    fs::read(PATH).map_err(|error| format!("this kernel has no BTF ({PATH}: {error})"))
+}
+
+/// Field offsets from the running kernel's BTF.
+fn kernel_offsets() -> Result<Option<(SockOffsets, BucketOffsets)>, Attempt> {
+    let data = vmlinux().map_err(Attempt::Refused)?;
     let btf = btf::Btf::parse(&data).map_err(refused)?;
-    offsets::sock_offsets(&btf).map_err(refused)
+    let sock = offsets::sock_offsets(&btf).map_err(refused)?;
+    Ok(Some((sock, time_wait::bucket_offsets(&btf))))
 }
 
 /// The layout of the classic tracepoint's record on the running kernel.
@@ -423,8 +573,12 @@ fn attach(ebpf: &mut Ebpf, backend: Backend) -> Result<Link, Attempt> {
     }
 }
 
-/// The kernel's words without the verifier's log, whose last line says why.
 fn program_refused(error: ProgramError) -> Attempt {
+    Attempt::Refused(program_words(error))
+}
+
+/// The kernel's words without the verifier's log, whose last line says why.
+fn program_words(error: ProgramError) -> String {
     match &error {
         ProgramError::LoadError { io_error, verifier_log } => {
             let log = verifier_log.to_string();
@@ -434,11 +588,9 @@ fn program_refused(error: ProgramError) -> Attempt {
                 .find(|line| !line.trim().is_empty() && !line.starts_with("processed "))
                 .unwrap_or_default();
             let why = if why.is_empty() { String::new() } else { format!(" ({})", why.trim()) };
-            Attempt::Refused(format!("the kernel refused the program: {io_error}{why}"))
+            format!("the kernel refused the program: {io_error}{why}")
         }
-        ProgramError::SyscallError(error) => {
-            Attempt::Refused(format!("{}: {}", error.call, error.io_error))
-        }
-        _ => Attempt::Refused(error.to_string()),
+        ProgramError::SyscallError(error) => format!("{}: {}", error.call, error.io_error),
+        _ => error.to_string(),
     }
 }

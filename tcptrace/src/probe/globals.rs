@@ -6,22 +6,20 @@ use aya::{
 };
 use tcptrace_common::{
     filter::Rules as _,
-    globals::{self, FEATURE_COOKIE, Globals, PORT_WORDS, SockOffsets, TracepointLayout},
+    globals::{self, FEATURE_COOKIE, Globals, PORT_WORDS, TracepointLayout},
 };
 
 use super::ring;
 use crate::model::filter::Filter;
 
-/// The globals for one attempt to load the object.
+/// The globals for one attempt to load the object, but for the offsets from BTF.
 pub(super) fn globals(
     filter: &Filter,
     ring_bytes: u32,
-    sock: SockOffsets,
     tracepoint: TracepointLayout,
     cookie: bool,
 ) -> Globals {
     Globals {
-        sock,
         tracepoint,
         filter: globals::Filter {
             conditions: filter.conditions(),
@@ -29,6 +27,7 @@ pub(super) fn globals(
         },
         wakeup: ring::wakeup(ring_bytes),
         features: if cookie { FEATURE_COOKIE } else { 0 },
+        ..Globals::UNSET
     }
 }
 

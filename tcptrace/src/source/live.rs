@@ -4,13 +4,16 @@
 
 use std::io;
 
-use tcptrace_common::{counters::Hook, record};
+use tcptrace_common::{
+    counters::Hook,
+    record::{self, RecordKind},
+};
 use zerocopy::FromBytes as _;
 
 use crate::{
     host::clock,
-    model::{Accounts, Clock, Event, Input, Lost, Transition},
-    probe::{Options, Probe, ProbeError},
+    model::{Accounts, Clock, Event, Input, Lost, Minisock, Transition},
+    probe::{Options, Probe, ProbeError, Stacks, Totals, Who},
     track::gate::Gate,
 };
 
@@ -27,9 +30,12 @@ pub struct Live {
     gate: Gate,
     started_ns: u64,
     checked_ns: u64,
+    /// Every event before this moment has been handed out.
+    emptied_ns: u64,
     delivered: u64,
     malformed: u64,
-    lost_told: u64,
+    /// By [`Hook`].
+    lost_told: [u64; Hook::ALL.len()],
     clock: Option<Clock>,
 }
 
@@ -44,9 +50,10 @@ impl Live {
             gate: Gate::default(),
             started_ns,
             checked_ns: 0,
+            emptied_ns: 0,
             delivered: 0,
             malformed: 0,
-            lost_told: 0,
+            lost_told: [0; Hook::ALL.len()],
             clock: None,
         })
     }
@@ -64,41 +71,62 @@ impl Live {
     /// Hands out what is in the ring, at most `limit` records, and says how many those were.
     /// Every record before one that was handed out has been handed out.
     pub fn drain(&mut self, limit: usize, sink: &mut impl FnMut(Input)) -> usize {
+        // What is not in the ring by now may still come; what is, is handed out below.
+        let now = clock::monotonic_ns().unwrap_or(self.emptied_ns);
         let mut count = 0;
         while count < limit
-            && let Some(item) = self.probe.ring.next()
+            && let Some(record) = self.probe.next_record(parse)
         {
             count += 1;
-            match parse(&item) {
-                Some(event) => {
+            match record {
+                Record::Event(Event::Transition(event)) => {
                     self.gate.pass(event, |event| {
                         sink(Input::Event(Event::Transition(event)));
                     });
                 }
-                None => self.malformed += 1,
+                Record::Event(event) => sink(Input::Event(event)),
+                Record::Nothing => {}
+                Record::Malformed => self.malformed += 1,
             }
         }
         self.delivered += count as u64;
+        if count < limit {
+            self.emptied_ns = now;
+        }
         count
     }
 
-    /// Says what has been lost and how the clocks stand, a few times a second. To be called when
-    /// the ring has just been emptied, since a loss is later than what was in the ring.
-    pub fn check(&mut self, sink: &mut impl FnMut(Input)) -> Result<(), ProbeError> {
+    /// Says that the ring has just been emptied, and a few times a second what has been lost and
+    /// how the clocks stand. To be called when it has been: a loss is later than what was in it.
+    pub fn check(
+        &mut self,
+        had_events: bool,
+        sink: &mut impl FnMut(Input),
+    ) -> Result<(), ProbeError> {
         let now = monotonic_ns()?;
         if now.saturating_sub(self.checked_ns) >= CHECK_EVERY_NS {
             self.checked_ns = now;
             self.check_now(sink)?;
+        } else if had_events {
+            sink(Input::Tick { mono_ns: self.emptied_ns });
         }
         Ok(())
     }
 
+    /// Has the kernel side look at minisocks: those in TIME_WAIT come out of the ring.
+    pub fn look(&mut self, addrs: &[u64]) -> Result<(), ProbeError> {
+        self.probe.peek(addrs)
+    }
+
     fn check_now(&mut self, sink: &mut impl FnMut(Input)) -> Result<(), ProbeError> {
-        let lost = self.probe.totals(Hook::SetState)?.lost;
-        if lost > self.lost_told {
-            let count = lost - self.lost_told;
-            self.lost_told = lost;
-            sink(Input::Lost(Lost { hook: Hook::SetState, count, mono_ns: monotonic_ns()? }));
+        for hook in Hook::ALL {
+            let lost = self.probe.totals(hook)?.lost;
+            let told = &mut self.lost_told[hook as usize];
+            if lost > *told {
+                let count = lost - *told;
+                *told = lost;
+                sink(Input::Lost(Lost { hook, count, mono_ns: monotonic_ns()? }));
+            }
         }
         let now = clock::sample().map_err(clock_error)?;
         let moved = self.clock.is_none_or(|told| {
@@ -108,7 +136,7 @@ impl Live {
             self.clock = Some(now);
             sink(Input::Clock(now));
         }
-        sink(Input::Tick { mono_ns: now.mono_ns });
+        sink(Input::Tick { mono_ns: self.emptied_ns });
         Ok(())
     }
 
@@ -119,7 +147,13 @@ impl Live {
 
     /// The account of the run so far.
     pub fn accounts(&self) -> Result<Accounts, ProbeError> {
-        let totals = self.probe.totals(Hook::SetState)?;
+        let mut totals = Totals::default();
+        for hook in Hook::ALL {
+            let of_hook = self.probe.totals(hook)?;
+            totals.seen += of_hook.seen;
+            totals.filtered += of_hook.filtered;
+            totals.lost += of_hook.lost;
+        }
         let held = self.gate.filtered();
         let now = monotonic_ns()?;
         Ok(Accounts {
@@ -157,13 +191,42 @@ impl Live {
     }
 }
 
-fn parse(bytes: &[u8]) -> Option<Transition> {
-    // One kind so far; the kind byte is what distinguishes records of equal length.
-    let raw = record::Transition::ref_from_bytes(bytes).ok()?;
-    if raw.kind != record::RecordKind::Transition as u8 {
-        return None;
-    }
-    Transition::try_from(raw).ok()
+/// What a record is.
+enum Record {
+    Event(Event),
+    /// Nothing that needs to be told.
+    Nothing,
+    Malformed,
+}
+
+fn parse(bytes: &[u8], stacks: Stacks<'_>) -> Record {
+    const TRANSITION: u8 = RecordKind::Transition as u8;
+    const MINISOCK: u8 = RecordKind::Minisock as u8;
+    const STOPPED: u8 = RecordKind::MinisockStopped as u8;
+    let event = match bytes.first() {
+        Some(&TRANSITION) => record::Transition::ref_from_bytes(bytes)
+            .ok()
+            .and_then(|raw| Transition::try_from(raw).ok())
+            .map(Event::Transition),
+        Some(&MINISOCK) => record::Minisock::ref_from_bytes(bytes)
+            .ok()
+            .and_then(|raw| Minisock::from_record(raw, None).ok())
+            .map(Event::Minisock),
+        Some(&STOPPED) => {
+            let Ok(raw) = record::MinisockStopped::ref_from_bytes(bytes) else {
+                return Record::Malformed;
+            };
+            match stacks.who(&raw.frames) {
+                // The start that follows at once tells all.
+                Who::Restarts => return Record::Nothing,
+                Who::Stops(by) => {
+                    Minisock::from_record(&raw.minisock, by).ok().map(Event::Minisock)
+                }
+            }
+        }
+        _ => None,
+    };
+    event.map_or(Record::Malformed, Record::Event)
 }
 
 fn monotonic_ns() -> Result<u64, ProbeError> {

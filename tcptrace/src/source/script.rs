@@ -5,6 +5,10 @@
 //! ```text
 //! 0ms begin
 //! 1ms sk=a CLOSE>SYN_SENT 10.0.0.1:0 10.0.0.2:443 pid=812 comm=curl cookie=1 netns=5 linger=0
+//! 60000ms tw=b expired TIME_WAIT 10.0.0.1:7 10.0.0.2:443 cookie=1 netns=5 expires=60000ms
+//! 1ms snapshot 5
+//! 1ms socket TIME_WAIT 9b2d 10.0.0.1:7 10.0.0.2:443 12000
+//! 1ms snapshot end
 //! 2ms lost 17
 //! 3ms clock 1000000000
 //! 4ms tick
@@ -20,7 +24,8 @@ use anyhow::{Context as _, Result, bail};
 use tcptrace_common::counters::Hook;
 
 use crate::model::{
-    Clock, Comm, Event, Input, Linger, Lost, SockFacts, StateSet, Task, TcpState, Transition, Tuple,
+    Clock, Comm, Event, Input, Linger, Lost, Minisock, MinisockEvent, SnapSocket, Snapshot,
+    SockFacts, StateSet, Stopper, Task, TcpState, Transition, Tuple,
 };
 
 /// Reads a script.
@@ -51,8 +56,23 @@ fn input(line: &str) -> Result<Input> {
     Ok(match keyword {
         "begin" => Input::Begin { mono_ns, hz: 250 },
         "tick" => Input::Tick { mono_ns },
+        "snapshot" => match word()? {
+            "end" => Input::Snapshot(Snapshot::End { mono_ns, syn_queue: 0 }),
+            netns => Input::Snapshot(Snapshot::Begin { mono_ns, netns: netns.parse()? }),
+        },
+        "socket" => {
+            let (name, cookie) = (word()?, word()?);
+            let tuple = tuple(word()?.parse()?, word()?.parse()?);
+            Input::Snapshot(Snapshot::Socket(SnapSocket {
+                state: state(name)?,
+                tuple,
+                cookie: u64::from_str_radix(cookie, 16)?,
+                minisock_expires_ms: words.next().map(str::parse).transpose()?,
+            }))
+        }
         "lost" => Input::Lost(Lost { hook: Hook::SetState, count: word()?.parse()?, mono_ns }),
         "clock" => Input::Clock(Clock { mono_ns, realtime_offset_ns: word()?.parse()? }),
+        _ if keyword.starts_with("tw=") => minisock(mono_ns, keyword, words)?,
         _ => {
             let skaddr = u64::from_str_radix(
                 keyword.strip_prefix("sk=").context("neither sk= nor a keyword")?,
@@ -77,6 +97,7 @@ fn input(line: &str) -> Result<Input> {
                     linger: Linger::Off,
                 }),
                 key_unknown: false,
+                buckets_full: false,
             };
             for word in words {
                 detail(&mut event, word)?;
@@ -86,9 +107,59 @@ fn input(line: &str) -> Result<Input> {
     })
 }
 
+/// `tw=ADDR started|stopped|stopped-by-WHO|due|expired|peeked FIN_WAIT2|TIME_WAIT LOCAL REMOTE
+/// [netns=N] [cookie=C] [expires=MS]`: the timer is to run at that time.
+fn minisock<'a>(
+    mono_ns: u64,
+    keyword: &str,
+    mut words: impl Iterator<Item = &'a str>,
+) -> Result<Input> {
+    const JIFFY_NS: u64 = 4_000_000;
+    let mut word = || words.next().context("the line ends too early");
+    let event = match word()? {
+        "started" => MinisockEvent::Started,
+        "stopped" => MinisockEvent::Stopped { due: false, by: None },
+        "due" => MinisockEvent::Stopped { due: true, by: None },
+        "expired" => MinisockEvent::Expired,
+        "peeked" => MinisockEvent::Peeked,
+        by => MinisockEvent::Stopped {
+            due: false,
+            by: Some(match by.strip_prefix("stopped-by-") {
+                Some("process") => Stopper::StateProcess,
+                Some("receive") => Stopper::Receive,
+                Some("connect") => Stopper::Connect,
+                Some("abort") => Stopper::Abort,
+                Some("purge") => Stopper::Purge,
+                _ => bail!("unknown event {by}"),
+            }),
+        },
+    };
+    let mut minisock = Minisock {
+        mono_ns,
+        addr: u64::from_str_radix(keyword.trim_start_matches("tw="), 16)?,
+        event,
+        substate: state(word()?)?,
+        tuple: tuple(word()?.parse()?, word()?.parse()?),
+        netns: 0,
+        cookie: None,
+        expires: 0,
+        jiffies: mono_ns / JIFFY_NS,
+    };
+    for word in words {
+        match word.split_once('=').context("no key=value")? {
+            ("netns", netns) => minisock.netns = netns.parse()?,
+            ("cookie", cookie) => minisock.cookie = Some(u64::from_str_radix(cookie, 16)?),
+            ("expires", at) => minisock.expires = time(at)? / JIFFY_NS,
+            _ => bail!("unknown detail {word}"),
+        }
+    }
+    Ok(Input::Event(Event::Minisock(minisock)))
+}
+
 fn detail(event: &mut Transition, word: &str) -> Result<()> {
     match word {
         "unknown" => event.key_unknown = true,
+        "full" => event.buckets_full = true,
         "classic" => event.sock = None,
         "dead" => event.sock.as_mut().context("a classic event knows no such thing")?.dead = true,
         _ => {

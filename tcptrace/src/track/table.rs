@@ -65,6 +65,14 @@ impl<T> Table<T> {
         self.evicted
     }
 
+    pub(crate) fn get(&self, key: u64) -> Option<&T> {
+        self.slots.get(&key).map(|slot| &slot.value)
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (u64, &T)> {
+        self.slots.iter().map(|(&key, slot)| (key, &slot.value))
+    }
+
     pub(crate) fn get_mut(&mut self, key: u64) -> Option<&mut T> {
         self.slots.get_mut(&key).map(|slot| &mut slot.value)
     }

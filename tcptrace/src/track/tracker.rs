@@ -1,24 +1,20 @@
 //! One incarnation for each skaddr: how long it was in each state, and whose it is.
 
-use super::table::Table;
+use std::collections::HashSet;
+
+use super::{
+    compare::Comparison,
+    conn::{Conn, Entered, at_least, differ, owner_of},
+    minisock::{Minisocks, Origin},
+    seed::Seeds,
+    table::Table,
+};
 use crate::model::{
-    Age, Change, Event, Input, Moved, Owner, OwnerFrom, TcpState, Transition, Tuple,
+    Age, Change, EndReason, Event, Input, Moved, TcpState, Transition, change::is_birth,
 };
 
 /// Connections that are tracked at a time unless told otherwise.
 pub const DEFAULT_LIMIT: usize = 1 << 20;
-
-/// What the tracker knows of a live socket.
-struct Conn {
-    state: TcpState,
-    /// When it entered `state`, or the latest moment at which it was known to be in it already.
-    since_ns: u64,
-    /// Whether the entry into `state` was seen.
-    seen_entering: bool,
-    cookie: Option<u64>,
-    tuple: Tuple,
-    owner: Option<Owner>,
-}
 
 /// What the tracker counts of itself.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -31,11 +27,20 @@ pub struct Counts {
     pub evicted: u64,
     /// Sockets known now.
     pub tracked: u64,
+    /// Sockets that a later snapshot had and the tracker had not, or the other way round, or in
+    /// another state.
+    pub drifted: u64,
 }
 
 /// Turns inputs into changes.
 pub struct Tracker {
-    conns: Table<Conn>,
+    pub(super) conns: Table<Conn>,
+    pub(super) minisocks: Minisocks,
+    pub(super) seeds: Seeds,
+    /// Namespaces of which there was a snapshot.
+    pub(super) seeded: HashSet<u32>,
+    pub(super) comparison: Option<Comparison>,
+    pub(super) limit: usize,
     /// Since when no event can have been missed: an unknown socket has been in its state at
     /// least since then. `None` before the hooks are in force.
     complete_since: Option<u64>,
@@ -43,6 +48,7 @@ pub struct Tracker {
     last_loss: Option<u64>,
     anomalies: u64,
     resynchronised: u64,
+    pub(super) drifted: u64,
 }
 
 impl Default for Tracker {
@@ -52,14 +58,20 @@ impl Default for Tracker {
 }
 
 impl Tracker {
-    /// A tracker of at most `limit` sockets.
+    /// A tracker of at most `limit` sockets and as many minisocks.
     pub fn new(limit: usize) -> Self {
         Self {
             conns: Table::new(limit),
+            minisocks: Minisocks::new(limit),
+            seeds: Seeds::default(),
+            seeded: HashSet::new(),
+            comparison: None,
+            limit,
             complete_since: None,
             last_loss: None,
             anomalies: 0,
             resynchronised: 0,
+            drifted: 0,
         }
     }
 
@@ -68,21 +80,44 @@ impl Tracker {
         Counts {
             anomalies: self.anomalies,
             resynchronised: self.resynchronised,
-            evicted: self.conns.evicted(),
-            tracked: self.conns.len() as u64,
+            evicted: self.conns.evicted() + self.minisocks.evicted(),
+            tracked: (self.conns.len() + self.minisocks.len() + self.seeds.len()) as u64,
+            drifted: self.drifted,
         }
+    }
+
+    /// Addresses of minisocks in FIN_WAIT2 that the source should look at, at `now`: whether
+    /// they have moved on shows in no event.
+    pub fn to_peek(&mut self, now: u64) -> Vec<u64> {
+        self.minisocks.to_peek(now)
     }
 
     /// Takes in one input and hands out what follows from it.
     pub fn apply(&mut self, input: &Input, out: &mut impl FnMut(Change)) {
         match input {
-            Input::Begin { mono_ns, .. } => self.complete_since = Some(*mono_ns),
+            Input::Begin { mono_ns, hz } => {
+                self.complete_since = Some(*mono_ns);
+                self.minisocks.set_hz(*hz);
+            }
             Input::Event(Event::Transition(event)) => self.transition(event, out),
+            Input::Event(Event::Minisock(event)) => {
+                let seeds = &mut self.seeds;
+                let origin = || match seeds.take(event.cookie, &event.tuple, Some(event.netns)) {
+                    Some(seed) => Origin::Seed(seed),
+                    None => Origin::Unknown,
+                };
+                self.minisocks.event(event, origin, out);
+            }
             Input::Lost(lost) => {
                 self.complete_since = Some(lost.mono_ns);
                 self.last_loss = Some(lost.mono_ns);
             }
-            Input::Clock(_) | Input::Tick { .. } | Input::End(_) => {}
+            Input::Snapshot(snapshot) => self.snapshot(snapshot, out),
+            Input::Tick { mono_ns } => {
+                self.minisocks.tick(*mono_ns, out);
+                self.settle_comparison(*mono_ns, out);
+            }
+            Input::Clock(_) | Input::End(_) => {}
         }
     }
 
@@ -93,119 +128,121 @@ impl Tracker {
         if !event.old.may_become(event.new) {
             self.anomalies += 1;
         }
-        // A child of a listener starts here: whatever was known of its address is a former
-        // socket's, and the LISTEN it leaves is the listener's.
-        let born = event.old == TcpState::Listen && event.new == TcpState::SynRecv
-            || event.old == TcpState::Close;
-        let cookie = event.sock.and_then(|sock| sock.cookie);
-        let mut known = self.conns.get_mut(event.skaddr);
-        if let Some(conn) = &known
-            && (born || differ(conn.cookie, cookie))
-        {
-            // The former socket's way to CLOSE was not seen.
-            if self.last_loss.is_some_and(|loss| loss >= conn.since_ns) {
-                self.resynchronised += 1;
-            } else {
-                self.anomalies += 1;
-            }
-            self.conns.remove(event.skaddr);
-            known = None;
-        }
-        let mut age = Age::Unknown;
-        let mut tuple = event.tuple;
-        let mut owner = None;
-        match &mut known {
-            Some(conn) => {
-                tuple = tuple.completed_by(&conn.tuple);
-                owner = conn.owner;
-                if conn.state == event.old {
-                    age = conn.age(event.mono_ns, self.last_loss);
-                } else if let Some(loss) = self.last_loss.filter(|&loss| loss >= conn.since_ns) {
-                    self.resynchronised += 1;
-                    age = at_least(loss, event.mono_ns);
-                } else {
-                    self.anomalies += 1;
-                }
-            }
-            None if born => {}
-            None => {
-                if let Some(since) = self.complete_since {
-                    age = at_least(since, event.mono_ns);
-                }
-            }
-        }
-        owner = owner.or_else(|| owner_of(event));
-        out(Change::Moved(Moved {
+        let born = is_birth(event.old, event.new);
+        let known = self.known(event, born, out);
+        let mut moved = Moved {
             mono_ns: event.mono_ns,
             skaddr: event.skaddr,
             old: event.old,
             new: event.new,
-            tuple,
-            in_old: age,
-            owner,
+            tuple: event.tuple,
+            in_old: Age::Unknown,
+            owner: None,
             sock: event.sock,
-        }));
+            end_reason: None,
+        };
+        if let Some((conn, age)) = &known {
+            moved.tuple = moved.tuple.completed_by(&conn.tuple);
+            moved.owner = conn.owner;
+            moved.in_old = *age;
+        }
+        moved.owner = moved.owner.or_else(|| owner_of(event));
         if event.new == TcpState::Close {
             self.conns.remove(event.skaddr);
-            return;
-        }
-        let state = event.new;
-        // A connection in SYN_RECV was in the SYN queue before, unseen, as a request_sock.
-        let seen_entering = state != TcpState::SynRecv || event.old != TcpState::Listen;
-        let conn = Conn { state, since_ns: event.mono_ns, seen_entering, cookie, tuple, owner };
-        match known {
-            Some(slot) => *slot = conn,
-            None => {
-                if self.conns.insert(event.skaddr, conn).is_some() {
-                    // An unknown socket may now be the evicted one, which was in its state
-                    // before; it may also have moved before it was evicted, up to now.
-                    self.complete_since = Some(event.mono_ns);
+            if let Some((conn, _)) = known
+                && matches!(event.old, TcpState::FinWait2 | TcpState::Closing)
+            {
+                let conn = Conn { owner: moved.owner, tuple: moved.tuple, ..conn };
+                if self.minisocks.hand_over(conn, &moved, self.last_loss, out) {
+                    return;
+                }
+                if event.buckets_full {
+                    moved.end_reason = Some(EndReason::NeverCreated);
                 }
             }
+            out(Change::Moved(moved));
+            return;
+        }
+        out(Change::Moved(moved));
+        // A connection in SYN_RECV was in the SYN queue before, unseen, as a request_sock.
+        let from_queue = event.new == TcpState::SynRecv && event.old == TcpState::Listen;
+        let conn = Conn {
+            state: event.new,
+            since_ns: event.mono_ns,
+            entered: if from_queue { Entered::Before } else { Entered::Seen },
+            cookie: event.sock.and_then(|sock| sock.cookie),
+            netns: event.sock.map(|sock| sock.netns),
+            tuple: moved.tuple,
+            owner: moved.owner,
+            sock: event.sock,
+        };
+        if known.is_some()
+            && let Some(slot) = self.conns.get_mut(event.skaddr)
+        {
+            *slot = conn;
+        } else if let Some(evicted) = self.conns.insert(event.skaddr, conn) {
+            // An unknown socket may now be the evicted one, which was in its state before; it
+            // may also have moved before it was evicted, up to now.
+            self.complete_since = Some(event.mono_ns);
+            out(evicted.gone(event.mono_ns));
         }
     }
-}
 
-impl Conn {
-    /// Time in the present state, at `now`.
-    fn age(&self, now: u64, last_loss: Option<u64>) -> Age {
-        match last_loss {
-            // The events of a leave and a return may be among the lost. With a cookie it is the
-            // same socket, and only SYN_SENT can be entered twice in the life of one.
-            Some(loss)
-                if loss >= self.since_ns
-                    && (self.cookie.is_none() || self.state == TcpState::SynSent) =>
-            {
-                at_least(loss, now)
+    /// The connection that an event is about, in the state that it leaves, and how long it was in
+    /// that. `None` for one that begins.
+    fn known(
+        &mut self,
+        event: &Transition,
+        born: bool,
+        out: &mut impl FnMut(Change),
+    ) -> Option<(Conn, Age)> {
+        let cookie = event.sock.and_then(|sock| sock.cookie);
+        if let Some(conn) = self.conns.get(event.skaddr).copied() {
+            let lost = self.last_loss.filter(|&loss| loss >= conn.since_ns);
+            let another = born || differ(conn.cookie, cookie);
+            if !another && conn.state == event.old {
+                return Some((conn, conn.age(event.mono_ns, self.last_loss)));
             }
-            _ if self.seen_entering => Age::Exactly(now.saturating_sub(self.since_ns)),
-            _ => at_least(self.since_ns, now),
+            // Something was not seen: the former socket's way to CLOSE, or a step of this one.
+            match lost {
+                Some(_) => self.resynchronised += 1,
+                None => self.anomalies += 1,
+            }
+            out(conn.gone(event.mono_ns));
+            if !another {
+                let conn = Conn { state: event.old, ..conn };
+                out(Change::Found(conn.found(event.mono_ns)));
+                let age = lost.map_or(Age::Unknown, |loss| at_least(loss, event.mono_ns));
+                return Some((conn, age));
+            }
+            self.conns.remove(event.skaddr);
         }
+        if born {
+            return None;
+        }
+        let netns = event.sock.map(|sock| sock.netns);
+        let seed = self.seeds.take(cookie, &event.tuple, netns);
+        if let Some(seed) = seed {
+            if seed.state == event.old {
+                let age = seed.age(event.mono_ns, self.last_loss);
+                return Some((seed, age));
+            }
+            out(seed.gone(event.mono_ns)); // the event is from before the snapshot saw it
+        }
+        let conn = Conn {
+            state: event.old,
+            since_ns: event.mono_ns,
+            entered: Entered::Before,
+            cookie,
+            netns,
+            tuple: event.tuple,
+            owner: seed.and_then(|seed| seed.owner),
+            sock: event.sock,
+        };
+        out(Change::Found(conn.found(event.mono_ns)));
+        let age = self.complete_since.map_or(Age::Unknown, |since| at_least(since, event.mono_ns));
+        Some((conn, age))
     }
-}
-
-/// A lower bound, if there is one: "at least nothing" says nothing.
-fn at_least(since: u64, now: u64) -> Age {
-    match now.checked_sub(since) {
-        Some(ns) if ns > 0 => Age::AtLeast(ns),
-        _ => Age::Unknown,
-    }
-}
-
-fn differ(a: Option<u64>, b: Option<u64>) -> bool {
-    matches!((a, b), (Some(a), Some(b)) if a != b)
-}
-
-/// The owner, where the task on the CPU is in a system call on this very socket.
-fn owner_of(event: &Transition) -> Option<Owner> {
-    use TcpState::*;
-    let from = match (event.old, event.new) {
-        (Close, SynSent) => OwnerFrom::Connect,
-        (Close, Listen) => OwnerFrom::Listener,
-        (_, FinWait1) | (CloseWait, LastAck) => OwnerFrom::Close,
-        _ => return None,
-    };
-    Some(Owner { task: event.task, from })
 }
 
 #[cfg(test)]
@@ -219,10 +256,14 @@ mod tests {
         let mut tracker = Tracker::new(limit);
         let mut text = String::new();
         for input in script::inputs(lines).unwrap() {
-            tracker.apply(&input, &mut |Change::Moved(moved)| {
+            tracker.apply(&input, &mut |change| {
+                let Change::Moved(moved) = change else { return };
                 let age = match moved.in_old {
                     Age::Unknown => "?".to_owned(),
                     Age::AtLeast(ns) => format!(">={}us", ns / 1000),
+                    Age::About { ns, within_ns } => {
+                        format!("{}us+-{}", ns / 1000, within_ns / 1000)
+                    }
                     Age::Exactly(ns) => format!("{}us", ns / 1000),
                 };
                 let owner = moved
@@ -244,7 +285,7 @@ mod tests {
                 .unwrap();
             });
         }
-        let Counts { anomalies, resynchronised, evicted, tracked } = tracker.counts();
+        let Counts { anomalies, resynchronised, evicted, tracked, .. } = tracker.counts();
         writeln!(text, "{anomalies} {resynchronised} {evicted} {tracked}").unwrap();
         text
     }

@@ -61,7 +61,7 @@ impl Csv {
                 put_ms(out, ns);
                 out.put_slice(b",true");
             }
-            Age::Exactly(ns) => {
+            Age::Exactly(ns) | Age::About { ns, .. } => {
                 put_ms(out, ns);
                 out.put_slice(b",false");
             }
@@ -84,7 +84,9 @@ impl Csv {
                 out.put_u8(b's');
             }
         }
-        out.put_slice(b",,,\n");
+        out.put_slice(b",,,");
+        out.put_slice(moved.end_reason.map_or("", |reason| reason.name()).as_bytes());
+        out.put_u8(b'\n');
     }
 }
 
@@ -124,7 +126,11 @@ mod tests {
             1ms sk=a CLOSE>SYN_SENT 10.0.0.1:0 10.0.0.2:443 pid=812 comm=a,b linger=500\n\
             2ms sk=a SYN_SENT>CLOSE 10.0.0.1:7 10.0.0.2:443 classic\n";
         for input in script::inputs(text).unwrap() {
-            tracker.apply(&input, &mut |Change::Moved(moved)| csv.transition(&moved, &mut out));
+            tracker.apply(&input, &mut |change| {
+                if let Change::Moved(moved) = change {
+                    csv.transition(&moved, &mut out);
+                }
+            });
         }
         assert_eq!(
             std::str::from_utf8(&out).unwrap(),

@@ -85,7 +85,7 @@ impl Json {
                 put_ms(out, ns);
                 out.put_slice(br#","at_least":true"#);
             }
-            Age::Exactly(ns) => {
+            Age::Exactly(ns) | Age::About { ns, .. } => {
                 put_ms(out, ns);
                 out.put_slice(br#","at_least":false"#);
             }
@@ -112,7 +112,15 @@ impl Json {
                 out.put_slice(br#"s""#);
             }
         }
-        out.put_slice(br#","initiator":null,"how":null,"end_reason":null}"#);
+        out.put_slice(br#","initiator":null,"how":null,"end_reason":"#);
+        match moved.end_reason {
+            Some(reason) => {
+                out.put_u8(b'"');
+                out.put_slice(reason.name().as_bytes());
+                out.put_slice(b"\"}");
+            }
+            None => out.put_slice(b"null}"),
+        }
         out.put_u8(b'\n');
     }
 
@@ -229,7 +237,11 @@ mod tests {
             if let Input::Lost(lost) = &input {
                 json.lost(lost, &mut out);
             }
-            tracker.apply(&input, &mut |Change::Moved(moved)| json.transition(&moved, &mut out));
+            tracker.apply(&input, &mut |change| {
+                if let Change::Moved(moved) = change {
+                    json.transition(&moved, &mut out);
+                }
+            });
         }
         let text = std::str::from_utf8(&out).unwrap();
         text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
@@ -262,7 +274,11 @@ mod tests {
     fn the_fields_stand_in_the_order_of_the_contract() {
         let (mut tracker, mut json, mut out) = (Tracker::default(), Json::new(), BytesMut::new());
         for input in script::inputs("1ms sk=a CLOSE>SYN_SENT 10.0.0.1:0 10.0.0.2:443").unwrap() {
-            tracker.apply(&input, &mut |Change::Moved(moved)| json.transition(&moved, &mut out));
+            tracker.apply(&input, &mut |change| {
+                if let Change::Moved(moved) = change {
+                    json.transition(&moved, &mut out);
+                }
+            });
         }
         let text = std::str::from_utf8(&out).unwrap();
         let mut at = 0;

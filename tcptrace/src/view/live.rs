@@ -143,7 +143,7 @@ impl View for LiveView {
     }
 
     fn change(&mut self, change: &Change, out: &mut BytesMut) {
-        let Change::Moved(moved) = change;
+        let Change::Moved(moved) = change else { return };
         let asked =
             self.selection.states.contains(moved.old) || self.selection.states.contains(moved.new);
         if !asked || self.is_done() || !self.within_limit(moved.mono_ns, out) {

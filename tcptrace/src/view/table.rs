@@ -106,6 +106,7 @@ impl Table {
         let age = match moved.in_old {
             Age::Unknown => "-".to_owned(),
             Age::AtLeast(ns) => format!("≥{}", ms_within(ns, 8)),
+            Age::About { ns, .. } => format!("~{}", ms_within(ns, 8)),
             Age::Exactly(ns) => ms_within(ns, 9),
         };
         let (on, off) = if self.columns.color { color(moved.new) } else { ("", "") };

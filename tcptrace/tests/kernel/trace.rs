@@ -9,7 +9,7 @@ use std::{
 use anyhow::{Context as _, Result, ensure};
 use tcptrace::{
     model::{Accounts, Age, Change, Event, Input, Moved, TcpState, filter::Filter},
-    probe::{Backend, DEFAULT_RING_BYTES, Options},
+    probe::{Backend, DEFAULT_RING_BYTES, Options, TimeWaitChoice},
     source::live::Live,
     track::Tracker,
 };
@@ -70,6 +70,7 @@ pub fn by(backend: Backend) -> Options {
         ring_bytes: DEFAULT_RING_BYTES,
         filter: Filter::default(),
         kernel_log: false,
+        time_wait: TimeWaitChoice::Off,
     }
 }
 
@@ -81,7 +82,7 @@ impl Trace {
         let mut live = Live::start(options).context("the tracer does not start")?;
         let mut tracker = Tracker::default();
         tracker.apply(&live.begin()?, &mut |_| {});
-        live.check(&mut |_| {})?;
+        live.check(true, &mut |_| {})?;
         Ok(Self { live, tracker, moved: Vec::new(), lost: 0, namespaces })
     }
 
@@ -100,10 +101,14 @@ impl Trace {
             if let Input::Lost(loss) = &input {
                 *lost += loss.count;
             }
-            tracker.apply(&input, &mut |Change::Moved(one)| moved.push(one));
+            tracker.apply(&input, &mut |change| {
+                if let Change::Moved(one) = change {
+                    moved.push(one);
+                }
+            });
         };
         live.drain(usize::MAX, &mut take);
-        live.check(&mut take)?;
+        live.check(true, &mut take)?;
         Ok(())
     }
 
@@ -152,7 +157,11 @@ impl Trace {
         let Self { live, tracker, moved, .. } = self;
         live.detach()?;
         Ok(live.settle(1_000_000_000, &mut |input| {
-            tracker.apply(&input, &mut |Change::Moved(one)| moved.push(one));
+            tracker.apply(&input, &mut |change| {
+                if let Change::Moved(one) = change {
+                    moved.push(one);
+                }
+            });
         })?)
     }
 }

@@ -1,0 +1,340 @@
+//! Minisocks: the part of a connection's life that no tracepoint of sockets tells.
+//!
+//! `tcp_time_wait()` makes a minisock, starts its timer, and only then moves the full socket to
+//! CLOSE. So a birth is told first, and the socket's →CLOSE that follows is not an end but the
+//! hand-over. From then on the timer tells: it runs (the natural end), is started anew, or is
+//! stopped for good.
+
+use std::collections::HashMap;
+
+use super::{
+    conn::{Conn, Entered},
+    peek::Peeks,
+    table::Table,
+};
+use crate::model::{
+    Age, Change, EndReason, Minisock, MinisockEvent, Moved, Stopper, TcpState, Tuple,
+};
+
+/// `TCP_TIMEWAIT_LEN` in seconds: a constant of the kernel.
+const TIMEWAIT_LEN_S: u64 = 60;
+
+/// How long a stop whose purpose is not known may be followed by a start.
+const RESTART_NS: u64 = 50_000_000;
+
+/// How long a timer whose time has come may take from being stopped to running: a virtual CPU
+/// may lose the CPU between the two.
+const RUN_NS: u64 = 1_000_000_000;
+
+/// A birth whose full socket does not follow was none: the timer of a minisock from before.
+const HAND_OVER_NS: u64 = 50_000_000;
+
+/// A live minisock.
+struct Mini {
+    conn: Conn,
+    /// The full socket has not been told to CLOSE yet.
+    awaited: bool,
+    /// Its timer was stopped, and it is not known yet what for.
+    stopped: Option<Minisock>,
+}
+
+/// The minisocks that are known by their address.
+pub(super) struct Minisocks {
+    minis: Table<Mini>,
+    /// Births that await their full socket.
+    births: HashMap<(u32, Tuple), u64>,
+    /// Addresses of those with a stop or a birth that time will settle.
+    unsettled: Vec<u64>,
+    peeks: Peeks,
+    /// Length of a jiffy in nanoseconds.
+    jiffy_ns: u64,
+}
+
+/// What a new connection takes over from elsewhere.
+pub(super) enum Origin {
+    /// It was there before the hooks.
+    Seed(Conn),
+    /// Nothing is known of it.
+    Unknown,
+}
+
+impl Minisocks {
+    pub(super) fn new(limit: usize) -> Self {
+        Self {
+            minis: Table::new(limit),
+            births: HashMap::new(),
+            unsettled: Vec::new(),
+            peeks: Peeks::default(),
+            jiffy_ns: 4_000_000,
+        }
+    }
+
+    pub(super) fn set_hz(&mut self, hz: u32) {
+        self.jiffy_ns = 1_000_000_000 / u64::from(hz.max(1));
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.minis.len()
+    }
+
+    pub(super) fn evicted(&self) -> u64 {
+        self.minis.evicted()
+    }
+
+    /// Those whose full socket has handed over.
+    pub(super) fn iter(&self) -> impl Iterator<Item = (u64, &Conn)> {
+        self.minis.iter().filter(|(_, mini)| !mini.awaited).map(|(addr, mini)| (addr, &mini.conn))
+    }
+
+    /// Forgets one.
+    pub(super) fn remove(&mut self, addr: u64) -> Option<Conn> {
+        self.minis.remove(addr).map(|mini| mini.conn)
+    }
+
+    /// Takes in what a timer told. `origin` says what was known of a minisock that is new here.
+    pub(super) fn event(
+        &mut self,
+        event: &Minisock,
+        origin: impl FnOnce() -> Origin,
+        out: &mut impl FnMut(Change),
+    ) {
+        if self.is_another(event) {
+            // Its end was not told: lost.
+            if let Some(mini) = self.minis.remove(event.addr)
+                && !mini.awaited
+            {
+                match mini.stopped {
+                    Some(stop) => end(&mini.conn, &stop, reason(&stop), stop.mono_ns, out),
+                    None => out(mini.conn.gone(event.mono_ns)),
+                }
+            }
+        }
+        if self.minis.get(event.addr).is_none() && !self.adopt(event, origin(), out) {
+            return;
+        }
+        let jiffy_ns = self.jiffy_ns;
+        let Some(mini) = self.minis.get_mut(event.addr) else { return };
+        if mini.awaited {
+            return; // it is not ours to tell of until the full socket hands over
+        }
+        if event.substate == TcpState::TimeWait && mini.conn.state == TcpState::FinWait2 {
+            promote(event, &mut mini.conn, jiffy_ns, out);
+        }
+        match event.event {
+            MinisockEvent::Started => mini.stopped = None,
+            MinisockEvent::Peeked => {}
+            MinisockEvent::Stopped { due: false, by: Some(_) } => {
+                let conn = mini.conn;
+                self.minis.remove(event.addr);
+                end(&conn, event, reason(event), event.mono_ns, out);
+            }
+            MinisockEvent::Stopped { .. } => {
+                mini.stopped = Some(*event);
+                self.unsettled.push(event.addr);
+            }
+            MinisockEvent::Expired => {
+                let conn = mini.conn;
+                self.minis.remove(event.addr);
+                end(&conn, event, EndReason::Expired, event.mono_ns, out);
+            }
+        }
+    }
+
+    /// Whether the address now belongs to another connection than the one known there.
+    fn is_another(&self, event: &Minisock) -> bool {
+        self.minis.get(event.addr).is_some_and(|mini| {
+            mini.conn.tuple != event.tuple
+                || mini.conn.netns != Some(event.netns)
+                || super::conn::differ(mini.conn.cookie, event.cookie)
+        })
+    }
+
+    /// Takes up a minisock that is new here; false if there is nothing to take up.
+    fn adopt(&mut self, event: &Minisock, origin: Origin, out: &mut impl FnMut(Change)) -> bool {
+        let mut conn = Conn {
+            state: event.substate,
+            since_ns: event.mono_ns,
+            entered: Entered::Before,
+            cookie: event.cookie,
+            netns: Some(event.netns),
+            tuple: event.tuple,
+            owner: None,
+            sock: None,
+        };
+        let awaited = match (event.event, origin) {
+            // An address that was asked about and has become another's.
+            (MinisockEvent::Peeked, _) => return false,
+            (_, Origin::Seed(seed)) => {
+                conn = Conn { cookie: event.cookie, ..seed };
+                false
+            }
+            (MinisockEvent::Started, Origin::Unknown) => {
+                self.births.insert((event.netns, event.tuple), event.addr);
+                self.unsettled.push(event.addr);
+                true
+            }
+            (_, Origin::Unknown) => {
+                // From before, and not in the snapshot.
+                conn.entered = Entered::Before;
+                out(Change::Found(conn.found(event.mono_ns)));
+                false
+            }
+        };
+        let mini = Mini { conn, awaited, stopped: None };
+        if let Some(evicted) = self.minis.insert(event.addr, mini)
+            && !evicted.awaited
+        {
+            out(evicted.conn.gone(event.mono_ns));
+        }
+        true
+    }
+
+    /// The full socket of `conn` goes to CLOSE: if a minisock was born for it, hands over to that
+    /// and says so.
+    pub(super) fn hand_over(
+        &mut self,
+        mut conn: Conn,
+        moved: &Moved,
+        last_loss: Option<u64>,
+        out: &mut impl FnMut(Change),
+    ) -> bool {
+        let netns = moved.sock.map(|sock| sock.netns);
+        let Some(addr) = self.take_birth(netns, &moved.tuple) else { return false };
+        let Some(mini) = self.minis.get_mut(addr) else { return false };
+        let born_ns = mini.conn.since_ns;
+        let substate = mini.conn.state;
+        mini.awaited = false;
+        conn.netns = conn.netns.or(mini.conn.netns);
+        conn.cookie = conn.cookie.or(mini.conn.cookie);
+        conn.sock = moved.sock;
+        if conn.state == substate {
+            mini.conn = conn;
+            self.peeks.add(addr, born_ns);
+            return true;
+        }
+        out(Change::Moved(Moved {
+            mono_ns: born_ns,
+            new: substate,
+            in_old: conn.age(born_ns, last_loss),
+            ..*moved
+        }));
+        mini.conn = Conn { state: substate, since_ns: born_ns, entered: Entered::Seen, ..conn };
+        true
+    }
+
+    /// The birth of a minisock with these ends; the classic hook does not tell the namespace.
+    fn take_birth(&mut self, netns: Option<u32>, tuple: &Tuple) -> Option<u64> {
+        if self.births.is_empty() {
+            return None;
+        }
+        let netns = match netns {
+            Some(netns) => netns,
+            None => self.births.keys().find(|(_, of)| of == tuple)?.0,
+        };
+        self.births.remove(&(netns, *tuple))
+    }
+
+    /// Addresses of minisocks to be looked at, at `now`.
+    pub(super) fn to_peek(&mut self, now: u64) -> Vec<u64> {
+        let minis = &self.minis;
+        self.peeks.due(now, |addr| {
+            minis.get(addr).is_some_and(|mini| mini.conn.state == TcpState::FinWait2)
+        })
+    }
+
+    /// All that happened before `now` has been told: settles what was waiting for more.
+    pub(super) fn tick(&mut self, now: u64, out: &mut impl FnMut(Change)) {
+        let unsettled = std::mem::take(&mut self.unsettled);
+        for addr in unsettled {
+            let Some(mini) = self.minis.get_mut(addr) else { continue };
+            if mini.awaited {
+                if now.saturating_sub(mini.conn.since_ns) < HAND_OVER_NS {
+                    self.unsettled.push(addr);
+                    continue;
+                }
+                // No full socket: not a birth but a new start of one from before.
+                mini.awaited = false;
+                self.births.remove(&(mini.conn.netns.unwrap_or(0), mini.conn.tuple));
+                out(Change::Found(mini.conn.found(now)));
+                if mini.conn.state == TcpState::FinWait2 {
+                    self.peeks.add(addr, now);
+                }
+                continue;
+            }
+            let Some(stop) = mini.stopped else { continue };
+            let due = matches!(stop.event, MinisockEvent::Stopped { due: true, .. });
+            let patience = if due { RUN_NS } else { RESTART_NS };
+            if now.saturating_sub(stop.mono_ns) < patience {
+                self.unsettled.push(addr);
+                continue;
+            }
+            let conn = mini.conn;
+            self.minis.remove(addr);
+            end(&conn, &stop, reason(&stop), stop.mono_ns, out);
+        }
+    }
+}
+
+/// FIN_WAIT2 has become TIME_WAIT inside the minisock.
+fn promote(event: &Minisock, conn: &mut Conn, jiffy_ns: u64, out: &mut impl FnMut(Change)) {
+    // A start or stop of the timer is the very moment. Otherwise the timer tells: it was started
+    // for TCP_TIMEWAIT_LEN when the FIN came, and counts in jiffies.
+    let (at_ns, entered) = if matches!(event.event, MinisockEvent::Started) {
+        (event.mono_ns, Entered::Seen)
+    } else {
+        let hz = 1_000_000_000 / jiffy_ns;
+        let started = event.expires.saturating_sub(TIMEWAIT_LEN_S * hz);
+        let ago_ns = event.jiffies.saturating_sub(started).saturating_mul(jiffy_ns);
+        let at_ns = event.mono_ns.saturating_sub(ago_ns).max(conn.since_ns);
+        (at_ns, Entered::Within(jiffy_ns))
+    };
+    let in_old = match (conn.age(at_ns, None), entered) {
+        (Age::Exactly(ns), Entered::Within(within_ns)) => Age::About { ns, within_ns },
+        (age, _) => age,
+    };
+    out(Change::Moved(Moved {
+        mono_ns: at_ns,
+        skaddr: event.addr,
+        old: TcpState::FinWait2,
+        new: TcpState::TimeWait,
+        tuple: conn.tuple,
+        in_old,
+        owner: conn.owner,
+        sock: conn.sock,
+        end_reason: None,
+    }));
+    conn.state = TcpState::TimeWait;
+    conn.since_ns = at_ns;
+    conn.entered = entered;
+}
+
+fn end(conn: &Conn, event: &Minisock, reason: EndReason, at_ns: u64, out: &mut impl FnMut(Change)) {
+    out(Change::Moved(Moved {
+        mono_ns: at_ns,
+        skaddr: event.addr,
+        old: conn.state,
+        new: TcpState::Close,
+        tuple: conn.tuple,
+        in_old: conn.age(at_ns, None),
+        owner: conn.owner,
+        sock: conn.sock,
+        end_reason: Some(reason),
+    }));
+}
+
+/// Why a timer was stopped for good.
+fn reason(stop: &Minisock) -> EndReason {
+    let MinisockEvent::Stopped { by: Some(by), .. } = stop.event else {
+        return EndReason::Unknown;
+    };
+    match by {
+        Stopper::StateProcess => EndReason::Reset,
+        // tcp_timewait_state_process() answers TCP_TW_SYN only in TIME_WAIT, and TCP_TW_RST only
+        // in FIN_WAIT2.
+        Stopper::Receive if stop.substate == TcpState::FinWait2 => EndReason::RstSent,
+        Stopper::Receive => EndReason::ReusedBySyn,
+        Stopper::Connect => EndReason::ReusedByConnect,
+        Stopper::Abort => EndReason::Killed,
+        Stopper::Purge => EndReason::NetnsExit,
+    }
+}
