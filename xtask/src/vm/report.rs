@@ -1,0 +1,411 @@
+//! The tables: kernel × test, for the terminal and for the documentation. Pure, but for the one
+//! function that rewrites the file.
+
+use std::{collections::BTreeMap, fmt::Write as _, fs, path::Path, path::PathBuf, time::Duration};
+
+use anyhow::{Context as _, Result, bail};
+
+use super::serial::{End, Outcome, Transcript};
+
+/// What became of one kernel.
+#[derive(Debug)]
+pub struct Report {
+    /// The line that was asked for, or the release of one's own kernel.
+    pub label: String,
+    pub release: Option<String>,
+    pub state: State,
+    pub notes: Vec<String>,
+}
+
+/// How far it came.
+#[derive(Debug)]
+pub enum State {
+    NotAvailable(String),
+    /// It should have booted and did not come so far.
+    Broken(String),
+    Ran(Run),
+}
+
+/// A boot that was tried.
+#[derive(Debug)]
+pub struct Run {
+    pub transcript: Transcript,
+    pub wall: Duration,
+    /// Why it counts as failed, apart from its tests.
+    pub trouble: Option<String>,
+    pub log: PathBuf,
+    /// The end of the log.
+    pub tail: Vec<String>,
+}
+
+impl Report {
+    /// Whether the kernel booted and everything in it went well.
+    pub fn passed(&self) -> bool {
+        matches!(&self.state, State::Ran(run) if run.trouble.is_none() && run.failed() == 0)
+    }
+
+    /// Whether something went wrong; a kernel that is not to be had has not failed.
+    pub fn failed(&self) -> bool {
+        !self.passed() && !matches!(self.state, State::NotAvailable(_))
+    }
+
+    fn run(&self) -> Option<&Run> {
+        match &self.state {
+            State::Ran(run) => Some(run),
+            State::NotAvailable(_) | State::Broken(_) => None,
+        }
+    }
+
+    /// One word and, if it is not `ok`, a reason.
+    fn result(&self) -> (&'static str, Option<&str>) {
+        match &self.state {
+            State::NotAvailable(why) => ("not available", Some(why)),
+            State::Broken(why) => ("FAILED", Some(why)),
+            State::Ran(run) => match &run.trouble {
+                Some(why) => ("FAILED", Some(why)),
+                None if run.failed() > 0 => ("FAILED", None),
+                None => ("ok", None),
+            },
+        }
+    }
+}
+
+impl Run {
+    fn count(&self, wanted: impl Fn(&Outcome) -> bool) -> usize {
+        self.transcript.tests.iter().filter(|test| wanted(&test.outcome)).count()
+    }
+
+    fn failed(&self) -> usize {
+        self.count(|outcome| matches!(outcome, Outcome::Failed | Outcome::Unfinished))
+    }
+
+    /// `12 ok, 1 FAILED, 2 not available`.
+    fn tally(&self) -> String {
+        let counts = [
+            (self.count(|outcome| *outcome == Outcome::Ok), "ok"),
+            (self.failed(), "FAILED"),
+            (self.count(|outcome| matches!(outcome, Outcome::Unavailable(_))), "not available"),
+            (self.count(|outcome| matches!(outcome, Outcome::Ignored(_))), "ignored"),
+        ];
+        let parts: Vec<_> = counts
+            .iter()
+            .filter(|(count, _)| *count > 0)
+            .map(|(count, what)| format!("{count} {what}"))
+            .collect();
+        if parts.is_empty() { "-".to_owned() } else { parts.join(", ") }
+    }
+
+    fn guest_time(&self) -> String {
+        match self.transcript.end {
+            End::Exited { uptime, .. } => format!("{:.1} s", uptime.as_secs_f64()),
+            End::Panicked(_) | End::Silent => "-".to_owned(),
+        }
+    }
+}
+
+/// A table: its first row is the head.
+type Table = Vec<Vec<String>>;
+
+fn summary(reports: &[Report]) -> Table {
+    let mut table =
+        vec![["kernel", "release", "result", "tests", "wall", "guest"].map(str::to_owned).to_vec()];
+    for report in reports {
+        let release = report.release.clone().unwrap_or_else(|| "-".to_owned());
+        let mut row = vec![report.label.clone(), release, report.result().0.to_owned()];
+        match report.run() {
+            Some(run) => row.extend([
+                run.tally(),
+                format!("{:.1} s", run.wall.as_secs_f64()),
+                run.guest_time(),
+            ]),
+            None => row.extend(["-", "-", "-"].map(str::to_owned)),
+        }
+        table.push(row);
+    }
+    table
+}
+
+/// Tests in rows, kernels that ran in columns.
+fn matrix(reports: &[Report], times: bool) -> Table {
+    let ran: Vec<_> = reports.iter().filter_map(|r| Some((&r.label, r.run()?))).collect();
+    let mut names: Vec<_> =
+        ran.iter().flat_map(|(_, run)| &run.transcript.tests).map(|test| &test.name).collect();
+    names.sort();
+    names.dedup();
+    let mut head = vec!["test".to_owned()];
+    head.extend(ran.iter().map(|(label, _)| (*label).clone()));
+    let mut table = vec![head];
+    for name in names {
+        let mut row = vec![name.clone()];
+        for (_, run) in &ran {
+            let test = run.transcript.tests.iter().find(|test| test.name == *name);
+            row.push(match test {
+                // Never reached, or not in this binary: nothing is known.
+                None => "-".to_owned(),
+                Some(test) => {
+                    let word = word(&test.outcome);
+                    match test.time {
+                        Some(time) if times => format!("{word} {:.1}s", time.as_secs_f64()),
+                        _ => word.to_owned(),
+                    }
+                }
+            });
+        }
+        table.push(row);
+    }
+    table
+}
+
+fn word(outcome: &Outcome) -> &'static str {
+    match outcome {
+        Outcome::Ok => "ok",
+        Outcome::Failed => "FAILED",
+        Outcome::Ignored(_) => "ignored",
+        Outcome::Unavailable(_) => "not available",
+        Outcome::Unfinished => "UNFINISHED",
+    }
+}
+
+/// Programs in rows, verified instructions on each kernel in columns.
+fn instructions(reports: &[Report]) -> Table {
+    let ran: Vec<_> = reports.iter().filter_map(|r| Some((&r.label, r.run()?))).collect();
+    let mut counts: BTreeMap<&str, BTreeMap<usize, &str>> = BTreeMap::new();
+    for (column, (_, run)) in ran.iter().enumerate() {
+        for fact in run.transcript.facts.iter().filter(|fact| fact.kind == "insns") {
+            if let (Some(program), Some(count)) =
+                (fact.values.get("program"), fact.values.get("count"))
+            {
+                counts.entry(program).or_default().insert(column, count);
+            }
+        }
+    }
+    let mut head = vec!["verified instructions".to_owned()];
+    head.extend(ran.iter().map(|(label, _)| (*label).clone()));
+    let mut table = vec![head];
+    for (program, columns) in counts {
+        let mut row = vec![program.to_owned()];
+        row.extend((0..ran.len()).map(|n| (*columns.get(&n).unwrap_or(&"-")).to_owned()));
+        table.push(row);
+    }
+    table
+}
+
+/// Everything, for a terminal.
+pub fn terminal(reports: &[Report]) -> String {
+    let mut out = String::new();
+    for table in [summary(reports), matrix(reports, true), instructions(reports)] {
+        if table.len() > 1 {
+            aligned(&mut out, &table);
+            out.push('\n');
+        }
+    }
+    for report in reports {
+        details(&mut out, report);
+    }
+    out
+}
+
+fn aligned(out: &mut String, table: &Table) {
+    let width =
+        |column: usize| table.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
+    let widths: Vec<_> = (0..table[0].len()).map(width).collect();
+    for row in table {
+        let cells: Vec<_> =
+            row.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}")).collect();
+        out.push_str(cells.join("  ").trim_end());
+        out.push('\n');
+    }
+}
+
+/// What the tables have no room for: reasons, notes, other facts, the end of a failed log.
+fn details(out: &mut String, report: &Report) {
+    let mut lines = Vec::new();
+    let (result, reason) = report.result();
+    if result != "ok" {
+        lines.push(match reason {
+            Some(reason) => format!("{result}: {reason}"),
+            None => result.to_owned(),
+        });
+    }
+    lines.extend(report.notes.iter().cloned());
+    if let Some(run) = report.run() {
+        for test in &run.transcript.tests {
+            match &test.outcome {
+                Outcome::Unavailable(why) => {
+                    lines.push(format!("{}: not available: {why}", test.name));
+                }
+                Outcome::Failed | Outcome::Unfinished => {
+                    lines.push(format!("{}: {}", test.name, word(&test.outcome)));
+                }
+                Outcome::Ok | Outcome::Ignored(_) => {}
+            }
+        }
+        lines.extend(run.transcript.faults.iter().map(|fault| format!("kernel fault: {fault}")));
+        for fact in run.transcript.facts.iter().filter(|fact| fact.kind != "insns") {
+            let values: Vec<_> =
+                fact.values.iter().map(|(key, value)| format!("{key}={value}")).collect();
+            lines.push(format!("{}: {}", fact.kind, values.join(" ")));
+        }
+        if report.failed() {
+            lines.push(format!("log: {}", run.log.display()));
+            lines.extend(run.tail.iter().map(|line| format!("  | {line}")));
+        }
+    }
+    for line in lines {
+        // Writing to a String does not fail.
+        let _ = writeln!(out, "{}: {line}", report.label);
+    }
+}
+
+const BEGIN: &str = "<!-- vm-test:begin -->";
+const END: &str = "<!-- vm-test:end -->";
+
+/// The tables for the documentation: without times, which differ from run to run.
+pub fn markdown(reports: &[Report]) -> String {
+    let mut out = String::new();
+    let mut kernels = vec![["kernel", "release", "result", "tests"].map(str::to_owned).to_vec()];
+    for (row, report) in summary(reports).into_iter().skip(1).zip(reports) {
+        let mut row = row[..4].to_vec();
+        if let (State::NotAvailable(_), _) | (_, Some(_)) = (&report.state, report.result().1) {
+            row[2] = format!("**{}**", row[2]);
+        }
+        kernels.push(row);
+    }
+    for table in [kernels, matrix(reports, false), instructions(reports)] {
+        if table.len() <= 1 {
+            continue;
+        }
+        for (index, row) in table.iter().enumerate() {
+            let cells: Vec<_> = row.iter().map(|cell| cell.replace('|', "\\|")).collect();
+            let _ = writeln!(out, "| {} |", cells.join(" | "));
+            if index == 0 {
+                let _ = writeln!(out, "|{}", " --- |".repeat(row.len()));
+            }
+        }
+        out.push('\n');
+    }
+    out
+}
+
+/// Puts `text` between the markers of a file, which is made if it is not there.
+pub fn write_between_markers(file: &Path, text: &str) -> Result<()> {
+    let old = if file.exists() {
+        fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?
+    } else {
+        format!("# Kernels\n\nWritten by `cargo xtask vm-test --write-docs`.\n\n{BEGIN}\n{END}\n")
+    };
+    let parts =
+        old.split_once(BEGIN).and_then(|(before, rest)| Some((before, rest.split_once(END)?.1)));
+    let Some((before, after)) = parts else {
+        bail!("{} has no lines `{BEGIN}` and `{END}`", file.display());
+    };
+    let new = format!("{before}{BEGIN}\n\n{text}{END}{after}");
+    if let Some(dir) = file.parent() {
+        fs::create_dir_all(dir).with_context(|| format!("cannot make {}", dir.display()))?;
+    }
+    fs::write(file, new).with_context(|| format!("cannot write {}", file.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{super::serial, *};
+
+    fn ran(label: &str, log: &str, trouble: Option<&str>) -> Report {
+        let run = Run {
+            transcript: serial::read(log.lines(), "n"),
+            wall: Duration::from_millis(6200),
+            trouble: trouble.map(str::to_owned),
+            log: PathBuf::from("target/x.log"),
+            tail: vec!["the last line".to_owned()],
+        };
+        Report {
+            label: label.to_owned(),
+            release: Some(format!("{label}.0-1")),
+            state: State::Ran(run),
+            notes: Vec::new(),
+        }
+    }
+
+    fn absent(label: &str) -> Report {
+        let state = State::NotAvailable("the mirror has none".to_owned());
+        Report { label: label.to_owned(), release: None, state, notes: Vec::new() }
+    }
+
+    fn reports() -> Vec<Report> {
+        vec![
+            ran(
+                "5.10",
+                "test a::timer ... ok <1.25s>\n@@vm insns program=p count=7\n@@vm-exit n 0 64.5",
+                None,
+            ),
+            ran(
+                "6.1",
+                "test a::fentry ... FAILED\ntest a::timer ... ok\n@@vm-exit n 101 1.0",
+                None,
+            ),
+            ran("6.18", "test a::timer ... ", Some("panic: oh")),
+            absent("7.3"),
+        ]
+    }
+
+    #[test]
+    fn only_what_ran_well_has_passed() {
+        let reports = reports();
+        let passed: Vec<_> = reports.iter().map(Report::passed).collect();
+        let failed: Vec<_> = reports.iter().map(Report::failed).collect();
+        assert_eq!(passed, [true, false, false, false]);
+        assert_eq!(failed, [false, true, true, false]);
+    }
+
+    #[test]
+    fn the_terminal_shows_kernels_tests_counts_and_reasons() {
+        let expected = "\
+kernel  release   result         tests           wall   guest
+5.10    5.10.0-1  ok             1 ok            6.2 s  64.5 s
+6.1     6.1.0-1   FAILED         1 ok, 1 FAILED  6.2 s  1.0 s
+6.18    6.18.0-1  FAILED         1 FAILED        6.2 s  -
+7.3     -         not available  -               -      -
+
+test       5.10     6.1     6.18
+a::fentry  -        FAILED  -
+a::timer   ok 1.2s  ok      UNFINISHED
+
+verified instructions  5.10  6.1  6.18
+p                      7     -    -
+
+6.1: FAILED
+6.1: a::fentry: FAILED
+6.1: log: target/x.log
+6.1:   | the last line
+6.18: FAILED: panic: oh
+6.18: a::timer: UNFINISHED
+6.18: log: target/x.log
+6.18:   | the last line
+7.3: not available: the mirror has none
+";
+        assert_eq!(terminal(&reports()), expected);
+    }
+
+    #[test]
+    fn the_documentation_keeps_what_is_around_the_markers() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("docs/KERNELS.md");
+        let text = markdown(&reports());
+        assert!(text.contains("| a::timer | ok | ok | UNFINISHED |"), "{text}");
+        assert!(text.contains("| 7.3 | - | **not available** | - |"), "{text}");
+        assert!(!text.contains("1.2s"), "{text}");
+
+        write_between_markers(&file, &text).unwrap();
+        let made = fs::read_to_string(&file).unwrap();
+        fs::write(&file, format!("intro\n{made}outro\n")).unwrap();
+        write_between_markers(&file, "new\n").unwrap();
+        let new = fs::read_to_string(&file).unwrap();
+        assert!(new.starts_with("intro\n# Kernels") && new.ends_with("outro\n"), "{new}");
+        assert!(new.contains(&format!("{BEGIN}\n\nnew\n{END}")), "{new}");
+        assert!(!new.contains("a::timer"), "{new}");
+
+        fs::write(&file, "no markers").unwrap();
+        assert!(write_between_markers(&file, "new\n").is_err());
+        assert_eq!(fs::read_to_string(&file).unwrap(), "no markers");
+    }
+}
