@@ -16,6 +16,7 @@ mod report;
 mod serial;
 
 use std::{
+    collections::HashMap,
     fs,
     io::{self, Read as _, Write as _},
     path::{Path, PathBuf},
@@ -143,7 +144,8 @@ fn parse_env(text: &str) -> Result<(String, String)> {
 #[derive(Debug)]
 enum Wanted {
     Line(Line),
-    Own(Kernel),
+    /// One's own, with a name that is its alone.
+    Own(String, Kernel),
     /// One's own, but not usable: a name, and why.
     Bad(String, String),
 }
@@ -286,9 +288,17 @@ fn own_kernels(dir: &Path) -> Result<Vec<Wanted>> {
     places.sort();
     places.insert(0, dir.to_owned());
     let mut wanted = Vec::new();
+    let mut seen = HashMap::new();
     for place in places {
         match Kernel::under(&place) {
-            Ok(kernels) => wanted.extend(kernels.into_iter().map(Wanted::Own)),
+            Ok(kernels) => wanted.extend(kernels.into_iter().map(|kernel| {
+                let count = seen.entry(kernel.release.clone()).and_modify(|n| *n += 1).or_insert(1);
+                let name = match *count {
+                    1 => kernel.release.clone(),
+                    count => format!("{}.{count}", kernel.release),
+                };
+                Wanted::Own(name, kernel)
+            })),
             Err(error) => {
                 let name = place.file_name().unwrap_or(place.as_os_str()).to_string_lossy();
                 wanted.push(Wanted::Bad(name.into_owned(), format!("{error:#}")));
@@ -348,8 +358,7 @@ impl Session {
         let mut report = Report {
             label: match wanted {
                 Wanted::Line(line) => line.to_string(),
-                Wanted::Own(kernel) => kernel.release.clone(),
-                Wanted::Bad(name, _) => name.clone(),
+                Wanted::Own(name, _) | Wanted::Bad(name, _) => name.clone(),
             },
             release: None,
             state: State::Broken("not tried".to_owned()),
@@ -363,7 +372,7 @@ impl Session {
 
     fn try_one(&self, wanted: &Wanted, report: &mut Report) -> Result<State> {
         let (kernel, lock) = match wanted {
-            Wanted::Own(kernel) => (kernel.clone(), None),
+            Wanted::Own(_, kernel) => (kernel.clone(), None),
             Wanted::Bad(_, why) => bail!("{why}"),
             Wanted::Line(line) => {
                 let cache = self.cache.as_ref().context("no cache was opened")?;
@@ -420,19 +429,30 @@ impl Session {
     fn judge(&self, boot: Boot, nonce: &str, log: PathBuf) -> Run {
         let transcript = serial::read(boot.lines.iter().map(String::as_str), nonce);
         let trouble = trouble(&transcript, &boot, self.machine.timeout);
-        let written: Vec<_> = boot.lines.iter().filter(|line| !line.trim().is_empty()).collect();
-        let tail = written
-            .iter()
-            .skip(written.len().saturating_sub(15))
-            .map(|line| (*line).clone())
-            .collect();
-        Run { transcript, wall: boot.wall, trouble, log, tail }
+        let excerpt = if trouble.is_some() { excerpt(&boot.lines) } else { Vec::new() };
+        Run { transcript, wall: boot.wall, trouble, log, excerpt }
     }
 
     fn progress(&self, report: &Report, what: &str) {
         let release = report.release.as_deref().unwrap_or("-");
         // Nothing depends on whether anybody reads this.
         let _ = writeln!(io::stderr().lock(), "vm-test: {release}: {what}");
+    }
+}
+
+/// From where the kernel complains, else the end.
+fn excerpt(lines: &[String]) -> Vec<String> {
+    const LINES: usize = 15;
+    const COMPLAINTS: &[&str] = &["BUG: ", "Oops: ", "WARNING: ", "Kernel panic"];
+    let complaint = lines.iter().position(|line| COMPLAINTS.iter().any(|mark| line.contains(mark)));
+    let written = |line: &&String| !line.trim().is_empty();
+    match complaint {
+        Some(from) => lines[from..].iter().filter(written).take(LINES).cloned().collect(),
+        None => {
+            let mut end: Vec<_> = lines.iter().rev().filter(written).take(LINES).cloned().collect();
+            end.reverse();
+            end
+        }
     }
 }
 
@@ -514,7 +534,7 @@ mod tests {
                 wall: Duration::ZERO,
                 trouble: None,
                 log: PathBuf::new(),
-                tail: Vec::new(),
+                excerpt: Vec::new(),
             })
         } else {
             state

@@ -153,10 +153,6 @@ impl Machine {
             };
             (lines, complaint.join().unwrap_or_default())
         });
-        // Read to the end or not, no child is left behind.
-        if lines.is_err() {
-            let _ = child.kill();
-        }
         let status = child.wait().context("cannot wait for qemu")?;
         let lines = lines.with_context(|| format!("cannot write {}", files.log.display()))?;
         let wall = start.elapsed();
@@ -171,8 +167,11 @@ impl Machine {
 }
 
 /// Copies the serial port to the log, line by line, and returns the lines.
+///
+/// Reads to the end even if the log cannot be written: the guest would stall on a full pipe.
 fn copy(serial: impl Read, log: &mut File, echo: Option<&str>) -> io::Result<Vec<String>> {
     let mut lines = Vec::new();
+    let mut result = Ok(());
     let mut written = 0;
     let mut reader = BufReader::new(serial);
     let mut raw = Vec::new();
@@ -181,18 +180,19 @@ fn copy(serial: impl Read, log: &mut File, echo: Option<&str>) -> io::Result<Vec
         let line = serial::clean(&raw);
         raw.clear();
         if let Some(label) = echo {
-            writeln!(io::stderr().lock(), "{label:>8} | {line}")?;
+            // Nothing depends on whether anybody reads this.
+            let _ = writeln!(io::stderr().lock(), "{label:>8} | {line}");
         }
-        if written <= LOG_LIMIT {
+        if written <= LOG_LIMIT && result.is_ok() {
             written += line.len() + 1;
-            writeln!(log, "{line}")?;
+            result = writeln!(log, "{line}");
             lines.push(line);
-            if written > LOG_LIMIT {
-                writeln!(log, "(the rest is not kept: the log has {LOG_LIMIT} bytes)")?;
+            if written > LOG_LIMIT && result.is_ok() {
+                result = writeln!(log, "(the rest is not kept: the log has {LOG_LIMIT} bytes)");
             }
         }
     }
-    Ok(lines)
+    result.map(|()| lines)
 }
 
 #[cfg(test)]

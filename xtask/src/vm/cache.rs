@@ -51,7 +51,9 @@ impl Cache {
     pub fn open(dir: &Path, mirror: Option<&str>, lines: &[Line], offline: bool) -> Result<Self> {
         let dir = std::path::absolute(dir)?;
         let apt = dir.join("apt");
-        fs::create_dir_all(&apt).with_context(|| format!("cannot make {}", apt.display()))?;
+        fs::create_dir_all(&apt).with_context(|| {
+            format!("cannot make {} (--cache DIR names another place)", apt.display())
+        })?;
         if offline {
             return Ok(Self { dir, source: Source::Offline });
         }
@@ -238,8 +240,7 @@ fn prune(root: &Path) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
-    use crate::vm::kernel::test_image;
+    use super::{super::kernel::test_image, *};
 
     fn put(root: &Path, release: &str) {
         let modules = root.join("lib/modules").join(release).join("kernel");

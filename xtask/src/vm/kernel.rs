@@ -121,8 +121,9 @@ fn image_release(image: &[u8]) -> Option<String> {
     // "6.1.0-56-cloud-amd64 (builder) #1 SMP ...", and a NUL.
     let end = text.iter().position(|&byte| byte == b' ' || byte == 0)?;
     let release = str::from_utf8(&text[..end]).ok()?;
-    (!release.is_empty() && release.chars().all(|c| c.is_ascii_graphic() && c != '/'))
-        .then(|| release.to_owned())
+    // It names directories.
+    let plain = release.chars().all(|c| c.is_ascii_graphic() && c != '/');
+    (plain && release.starts_with(|c: char| c.is_ascii_digit())).then(|| release.to_owned())
 }
 
 /// Adds every module file under `dir` to `files`, by the module's name.

@@ -34,8 +34,8 @@ pub struct Run {
     /// Why it counts as failed, apart from its tests.
     pub trouble: Option<String>,
     pub log: PathBuf,
-    /// The end of the log.
-    pub tail: Vec<String>,
+    /// What the log says about the trouble.
+    pub excerpt: Vec<String>,
 }
 
 impl Report {
@@ -236,6 +236,7 @@ fn details(out: &mut String, report: &Report) {
                 }
                 Outcome::Failed | Outcome::Unfinished => {
                     lines.push(format!("{}: {}", test.name, word(&test.outcome)));
+                    lines.extend(test.output.iter().map(|line| format!("  | {line}")));
                 }
                 Outcome::Ok | Outcome::Ignored(_) => {}
             }
@@ -248,7 +249,7 @@ fn details(out: &mut String, report: &Report) {
         }
         if report.failed() {
             lines.push(format!("log: {}", run.log.display()));
-            lines.extend(run.tail.iter().map(|line| format!("  | {line}")));
+            lines.extend(run.excerpt.iter().map(|line| format!("  | {line}")));
         }
     }
     for line in lines {
@@ -266,7 +267,7 @@ pub fn markdown(reports: &[Report]) -> String {
     let mut kernels = vec![["kernel", "release", "result", "tests"].map(str::to_owned).to_vec()];
     for (row, report) in summary(reports).into_iter().skip(1).zip(reports) {
         let mut row = row[..4].to_vec();
-        if let (State::NotAvailable(_), _) | (_, Some(_)) = (&report.state, report.result().1) {
+        if !report.passed() {
             row[2] = format!("**{}**", row[2]);
         }
         kernels.push(row);
@@ -284,7 +285,34 @@ pub fn markdown(reports: &[Report]) -> String {
         }
         out.push('\n');
     }
+    let reasons = reasons(reports);
+    for (what, kernels) in &reasons {
+        let _ = writeln!(out, "- {}: {what}", kernels.join(", "));
+    }
+    if !reasons.is_empty() {
+        out.push('\n');
+    }
     out
+}
+
+/// Why something is not available, each with the kernels that it is true of.
+fn reasons(reports: &[Report]) -> BTreeMap<String, Vec<&str>> {
+    let mut reasons: BTreeMap<String, Vec<&str>> = BTreeMap::new();
+    for report in reports {
+        let mut add = |what: String| reasons.entry(what).or_default().push(&report.label);
+        match &report.state {
+            State::NotAvailable(why) => add(format!("not available: {why}")),
+            State::Broken(_) => {}
+            State::Ran(run) => {
+                for test in &run.transcript.tests {
+                    if let Outcome::Unavailable(why) = &test.outcome {
+                        add(format!("`{}` not available: {why}", test.name));
+                    }
+                }
+            }
+        }
+    }
+    reasons
 }
 
 /// Puts `text` between the markers of a file, which is made if it is not there.
@@ -316,7 +344,7 @@ mod tests {
             wall: Duration::from_millis(6200),
             trouble: trouble.map(str::to_owned),
             log: PathBuf::from("target/x.log"),
-            tail: vec!["the last line".to_owned()],
+            excerpt: trouble.map(|_| "the last line".to_owned()).into_iter().collect(),
         };
         Report {
             label: label.to_owned(),
@@ -340,7 +368,7 @@ mod tests {
             ),
             ran(
                 "6.1",
-                "test a::fentry ... FAILED\ntest a::timer ... ok\n@@vm-exit n 101 1.0",
+                "test a::fentry ... left: 1\nFAILED\ntest a::timer ... ok\n@@vm-exit n 101 1.0",
                 None,
             ),
             ran("6.18", "test a::timer ... ", Some("panic: oh")),
@@ -375,8 +403,8 @@ p                      7     -    -
 
 6.1: FAILED
 6.1: a::fentry: FAILED
+6.1:   | left: 1
 6.1: log: target/x.log
-6.1:   | the last line
 6.18: FAILED: panic: oh
 6.18: a::timer: UNFINISHED
 6.18: log: target/x.log
@@ -393,6 +421,7 @@ p                      7     -    -
         let text = markdown(&reports());
         assert!(text.contains("| a::timer | ok | ok | UNFINISHED |"), "{text}");
         assert!(text.contains("| 7.3 | - | **not available** | - |"), "{text}");
+        assert!(text.contains("- 7.3: not available: the mirror has none\n"), "{text}");
         assert!(!text.contains("1.2s"), "{text}");
 
         write_between_markers(&file, &text).unwrap();

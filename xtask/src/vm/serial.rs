@@ -26,6 +26,8 @@ pub struct Test {
     pub outcome: Outcome,
     /// The guest's time, if libtest was asked to report it.
     pub time: Option<Duration>,
+    /// The last lines between its start and its result; only of a test that did not go well.
+    pub output: Vec<String>,
 }
 
 /// A line `@@vm KIND key=value …` that the binary printed.
@@ -79,6 +81,9 @@ pub fn clean(line: &[u8]) -> String {
     out
 }
 
+/// So much of what a failed test printed is kept; all of it is in the log.
+const OUTPUT_LINES: usize = 30;
+
 /// Reads the cleaned lines of one log.
 pub fn read<'a>(lines: impl IntoIterator<Item = &'a str>, nonce: &str) -> Transcript {
     let mut reader = Reader::default();
@@ -88,13 +93,36 @@ pub fn read<'a>(lines: impl IntoIterator<Item = &'a str>, nonce: &str) -> Transc
     reader.finish()
 }
 
+/// A test that has started and not ended.
+struct Running {
+    name: String,
+    /// What it said that this kernel lacks.
+    unavailable: Option<String>,
+    output: Vec<String>,
+}
+
+impl Running {
+    fn end(mut self, outcome: Outcome, time: Option<Duration>) -> Test {
+        let outcome = match (outcome, self.unavailable) {
+            (Outcome::Ok, Some(reason)) => Outcome::Unavailable(reason),
+            (outcome, _) => outcome,
+        };
+        let output = match outcome {
+            Outcome::Failed | Outcome::Unfinished => {
+                self.output.split_off(self.output.len().saturating_sub(OUTPUT_LINES))
+            }
+            Outcome::Ok | Outcome::Ignored(_) | Outcome::Unavailable(_) => Vec::new(),
+        };
+        Test { name: self.name, outcome, time, output }
+    }
+}
+
 #[derive(Default)]
 struct Reader {
     tests: Vec<Test>,
     facts: Vec<Fact>,
     faults: Vec<String>,
-    /// The test that has started and not ended, with what it said that it lacks.
-    running: Option<(String, Option<String>)>,
+    running: Option<Running>,
     totals: Option<[usize; 3]>,
     in_dmesg: bool,
     panic: Option<String>,
@@ -134,28 +162,30 @@ impl Reader {
             // `test result: ok. …` has no dots like these; `- should panic` belongs to the name.
             let name = name.strip_suffix(" - should panic").unwrap_or(name);
             self.abandon();
-            self.running = Some((name.to_owned(), None));
+            let (name, output) = (name.to_owned(), Vec::new());
+            self.running = Some(Running { name, unavailable: None, output });
             rest = after.strip_prefix(' ').unwrap_or(after);
         }
         if let Some(fact) = rest.find("@@vm ").and_then(|at| parse_fact(&rest[at + 5..])) {
             if fact.kind == "unavailable"
-                && let Some((_, reason)) = &mut self.running
+                && let Some(running) = &mut self.running
             {
-                *reason = Some(fact.values.get("reason").cloned().unwrap_or_default());
+                let reason = fact.values.get("reason").cloned();
+                running.unavailable = Some(reason.unwrap_or_default());
             } else {
                 self.facts.push(fact);
             }
             return;
         }
-        if self.running.is_some()
-            && let Some((outcome, time)) = parse_result(rest)
-            && let Some((name, unavailable)) = self.running.take()
-        {
-            let outcome = match (outcome, unavailable) {
-                (Outcome::Ok, Some(reason)) => Outcome::Unavailable(reason),
-                (outcome, _) => outcome,
-            };
-            self.tests.push(Test { name, outcome, time });
+        match (parse_result(rest), self.running.take()) {
+            (Some((outcome, time)), Some(running)) => self.tests.push(running.end(outcome, time)),
+            (None, Some(mut running)) => {
+                if !rest.is_empty() {
+                    running.output.push(rest.to_owned());
+                }
+                self.running = Some(running);
+            }
+            (_, None) => {}
         }
         if let Some(totals) = line.strip_prefix("test result: ").and_then(parse_totals) {
             self.totals = Some(totals);
@@ -163,8 +193,8 @@ impl Reader {
     }
 
     fn abandon(&mut self) {
-        if let Some((name, _)) = self.running.take() {
-            self.tests.push(Test { name, outcome: Outcome::Unfinished, time: None });
+        if let Some(running) = self.running.take() {
+            self.tests.push(running.end(Outcome::Unfinished, None));
         }
     }
 
@@ -286,7 +316,8 @@ mod tests {
             "test insns ... @@vm insns program=set_state_btf count=123\n\
              noise\n[    1.2] a kernel message\nok <0.5s>\n\
              test hooks::fexit ... refused\n@@vm unavailable reason=\"fexit: EPERM\"\nok\n\
-             test hooks::broken ... @@vm unavailable reason=x\nFAILED\n",
+             test hooks::broken ... @@vm unavailable reason=x\n\
+             thread panicked\nassertion failed\nFAILED\n",
         );
         assert_eq!(
             outcomes(&transcript),
@@ -296,6 +327,9 @@ mod tests {
                 ("hooks::broken", &Outcome::Failed),
             ]
         );
+        let outputs: Vec<_> = transcript.tests.iter().map(|test| test.output.len()).collect();
+        assert_eq!(outputs, [0, 0, 2], "only the failed one's is kept");
+        assert_eq!(transcript.tests[2].output[1], "assertion failed");
         assert_eq!(transcript.facts.len(), 1);
         assert_eq!(transcript.facts[0].kind, "insns");
         assert_eq!(transcript.facts[0].values["program"], "set_state_btf");
