@@ -116,7 +116,9 @@ impl Cache {
         };
         match (cached, trouble) {
             (Some(kernel), Trouble::Failure(why) | Trouble::Absence(why)) => {
-                let note = Some(format!("from the cache: {why}"));
+                // Offline, the cache is what was asked for.
+                let asked = matches!(self.source, Source::Offline);
+                let note = (!asked).then(|| format!("from the cache: {why}"));
                 Ok(Fetched::Kernel { kernel, note, lock })
             }
             (None, Trouble::Absence(why)) => Ok(Fetched::NotAvailable(why)),

@@ -58,12 +58,16 @@ pub fn output(command: &mut Command) -> Result<Vec<u8>> {
     Ok(out.stdout)
 }
 
-/// The line of a tool's standard error that says most: the first that calls itself an error, else
-/// the last.
+/// The line of a tool's standard error that says most: that the disk is full, which tools mention
+/// on their way to an error, else the first that calls itself an error, else the last.
 fn complaint(stderr: &[u8]) -> Option<String> {
     let text = String::from_utf8_lossy(stderr);
     let mut lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
-    let line = lines.clone().find(|line| line.starts_with("E: ")).or(lines.next_back())?;
+    let line = lines
+        .clone()
+        .find(|line| line.contains("No space left"))
+        .or_else(|| lines.clone().find(|line| line.starts_with("E: ")))
+        .or_else(|| lines.next_back())?;
     Some(line.trim_start_matches("E: ").to_owned())
 }
 
@@ -98,6 +102,9 @@ mod tests {
         let script = "echo first >&2; echo 'E: the reason' >&2; echo last >&2; exit 3";
         let error = output(Command::new("sh").args(["-c", script])).unwrap_err().to_string();
         assert_eq!(error, "sh: the reason");
+        let script = "echo 'tar: x: No space left on device' >&2; echo 'E: tar failed' >&2; exit 1";
+        let error = output(Command::new("sh").args(["-c", script])).unwrap_err().to_string();
+        assert_eq!(error, "sh: tar: x: No space left on device");
         let error = output(Command::new("sh").args(["-c", "exit 3"])).unwrap_err().to_string();
         assert_eq!(error, "sh: exit status: 3");
     }

@@ -180,7 +180,8 @@ impl Reader {
         match (parse_result(rest), self.running.take()) {
             (Some((outcome, time)), Some(running)) => self.tests.push(running.end(outcome, time)),
             (None, Some(mut running)) => {
-                if !rest.is_empty() {
+                // What follows a panic is the kernel's.
+                if !rest.is_empty() && self.panic.is_none() {
                     running.output.push(rest.to_owned());
                 }
                 self.running = Some(running);
