@@ -39,6 +39,9 @@ const LARGE_SUITES: &[&str] = &["bookworm", "trixie", "bullseye"];
 /// An index that is younger is not fetched again.
 const FRESH: Duration = Duration::from_hours(12);
 
+/// In a suite's directory: its date is when the index was fetched.
+const STAMP: &str = "fetched";
+
 /// The flavour without drivers for real hardware: the smallest with all the networking.
 const FLAVOUR: &str = "-cloud-amd64";
 
@@ -170,7 +173,7 @@ impl Suite {
             .with_context(|| format!("cannot write {}", config.display()))?;
 
         let mut suite = Self { name, config, packages: Vec::new(), trouble: None };
-        let stamp = dir.join("fetched");
+        let stamp = dir.join(STAMP);
         let age = stamp
             .metadata()
             .and_then(|meta| meta.modified())
@@ -227,15 +230,20 @@ impl Suite {
         let debs = into.join("debs");
         fs::create_dir(&debs).with_context(|| format!("cannot make {}", debs.display()))?;
         let config = fs::canonicalize(&self.config)?;
-        host::output(
+        let downloaded = host::output(
             Command::new("apt-get")
                 .arg("-c")
-                .arg(config)
+                .arg(&config)
                 .args(["-q", "download"])
                 .args(&packages)
                 .current_dir(&debs),
-        )
-        .with_context(|| format!("cannot download {release} from {}", self.name))?;
+        );
+        if downloaded.is_err() {
+            // The index may name what the mirror has dropped since; the next run asks for a new
+            // one. If that cannot be arranged, it asks when the index is no longer fresh.
+            let _ = fs::remove_file(config.with_file_name(STAMP));
+        }
+        downloaded.with_context(|| format!("cannot download {release} from {}", self.name))?;
         let mut count = 0;
         for entry in fs::read_dir(&debs)? {
             host::output(Command::new("dpkg-deb").arg("-x").arg(entry?.path()).arg(into))

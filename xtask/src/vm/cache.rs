@@ -163,7 +163,8 @@ fn newest_in(dir: &Path) -> Result<Option<Kernel>> {
         if !entry.is_dir() || is_temporary(&entry) {
             continue;
         }
-        for kernel in Kernel::under(&entry)? {
+        // One that is damaged is as good as none: it is fetched again.
+        for kernel in Kernel::under(&entry).unwrap_or_default() {
             let newer = newest
                 .as_ref()
                 .is_none_or(|old| compare_releases(&kernel.release, &old.release).is_gt());
@@ -302,5 +303,7 @@ mod tests {
         assert_eq!(cache.lines().unwrap(), [Line::new(6, 1)]);
         assert!(matches!(cache.get(Line::new(6, 1)).unwrap(), Fetched::Kernel { .. }));
         assert!(matches!(cache.get(Line::new(6, 2)).unwrap(), Fetched::NotAvailable(_)));
+        fs::write(home.join("boot/vmlinuz-6.1.0-9-x"), "damaged").unwrap();
+        assert!(matches!(cache.get(Line::new(6, 1)).unwrap(), Fetched::NotAvailable(_)));
     }
 }
