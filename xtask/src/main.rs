@@ -39,7 +39,7 @@ enum Command {
     Run(run::Args),
     /// Run every test that this machine can run, and say what it could not
     Test(test::Args),
-    VmTest(vm::VmTestArgs),
+    VmTest(Box<vm::VmTestArgs>),
     /// Run PROGRAM as root in a mount namespace of its own, with tracefs mounted
     #[command(hide = true)]
     AsRoot(root::Args),
@@ -63,7 +63,7 @@ fn dispatch(command: Command) -> Result<ExitCode> {
         Command::BuildEbpf(args) => build_ebpf::main(&args),
         Command::Run(args) => run::main(args),
         Command::Test(args) => test::main(&args),
-        Command::VmTest(args) => vm::run(args),
+        Command::VmTest(args) => vm::run(&args),
         Command::AsRoot(args) => root::main(args),
         Command::ProbeBpf => root::probe_bpf(),
     }

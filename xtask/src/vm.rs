@@ -27,6 +27,8 @@ use std::{
 
 use anyhow::{Context as _, Result, bail};
 
+use crate::sh;
+
 pub use self::args::VmTestArgs;
 use self::{
     boot::Machine,
@@ -43,10 +45,12 @@ const REQUIRED: &[Line] = &[Line::new(6, 1), Line::new(6, 12)];
 
 /// Runs the command. User errors that stop everything come back as an error; what happens to one
 /// kernel is in its row of the table.
-pub fn run(args: VmTestArgs) -> Result<ExitCode> {
+pub fn run(args: &VmTestArgs) -> Result<ExitCode> {
     Machine::require()?;
-    let workspace = workspace()?;
-    let out = std::path::absolute(args.out.clone().unwrap_or(workspace.join("target/vm-test")))?;
+    let out = match &args.out {
+        Some(dir) => std::path::absolute(dir)?,
+        None => sh::target_dir()?.join("vm-test"),
+    };
     fs::create_dir_all(&out).with_context(|| format!("cannot make {}", out.display()))?;
     // One run at a time writes these logs.
     let _lock = cache::lock(&out.join("lock"))?;
@@ -58,8 +62,8 @@ pub fn run(args: VmTestArgs) -> Result<ExitCode> {
 
     // The mirror answers while the tests build.
     let (cache, guest) = std::thread::scope(|scope| {
-        let cache = scope.spawn(|| open_cache(&args, &lines, own.is_some()));
-        let guest = guest(&args, &workspace);
+        let cache = scope.spawn(|| open_cache(args, &lines, own.is_some()));
+        let guest = guest(args);
         match cache.join() {
             Ok(cache) => (cache, guest),
             Err(panic) => std::panic::resume_unwind(panic),
@@ -94,17 +98,11 @@ pub fn run(args: VmTestArgs) -> Result<ExitCode> {
     let mut stdout = io::stdout().lock();
     write!(stdout, "{}", report::terminal(&reports))?;
     if args.write_docs {
-        let file = workspace.join("docs/KERNELS.md");
+        let file = sh::workspace()?.join("docs/KERNELS.md");
         report::write_between_markers(&file, &report::markdown(&reports))?;
         writeln!(stdout, "wrote {}", file.display())?;
     }
     Ok(if succeeded(&wanted, &reports) { ExitCode::SUCCESS } else { ExitCode::FAILURE })
-}
-
-/// The workspace that this program was built in.
-fn workspace() -> Result<PathBuf> {
-    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).parent();
-    dir.map(Path::to_owned).context("xtask is not in a workspace")
 }
 
 fn open_cache(args: &VmTestArgs, lines: &[Line], own: bool) -> Result<Option<Cache>> {
@@ -120,11 +118,15 @@ fn open_cache(args: &VmTestArgs, lines: &[Line], own: bool) -> Result<Option<Cac
 }
 
 /// The guest with the program that the user named, or with the kernel tests, built now.
-fn guest(args: &VmTestArgs, workspace: &Path) -> Result<Guest> {
+fn guest(args: &VmTestArgs) -> Result<Guest> {
     let program = match args.given() {
         Some(program) => program,
         None => {
-            args.kernel_tests(guest::build(workspace, &workspace.join("target/vm-test-build"))?)
+            {
+                // Not cargo's own target directory, which other runs of cargo would wait for.
+                let target_dir = sh::target_dir()?.join("vm-test-build");
+                args.kernel_tests(guest::build(&sh::workspace()?, &target_dir)?)
+            }
         }
     };
     Guest::new(&program)

@@ -2,16 +2,16 @@
 //! the command that the guest runs.
 
 use std::{
-    ffi::OsString,
     fs,
     path::{Path, PathBuf},
-    process::{Command, Stdio},
+    process::Stdio,
 };
 
 use anyhow::{Context as _, Result, bail};
 
+use crate::sh;
+
 use super::{
-    host,
     initramfs::{Archive, quote},
     kernel::Module,
 };
@@ -48,7 +48,7 @@ impl Guest {
     ///
     /// If a file cannot be read, or a program needs shared libraries, which the guest lacks.
     pub fn new(program: &Program) -> Result<Self> {
-        let busybox = host::find("busybox")
+        let busybox = sh::which("busybox")
             .context("busybox not found in PATH: install the Debian package busybox-static")?;
         let name = program
             .binary
@@ -166,17 +166,14 @@ pub struct Built {
 
 /// Builds the kernel tests as one static program.
 pub fn build(workspace: &Path, target_dir: &Path) -> Result<Built> {
-    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| OsString::from("cargo"));
-    // RUSTFLAGS overrides what the configuration says for a target, so that is where it must go.
-    let mut flags = std::env::var("RUSTFLAGS").unwrap_or_default();
-    flags.push_str(" -C target-feature=+crt-static");
-    let out = Command::new(cargo)
+    let out = sh::cargo()
         .args(["test", "--package", "tcptrace", "--test", "kernel", "--no-run"])
         .args(["--message-format", "json-render-diagnostics"])
         .args(["--target", TARGET, "--target-dir"])
         .arg(target_dir)
         .current_dir(workspace)
-        .env("RUSTFLAGS", flags.trim_start())
+        // For the target only: build scripts and macros are not touched, as there is a `--target`.
+        .env("RUSTFLAGS", "-C target-feature=+crt-static")
         // A quarter of the size, in every guest's memory. Backtraces keep their function names.
         .env("CARGO_PROFILE_DEV_DEBUG", "false")
         .stdin(Stdio::null())

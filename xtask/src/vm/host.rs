@@ -1,4 +1,5 @@
-//! The host's own tools: finding them, naming the package of the missing ones, running them.
+//! The host's own tools: naming the package of the missing ones, running them quietly with errors
+//! fit for a row of a table (those of [`crate::sh`] quote the whole command line).
 //!
 //! Must not know what the tools are for.
 
@@ -10,21 +11,12 @@ use std::{
 
 use anyhow::{Context as _, Result, bail};
 
-/// The file that `name` runs, as a shell would find it.
-pub fn find(name: &str) -> Option<PathBuf> {
-    let path = std::env::var_os("PATH")?;
-    std::env::split_paths(&path).map(|dir| dir.join(name)).find(|file| is_executable(file))
-}
-
-fn is_executable(file: &Path) -> bool {
-    use std::os::unix::fs::PermissionsExt as _;
-    file.metadata().is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0)
-}
+use crate::sh::which;
 
 /// Fails with one line that names the Debian package of every tool in `tools` (pairs of tool and
 /// package) that is not there.
 pub fn require(tools: &[(&str, &str)]) -> Result<()> {
-    let missing: Vec<_> = tools.iter().filter(|(tool, _)| find(tool).is_none()).collect();
+    let missing: Vec<_> = tools.iter().filter(|(tool, _)| which(tool).is_none()).collect();
     if missing.is_empty() {
         return Ok(());
     }
