@@ -15,8 +15,9 @@ use super::{
 const DEFAULT: &[Line] =
     &[Line::new(5, 10), Line::new(6, 1), Line::new(6, 12), Line::new(6, 18), Line::new(7, 3)];
 
-/// Modules on Debian kernels that the tests need.
-const MODULES: &[&str] = &["inet_diag", "tcp_diag", "veth"];
+/// Modules on Debian kernels that the tests need: sockets by netlink, a link between namespaces, and
+/// a protocol that shares the tracepoint with TCP and must not be taken for it.
+const MODULES: &[&str] = &["inet_diag", "tcp_diag", "veth", "sctp"];
 
 /// Run the kernel tests on real Debian kernels under qemu (needs no root)
 ///

@@ -13,7 +13,8 @@ pub enum Outcome {
     Failed,
     /// Marked as ignored, with the reason if it has one.
     Ignored(Option<String>),
-    /// The test itself said that this kernel lacks what it is about: `@@vm unavailable reason=…`.
+    /// Passed, but the test itself said that this kernel lacks what it, or part of it, is about:
+    /// `skipped: WHAT: REASON` on a line of its own, or `@@vm unavailable reason=…`.
     Unavailable(String),
     /// Started and never ended: the guest hung, panicked or died in it.
     Unfinished,
@@ -97,15 +98,17 @@ pub fn read<'a>(lines: impl IntoIterator<Item = &'a str>, nonce: &str) -> Transc
 struct Running {
     name: String,
     /// What it said that this kernel lacks.
-    unavailable: Option<String>,
+    unavailable: Vec<String>,
     output: Vec<String>,
 }
 
 impl Running {
     fn end(mut self, outcome: Outcome, time: Option<Duration>) -> Test {
-        let outcome = match (outcome, self.unavailable) {
-            (Outcome::Ok, Some(reason)) => Outcome::Unavailable(reason),
-            (outcome, _) => outcome,
+        let outcome = match outcome {
+            Outcome::Ok if !self.unavailable.is_empty() => {
+                Outcome::Unavailable(self.unavailable.join("; "))
+            }
+            outcome => outcome,
         };
         let output = match outcome {
             Outcome::Failed | Outcome::Unfinished => {
@@ -163,15 +166,14 @@ impl Reader {
             let name = name.strip_suffix(" - should panic").unwrap_or(name);
             self.abandon();
             let (name, output) = (name.to_owned(), Vec::new());
-            self.running = Some(Running { name, unavailable: None, output });
+            self.running = Some(Running { name, unavailable: Vec::new(), output });
             rest = after.strip_prefix(' ').unwrap_or(after);
         }
         if let Some(fact) = rest.find("@@vm ").and_then(|at| parse_fact(&rest[at + 5..])) {
             if fact.kind == "unavailable"
                 && let Some(running) = &mut self.running
             {
-                let reason = fact.values.get("reason").cloned();
-                running.unavailable = Some(reason.unwrap_or_default());
+                running.unavailable.push(fact.values.get("reason").cloned().unwrap_or_default());
             } else {
                 self.facts.push(fact);
             }
@@ -180,6 +182,9 @@ impl Reader {
         match (parse_result(rest), self.running.take()) {
             (Some((outcome, time)), Some(running)) => self.tests.push(running.end(outcome, time)),
             (None, Some(mut running)) => {
+                if let Some(reason) = rest.strip_prefix("skipped: ") {
+                    running.unavailable.push(reason.to_owned());
+                }
                 // What follows a panic is the kernel's.
                 if !rest.is_empty() && self.panic.is_none() {
                     running.output.push(rest.to_owned());
@@ -317,6 +322,7 @@ mod tests {
             "test insns ... @@vm insns program=set_state_btf count=123\n\
              noise\n[    1.2] a kernel message\nok <0.5s>\n\
              test hooks::fexit ... refused\n@@vm unavailable reason=\"fexit: EPERM\"\nok\n\
+             test noise::sctp ... skipped: V4: no SCTP\nskipped: V6: no SCTP\nok <0.0s>\n\
              test hooks::broken ... @@vm unavailable reason=x\n\
              thread panicked\nassertion failed\nFAILED\n",
         );
@@ -325,12 +331,13 @@ mod tests {
             [
                 ("insns", &Outcome::Ok),
                 ("hooks::fexit", &Outcome::Unavailable("fexit: EPERM".into())),
+                ("noise::sctp", &Outcome::Unavailable("V4: no SCTP; V6: no SCTP".into())),
                 ("hooks::broken", &Outcome::Failed),
             ]
         );
         let outputs: Vec<_> = transcript.tests.iter().map(|test| test.output.len()).collect();
-        assert_eq!(outputs, [0, 0, 2], "only the failed one's is kept");
-        assert_eq!(transcript.tests[2].output[1], "assertion failed");
+        assert_eq!(outputs, [0, 0, 0, 2], "only the failed one's is kept");
+        assert_eq!(transcript.tests[3].output[1], "assertion failed");
         assert_eq!(transcript.facts.len(), 1);
         assert_eq!(transcript.facts[0].kind, "insns");
         assert_eq!(transcript.facts[0].values["program"], "set_state_btf");
