@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 #![expect(clippy::print_stderr, reason = "what it does is told to the person who runs it")]
 
+mod bench;
 mod build_ebpf;
 mod provenance;
 mod root;
@@ -40,6 +41,8 @@ enum Command {
     /// Run every test that this machine can run, and say what it could not
     Test(test::Args),
     VmTest(Box<vm::VmTestArgs>),
+    /// Measure what tracing costs, against no tracing, the least possible, and others
+    Bench(bench::Args),
     /// Run PROGRAM as root in a mount namespace of its own, with tracefs mounted
     #[command(hide = true)]
     AsRoot(root::Args),
@@ -64,6 +67,7 @@ fn dispatch(command: Command) -> Result<ExitCode> {
         Command::Run(args) => run::main(args),
         Command::Test(args) => test::main(&args),
         Command::VmTest(args) => vm::run(&args),
+        Command::Bench(args) => bench::main(args),
         Command::AsRoot(args) => root::main(args),
         Command::ProbeBpf => root::probe_bpf(),
     }

@@ -1,0 +1,289 @@
+//! `cargo xtask bench`: what tracing costs the host, measured against no tracing, against the
+//! least that a tracer can do (the floor), and against what others cost.
+//!
+//! Every process is one of its own: the load, the floor program's reader, the tracer, so that CPU
+//! time is nobody else's. Runs are interleaved, each traced one between two untraced ones, and
+//! only ratios within one invocation mean something. It is a report and never a test: it fails
+//! only when something could not run.
+
+mod churn;
+mod contest;
+mod floor;
+mod latency;
+mod netns;
+mod proc;
+mod report;
+mod rounds;
+mod targets;
+mod tracer;
+
+use std::{
+    env, fs,
+    io::{self, Write as _},
+    path::{Path, PathBuf},
+    process::{Command, ExitCode, Stdio},
+};
+
+use anyhow::{Context as _, Result, bail, ensure};
+use serde::Serialize;
+
+use contest::{AGGREGATE, FLOOR, JSON, tracers};
+use report::Row;
+use rounds::{Run, Setting};
+use targets::{Names, Target, targets};
+use tracer::Tracer;
+
+/// Measure what tracing costs (root; some minutes on an otherwise idle host)
+#[derive(clap::Args)]
+#[command(args_conflicts_with_subcommands = true)]
+pub struct Args {
+    #[command(subcommand)]
+    part: Option<Part>,
+    /// Runs of each tracer
+    #[arg(long, default_value_t = 7)]
+    rounds: usize,
+    /// Runs of each tracer with the kernel's statistics of BPF programs on
+    #[arg(long, default_value_t = 3)]
+    timed_rounds: usize,
+    /// Connections of one run; at most net.ipv4.tcp_max_tw_buckets
+    #[arg(long, default_value_t = 100_000)]
+    connections: u64,
+    /// Threads of the load
+    #[arg(long, default_value_t = 2)]
+    threads: u32,
+    /// Requests on each connection; 0 for the dearest case, connections that carry nothing
+    #[arg(long, default_value_t = churn::REQUESTS)]
+    requests: u32,
+    /// Few and short runs, to see that it works: the figures mean little
+    #[arg(long, conflicts_with_all = ["rounds", "timed_rounds", "connections"])]
+    quick: bool,
+    /// Measure this tcptrace instead of building one
+    #[arg(long, value_name = "PATH")]
+    tcptrace: Option<PathBuf>,
+    /// Write the tracers' outputs under this directory [default: /dev/shm, or the temporary
+    /// directory]: half a gigabyte at a time
+    #[arg(long, value_name = "DIR")]
+    scratch: Option<PathBuf>,
+    /// Write every run and figure to this file as JSON
+    #[arg(long, value_name = "FILE")]
+    out: Option<PathBuf>,
+    /// Write the report to this file as Markdown
+    #[arg(long, value_name = "FILE")]
+    markdown: Option<PathBuf>,
+}
+
+/// What runs as a process of its own.
+#[derive(clap::Subcommand)]
+enum Part {
+    /// The load
+    #[command(hide = true)]
+    Churn(churn::Args),
+    /// The floor program's reader
+    #[command(hide = true)]
+    Floor(floor::Args),
+}
+
+/// All that was measured.
+#[derive(Serialize)]
+struct Results {
+    kernel: String,
+    cpus: usize,
+    threads: u32,
+    connections: u64,
+    requests: u32,
+    commands: Vec<(&'static str, String)>,
+    rows: Vec<Row>,
+    idle: Option<latency::Idle>,
+    targets: Vec<Target>,
+    notes: Vec<String>,
+    runs: Vec<Run>,
+    timed_runs: Vec<Run>,
+}
+
+/// Runs the bench, or the part of it that is asked for.
+///
+/// # Errors
+/// Without root, or if the load or a build does not run. A tracer that does not run is part of
+/// the report and of the exit code.
+pub fn main(args: Args) -> Result<ExitCode> {
+    match &args.part {
+        Some(Part::Churn(args)) => churn::main(args).map(|()| ExitCode::SUCCESS),
+        Some(Part::Floor(args)) => floor::main(args).map(|()| ExitCode::SUCCESS),
+        None => measure(&args),
+    }
+}
+
+fn measure(args: &Args) -> Result<ExitCode> {
+    ensure!(
+        nix::unistd::geteuid().is_root(),
+        "the bench needs root, for BPF programs and network namespaces: run it with sudo"
+    );
+    let (rounds, timed_rounds, connections) = if args.quick {
+        (1, 1, 20_000)
+    } else {
+        (args.rounds, args.timed_rounds, args.connections)
+    };
+    let scratch = scratch(args.scratch.as_deref())?;
+    let xtask = build("xtask")?;
+    let tcptrace = args.tcptrace.clone().map_or_else(|| build("tcptrace"), Ok)?;
+    let mut notes = Vec::new();
+    let tracers = tracers(&xtask, &tcptrace, &mut notes);
+    let setting = Setting {
+        xtask: xtask.clone(),
+        load: [
+            ("--threads", u64::from(args.threads)),
+            ("--connections", connections),
+            ("--requests", u64::from(args.requests)),
+        ]
+        .into_iter()
+        .flat_map(|(flag, value)| [flag.into(), value.to_string().into()])
+        .collect(),
+        scratch: scratch.path().to_owned(),
+    };
+
+    let mut broken = 0;
+    let mut failed = |tracer: &Tracer, error: anyhow::Error| {
+        broken += 1;
+        notes.push(format!("{} could not be measured: {error:#}", tracer.name));
+        eprintln!("bench: {} could not be measured: {error:#}", tracer.name);
+    };
+    let runs = rounds::interleave(&setting, &tracers, rounds, progress, &mut failed)?;
+    let mut timed_runs = Vec::new();
+    for _ in 0..timed_rounds {
+        for tracer in tracers.iter().filter(|tracer| ran(&runs, tracer)) {
+            match setting.traced(tracer, true) {
+                Ok(run) => timed_runs.push(run),
+                Err(error) => failed(tracer, error),
+            }
+        }
+    }
+    let mut idle = None;
+    if let Some(tracer) = tracers.iter().find(|tracer| tracer.name == JSON && ran(&runs, tracer)) {
+        eprintln!("bench: {JSON}, idle");
+        let connections = if args.quick { 20 } else { 200 };
+        match latency::measure(tracer, &xtask, scratch.path(), connections) {
+            Ok(measured) => idle = Some(measured),
+            Err(error) => failed(tracer, error.context("when idle")),
+        }
+    }
+
+    let unquiet = runs.iter().filter(|run| !run.quiet).count();
+    if unquiet > 0 {
+        notes.push(format!(
+            "{unquiet} of {} runs began while something else kept the CPUs busy: noise",
+            runs.len()
+        ));
+    }
+    let names = tracers.iter().filter(|tracer| ran(&runs, tracer)).map(|tracer| Some(tracer.name));
+    let rows: Vec<Row> =
+        [None].into_iter().chain(names).map(|name| Row::new(name, &runs, &timed_runs)).collect();
+    notes.extend(rows.iter().filter(|row| row.overflowed > 0).map(|row| {
+        let name = row.tracer.unwrap_or("untraced");
+        format!("{name}: {} runs left out for TCPTimeWaitOverflow", row.overflowed)
+    }));
+    let targets = targets(&rows, idle, &Names { floor: FLOOR, json: JSON, aggregate: AGGREGATE });
+    let results = Results {
+        kernel: fs::read_to_string("/proc/sys/kernel/osrelease")?.trim().to_owned(),
+        cpus: std::thread::available_parallelism()?.get(),
+        threads: args.threads,
+        connections,
+        requests: args.requests,
+        commands: tracers.iter().map(|tracer| (tracer.name, tracer.shown())).collect(),
+        rows,
+        idle,
+        targets,
+        notes,
+        runs,
+        timed_runs,
+    };
+    write(&results, args)?;
+    Ok(if broken == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn ran(runs: &[Run], tracer: &Tracer) -> bool {
+    runs.iter().any(|run| run.tracer == Some(tracer.name))
+}
+
+fn progress(run: &Run) {
+    let name = run.tracer.unwrap_or("untraced");
+    eprintln!("bench: {name}: {:.0} connections/s", run.load.rate());
+}
+
+/// A directory for outputs that are thrown away. In memory if there is such a place, since the
+/// disk's own CPU time is no tracer's.
+fn scratch(asked: Option<&Path>) -> Result<tempfile::TempDir> {
+    let memory = Path::new("/dev/shm");
+    let temporary = env::temp_dir();
+    let parent = asked.unwrap_or(if memory.is_dir() { memory } else { &temporary });
+    tempfile::Builder::new()
+        .prefix("tcptrace-bench-")
+        .tempdir_in(parent)
+        .with_context(|| format!("cannot make a directory under {}", parent.display()))
+}
+
+/// The release build of a package's program.
+fn build(package: &str) -> Result<PathBuf> {
+    #[derive(serde::Deserialize)]
+    struct Message {
+        executable: Option<PathBuf>,
+    }
+    let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let output = Command::new(cargo)
+        .args(["build", "--release", "--message-format", "json-render-diagnostics"])
+        .args(["--package", package, "--bin", package])
+        .stderr(Stdio::inherit())
+        .output()
+        .context("cannot run cargo")?;
+    ensure!(output.status.success(), "{package} does not build");
+    let messages = serde_json::Deserializer::from_slice(&output.stdout).into_iter::<Message>();
+    for message in messages {
+        if let Some(executable) = message?.executable {
+            return Ok(executable);
+        }
+    }
+    bail!("cargo built {package} and did not say where to")
+}
+
+fn write(results: &Results, args: &Args) -> Result<()> {
+    let report = results.report();
+    io::stdout().write_all(report.as_bytes())?;
+    let save = |path: &Path, text: &str| {
+        fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))
+    };
+    if let Some(path) = &args.markdown {
+        save(path, &report)?;
+    }
+    if let Some(path) = &args.out {
+        save(path, &format!("{}\n", serde_json::to_string_pretty(results)?))?;
+    }
+    Ok(())
+}
+
+impl Results {
+    /// Markdown that reads well as text.
+    fn report(&self) -> String {
+        let Self { kernel, cpus, threads, connections, requests, .. } = self;
+        let mut text = format!(
+            "\nKernel {kernel}, {cpus} CPUs; load: {threads} threads, {connections} connections \
+             of {requests} requests a run, over loopback. Medians (least–greatest).\n\n{}\n",
+            report::table(&self.rows)
+        );
+        if let Some(idle) = self.idle {
+            text += &format!(
+                "Idle, `{JSON}`: {:.1} ms from a transition to its line at the median, {:.1} at \
+                 p99, {:.1} at most ({} lines); {:.0} wake-ups and {:.2} ms of CPU a second while \
+                 nothing happens.\n\n",
+                idle.p50_ms,
+                idle.p99_ms,
+                idle.max_ms,
+                idle.lines,
+                idle.wakeups_per_second,
+                idle.cpu_ms_per_second,
+            );
+        }
+        text.extend(self.targets.iter().map(|target| format!("- {target}\n")));
+        text.push('\n');
+        text.extend(self.notes.iter().map(|note| format!("Note: {note}.\n")));
+        text
+    }
+}

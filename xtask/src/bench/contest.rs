@@ -1,0 +1,79 @@
+//! Who is measured, by which command line.
+
+use std::{
+    env,
+    ffi::OsString,
+    fs::File,
+    io::Read as _,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+};
+
+use super::tracer::{Says, Tracer};
+
+/// The floor program.
+pub const FLOOR: &str = "floor";
+/// Every transition, as JSON to a file.
+pub const JSON: &str = "tcptrace live -o json";
+/// A view that only counts.
+pub const AGGREGATE: &str = "tcptrace states";
+/// libbpf-tools' program that does nearly the same.
+const TCPSTATES: &str = "tcpstates";
+
+/// What is compared. One that this host or this tcptrace lacks is left out with a note.
+pub fn tracers(xtask: &Path, tcptrace: &Path, notes: &mut Vec<String>) -> Vec<Tracer> {
+    let command = |program: &Path, args: &[&str]| {
+        [program.into()].into_iter().chain(args.iter().map(OsString::from)).collect()
+    };
+    let mut tracers = vec![
+        Tracer { name: FLOOR, command: command(xtask, &["bench", "floor"]), says: Says::Floor },
+        Tracer {
+            name: JSON,
+            command: command(tcptrace, &["live", "-o", "json"]),
+            says: Says::Summary,
+        },
+    ];
+    let aggregates: &[&str] = if has_states(tcptrace) {
+        &["states", "-o", "json", "1"]
+    } else {
+        notes.push(format!(
+            "{AGGREGATE}: this tcptrace has no such command; what stands in for it prints \
+             listeners only, and so does what every view does and formats next to nothing"
+        ));
+        &["live", "-o", "json", "--state", "listen"]
+    };
+    tracers.push(Tracer {
+        name: AGGREGATE,
+        command: command(tcptrace, aggregates),
+        says: Says::Summary,
+    });
+    match find_tcpstates() {
+        Some(path) => tracers.push(Tracer {
+            name: TCPSTATES,
+            command: command(&path, &[]),
+            says: Says::Lines,
+        }),
+        None => notes.push(format!(
+            "{TCPSTATES} is not installed (Debian: libbpf-tools) and so not compared"
+        )),
+    }
+    tracers
+}
+
+fn has_states(tcptrace: &Path) -> bool {
+    let mut help = Command::new(tcptrace);
+    help.args(["states", "--help"]).stdout(Stdio::null()).stderr(Stdio::null());
+    help.status().is_ok_and(|status| status.success())
+}
+
+/// That of libbpf-tools, a compiled program; bcc has a script of that name.
+fn find_tcpstates() -> Option<PathBuf> {
+    let path = env::var_os("PATH").unwrap_or_default();
+    let beyond = [PathBuf::from("/usr/sbin"), PathBuf::from("/sbin")];
+    let found = env::split_paths(&path).chain(beyond).map(|dir| dir.join(TCPSTATES));
+    found.into_iter().find(|path| {
+        let mut magic = [0; 4];
+        let read = File::open(path).and_then(|mut file| file.read_exact(&mut magic));
+        read.is_ok() && magic == *b"\x7fELF"
+    })
+}

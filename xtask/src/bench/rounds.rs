@@ -1,0 +1,166 @@
+//! The runs: every tracer in turn, between untraced ones.
+
+use std::{
+    ffi::OsString,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+    time::Duration,
+};
+
+use anyhow::{Context as _, Result, bail};
+use aya::{programs::loaded_programs, sys};
+use nix::unistd::Pid;
+use serde::Serialize;
+
+use super::{
+    churn, proc,
+    tracer::{Delivery, Tracer},
+};
+
+/// What every run shares.
+pub struct Setting {
+    /// The release build of this program.
+    pub xtask: PathBuf,
+    /// Arguments of the load.
+    pub load: Vec<OsString>,
+    /// Where outputs go while they are measured.
+    pub scratch: PathBuf,
+}
+
+/// One run of the load.
+#[derive(Clone, Debug, Serialize)]
+pub struct Run {
+    /// The tracer's name; `None`: untraced.
+    pub tracer: Option<&'static str>,
+    /// What the load did.
+    pub load: churn::Report,
+    /// Whether the host was quiet when the run began.
+    pub quiet: bool,
+    /// What the tracer did.
+    pub traced: Option<Traced>,
+}
+
+/// What a tracer did in one run.
+#[derive(Clone, Debug, Serialize)]
+pub struct Traced {
+    /// CPU time from before the load to its end, what was left in the ring included.
+    pub cpu_seconds: f64,
+    /// Peak resident memory.
+    pub rss_bytes: u64,
+    /// How often it was woken, while the load ran.
+    pub wakeups_per_second: f64,
+    /// What became of the transitions.
+    pub delivery: Delivery,
+    /// Size of its output.
+    pub output_bytes: u64,
+    /// Time in its BPF programs, in a run with `kernel.bpf_stats_enabled`.
+    pub kernel_ns: Option<u64>,
+}
+
+impl Setting {
+    /// Runs the load alone.
+    pub fn untraced(&self) -> Result<Run> {
+        let quiet = proc::settle()?;
+        Ok(Run { tracer: None, load: self.load()?, quiet, traced: None })
+    }
+
+    /// Runs the load under `tracer`. With `timed`, the kernel measures the tracer's programs,
+    /// which costs them about 75 ns an event: a rate so measured says nothing.
+    pub fn traced(&self, tracer: &Tracer, timed: bool) -> Result<Run> {
+        let context = || format!("under {}", tracer.name);
+        let _stats = timed
+            .then(|| sys::enable_stats(sys::Stats::RunTime))
+            .transpose()
+            .context("cannot enable the kernel's statistics of BPF programs")?;
+        let mut running = tracer.start(&self.scratch).with_context(context)?;
+        let quiet = proc::settle()?;
+        let ns_before = kernel_time(running.pid())?;
+        let before = running.usage()?;
+        let load = self.load().with_context(context)?;
+        let after = running.usage().with_context(context)?;
+        let kernel = kernel_time(running.pid())?.saturating_sub(ns_before);
+        let rss_bytes = proc::peak_rss(running.pid())?;
+        let cpu = running.stop().with_context(context)?.saturating_sub(before.cpu());
+        let delivery = running.delivery(tracer.says).with_context(context)?;
+        let traced = Traced {
+            cpu_seconds: cpu.as_secs_f64(),
+            rss_bytes,
+            wakeups_per_second: after.wakeups_per_second(&before),
+            delivery,
+            output_bytes: running.output_bytes()?,
+            kernel_ns: timed.then_some(kernel.as_nanos() as u64),
+        };
+        Ok(Run { tracer: Some(tracer.name), load, quiet, traced: Some(traced) })
+    }
+
+    fn load(&self) -> Result<churn::Report> {
+        run_load(&self.xtask, &self.load)
+    }
+}
+
+/// Runs the load as a process of its own.
+pub fn run_load(xtask: &Path, args: &[OsString]) -> Result<churn::Report> {
+    let output = Command::new(xtask)
+        .args(["bench", "churn"])
+        .args(args)
+        .stdin(Stdio::null())
+        .stderr(Stdio::inherit())
+        .output()
+        .with_context(|| format!("cannot run {}", xtask.display()))?;
+    if !output.status.success() {
+        bail!("the load failed ({})", output.status);
+    }
+    serde_json::from_slice(&output.stdout).context("the load did not report")
+}
+
+/// The time spent in the programs that a process holds.
+fn kernel_time(pid: Pid) -> Result<Duration> {
+    let held = proc::programs(pid)?;
+    let mut sum = Duration::ZERO;
+    for program in loaded_programs() {
+        let program = program.context("cannot list the kernel's BPF programs")?;
+        if held.ids.contains(&program.id()) {
+            sum += program.run_time();
+        }
+    }
+    Ok(sum)
+}
+
+/// Runs every tracer `rounds` times, each between two untraced runs, in an order that turns by
+/// one each round. A tracer that fails is reported by `failed` and left out from then on.
+///
+/// # Errors
+/// Only if the load itself does not run.
+pub fn interleave(
+    setting: &Setting,
+    tracers: &[Tracer],
+    rounds: usize,
+    progress: impl Fn(&Run),
+    mut failed: impl FnMut(&Tracer, anyhow::Error),
+) -> Result<Vec<Run>> {
+    let mut out = vec![false; tracers.len()];
+    let mut runs = Vec::new();
+    let mut keep = |run: Run| {
+        progress(&run);
+        runs.push(run);
+    };
+    setting.untraced()?; // fills the kernel's caches; not counted
+    keep(setting.untraced()?);
+    for round in 0..rounds {
+        for turn in 0..tracers.len() {
+            let index = (round + turn) % tracers.len();
+            if out[index] {
+                continue;
+            }
+            match setting.traced(&tracers[index], false) {
+                Ok(run) => keep(run),
+                Err(error) => {
+                    out[index] = true;
+                    failed(&tracers[index], error);
+                }
+            }
+            keep(setting.untraced()?);
+        }
+    }
+    Ok(runs)
+}
