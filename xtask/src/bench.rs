@@ -27,10 +27,10 @@ use std::{
 use anyhow::{Context as _, Result, bail, ensure};
 use serde::Serialize;
 
-use contest::{AGGREGATE, FLOOR, JSON, tracers};
+use contest::contest;
 use report::Row;
 use rounds::{Run, Setting};
-use targets::{Names, Target, targets};
+use targets::{Target, targets};
 use tracer::Tracer;
 
 /// Measure what tracing costs (root; some minutes on an otherwise idle host)
@@ -127,7 +127,7 @@ fn measure(args: &Args) -> Result<ExitCode> {
     let xtask = build("xtask")?;
     let tcptrace = args.tcptrace.clone().map_or_else(|| build("tcptrace"), Ok)?;
     let mut notes = Vec::new();
-    let tracers = tracers(&xtask, &tcptrace, &mut notes);
+    let (tracers, names) = contest(&xtask, &tcptrace, &mut notes);
     let setting = Setting {
         xtask: xtask.clone(),
         load: [
@@ -158,8 +158,10 @@ fn measure(args: &Args) -> Result<ExitCode> {
         }
     }
     let mut idle = None;
-    if let Some(tracer) = tracers.iter().find(|tracer| tracer.name == JSON && ran(&runs, tracer)) {
-        eprintln!("bench: {JSON}, idle");
+    if let Some(tracer) =
+        tracers.iter().find(|tracer| tracer.name == names.json && ran(&runs, tracer))
+    {
+        eprintln!("bench: {}, idle", tracer.name);
         let connections = if args.quick { 20 } else { 200 };
         match latency::measure(tracer, &xtask, scratch.path(), connections) {
             Ok(measured) => idle = Some(measured),
@@ -174,14 +176,17 @@ fn measure(args: &Args) -> Result<ExitCode> {
             runs.len()
         ));
     }
-    let names = tracers.iter().filter(|tracer| ran(&runs, tracer)).map(|tracer| Some(tracer.name));
-    let rows: Vec<Row> =
-        [None].into_iter().chain(names).map(|name| Row::new(name, &runs, &timed_runs)).collect();
+    let measured = tracers.iter().filter(|tracer| ran(&runs, tracer));
+    let rows: Vec<Row> = [None]
+        .into_iter()
+        .chain(measured.map(|tracer| Some(tracer.name)))
+        .map(|name| Row::new(name, &runs, &timed_runs))
+        .collect();
     notes.extend(rows.iter().filter(|row| row.overflowed > 0).map(|row| {
         let name = row.tracer.unwrap_or("untraced");
         format!("{name}: {} runs left out for TCPTimeWaitOverflow", row.overflowed)
     }));
-    let targets = targets(&rows, idle, &Names { floor: FLOOR, json: JSON, aggregate: AGGREGATE });
+    let targets = targets(&rows, idle, &names);
     let results = Results {
         kernel: fs::read_to_string("/proc/sys/kernel/osrelease")?.trim().to_owned(),
         cpus: std::thread::available_parallelism()?.get(),
@@ -270,7 +275,7 @@ impl Results {
         );
         if let Some(idle) = self.idle {
             text += &format!(
-                "Idle, `{JSON}`: {:.1} ms from a transition to its line at the median, {:.1} at \
+                "`tcptrace live` when idle: {:.1} ms from a transition to its line at the median, {:.1} at \
                  p99, {:.1} at most ({} lines); {:.0} wake-ups and {:.2} ms of CPU a second while \
                  nothing happens.\n\n",
                 idle.p50_ms,

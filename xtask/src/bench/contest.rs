@@ -9,19 +9,26 @@ use std::{
     process::{Command, Stdio},
 };
 
-use super::tracer::{Says, Tracer};
+use super::{
+    targets::Names,
+    tracer::{Says, Tracer},
+};
 
 /// The floor program.
-pub const FLOOR: &str = "floor";
+const FLOOR: &str = "floor";
 /// Every transition, as JSON to a file.
-pub const JSON: &str = "tcptrace live -o json";
+const JSON: &str = "tcptrace live -o json";
 /// A view that only counts.
-pub const AGGREGATE: &str = "tcptrace states";
+const STATES: &str = "tcptrace states";
+/// What stands in for it where this tcptrace has none: every transition goes all the way but for
+/// its formatting.
+const LISTEN: &str = "tcptrace live --state listen";
 /// libbpf-tools' program that does nearly the same.
 const TCPSTATES: &str = "tcpstates";
 
-/// What is compared. One that this host or this tcptrace lacks is left out with a note.
-pub fn tracers(xtask: &Path, tcptrace: &Path, notes: &mut Vec<String>) -> Vec<Tracer> {
+/// What is compared, and who of them the targets are set for. One that this host or this tcptrace
+/// lacks is left out with a note.
+pub fn contest(xtask: &Path, tcptrace: &Path, notes: &mut Vec<String>) -> (Vec<Tracer>, Names) {
     let command = |program: &Path, args: &[&str]| {
         [program.into()].into_iter().chain(args.iter().map(OsString::from)).collect()
     };
@@ -33,20 +40,14 @@ pub fn tracers(xtask: &Path, tcptrace: &Path, notes: &mut Vec<String>) -> Vec<Tr
             says: Says::Summary,
         },
     ];
-    let aggregates: &[&str] = if has_states(tcptrace) {
-        &["states", "-o", "json", "1"]
+    let (aggregate, args): (_, &[&str]) = if has_states(tcptrace) {
+        (STATES, &["states", "-o", "json", "1"])
     } else {
-        notes.push(format!(
-            "{AGGREGATE}: this tcptrace has no such command; what stands in for it prints \
-             listeners only, and so does what every view does and formats next to nothing"
-        ));
-        &["live", "-o", "json", "--state", "listen"]
+        notes.push(format!("{LISTEN} stands in for {STATES}, which this tcptrace has not"));
+        (LISTEN, &["live", "-o", "json", "--state", "listen"])
     };
-    tracers.push(Tracer {
-        name: AGGREGATE,
-        command: command(tcptrace, aggregates),
-        says: Says::Summary,
-    });
+    let command_line = command(tcptrace, args);
+    tracers.push(Tracer { name: aggregate, command: command_line, says: Says::Summary });
     match find_tcpstates() {
         Some(path) => tracers.push(Tracer {
             name: TCPSTATES,
@@ -57,7 +58,7 @@ pub fn tracers(xtask: &Path, tcptrace: &Path, notes: &mut Vec<String>) -> Vec<Tr
             "{TCPSTATES} is not installed (Debian: libbpf-tools) and so not compared"
         )),
     }
-    tracers
+    (tracers, Names { floor: FLOOR, json: JSON, aggregate })
 }
 
 fn has_states(tcptrace: &Path) -> bool {
