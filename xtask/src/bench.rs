@@ -20,12 +20,18 @@ mod tracer;
 use std::{
     env, fs,
     io::{self, Write as _},
+    os::unix::process::CommandExt as _,
     path::{Path, PathBuf},
-    process::{Command, ExitCode, Stdio},
+    process::ExitCode,
 };
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Context as _, Result, bail};
 use serde::Serialize;
+
+use crate::{
+    root::{self, Root, root},
+    sh,
+};
 
 use contest::contest;
 use report::Row;
@@ -57,9 +63,12 @@ pub struct Args {
     /// Few and short runs, to see that it works: the figures mean little
     #[arg(long, conflicts_with_all = ["rounds", "timed_rounds", "connections"])]
     quick: bool,
-    /// Measure this tcptrace instead of building one
+    /// Measure this tcptrace instead of the one just built
     #[arg(long, value_name = "PATH")]
     tcptrace: Option<PathBuf>,
+    /// Measure what was built before, in release mode
+    #[arg(long)]
+    no_build: bool,
     /// Write the tracers' outputs under this directory [default: /dev/shm, or the temporary
     /// directory]: half a gigabyte at a time
     #[arg(long, value_name = "DIR")]
@@ -114,18 +123,21 @@ pub fn main(args: Args) -> Result<ExitCode> {
 }
 
 fn measure(args: &Args) -> Result<ExitCode> {
-    ensure!(
-        nix::unistd::geteuid().is_root(),
-        "the bench needs root, for BPF programs and network namespaces: run it with sudo"
-    );
+    let release = sh::target_dir()?.join("release");
+    let xtask = release.join("xtask");
+    let tcptrace = args.tcptrace.clone().unwrap_or_else(|| release.join("tcptrace"));
+    if !args.no_build {
+        build()?;
+    }
+    if root() != Root::Already {
+        return again_as_root(&xtask, args);
+    }
     let (rounds, timed_rounds, connections) = if args.quick {
         (1, 1, 20_000)
     } else {
         (args.rounds, args.timed_rounds, args.connections)
     };
     let scratch = scratch(args.scratch.as_deref())?;
-    let xtask = build("xtask")?;
-    let tcptrace = args.tcptrace.clone().map_or_else(|| build("tcptrace"), Ok)?;
     let mut notes = Vec::new();
     let (tracers, names) = contest(&xtask, &tcptrace, &mut notes);
     let setting = Setting {
@@ -226,27 +238,27 @@ fn scratch(asked: Option<&Path>) -> Result<tempfile::TempDir> {
         .with_context(|| format!("cannot make a directory under {}", parent.display()))
 }
 
-/// The release build of a package's program.
-fn build(package: &str) -> Result<PathBuf> {
-    #[derive(serde::Deserialize)]
-    struct Message {
-        executable: Option<PathBuf>,
+/// Builds what is measured, and what measures it: an unoptimised reader would be a higher floor.
+fn build() -> Result<()> {
+    sh::run(sh::cargo().current_dir(sh::workspace()?).args([
+        "build",
+        "--release",
+        "--locked",
+        "--package",
+        "tcptrace",
+        "--package",
+        "xtask",
+    ]))
+}
+
+/// Starts the same bench over as root, now that what it needs is built.
+fn again_as_root(xtask: &Path, args: &Args) -> Result<ExitCode> {
+    let mut command = root::command("env")?;
+    command.arg(xtask).args(env::args_os().skip(1));
+    if !args.no_build {
+        command.arg("--no-build");
     }
-    let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let output = Command::new(cargo)
-        .args(["build", "--release", "--message-format", "json-render-diagnostics"])
-        .args(["--package", package, "--bin", package])
-        .stderr(Stdio::inherit())
-        .output()
-        .context("cannot run cargo")?;
-    ensure!(output.status.success(), "{package} does not build");
-    let messages = serde_json::Deserializer::from_slice(&output.stdout).into_iter::<Message>();
-    for message in messages {
-        if let Some(executable) = message?.executable {
-            return Ok(executable);
-        }
-    }
-    bail!("cargo built {package} and did not say where to")
+    bail!("cannot start sudo: {}", command.exec())
 }
 
 fn write(results: &Results, args: &Args) -> Result<()> {

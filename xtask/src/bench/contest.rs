@@ -1,7 +1,6 @@
 //! Who is measured, by which command line.
 
 use std::{
-    env,
     ffi::OsString,
     fs::File,
     io::Read as _,
@@ -13,6 +12,7 @@ use super::{
     targets::Names,
     tracer::{Says, Tracer},
 };
+use crate::sh;
 
 /// The floor program.
 const FLOOR: &str = "floor";
@@ -69,12 +69,8 @@ fn has_states(tcptrace: &Path) -> bool {
 
 /// That of libbpf-tools, a compiled program; bcc has a script of that name.
 fn find_tcpstates() -> Option<PathBuf> {
-    let path = env::var_os("PATH").unwrap_or_default();
-    let beyond = [PathBuf::from("/usr/sbin"), PathBuf::from("/sbin")];
-    let found = env::split_paths(&path).chain(beyond).map(|dir| dir.join(TCPSTATES));
-    found.into_iter().find(|path| {
-        let mut magic = [0; 4];
-        let read = File::open(path).and_then(|mut file| file.read_exact(&mut magic));
-        read.is_ok() && magic == *b"\x7fELF"
-    })
+    let path = sh::which(TCPSTATES)?;
+    let mut magic = [0; 4];
+    let read = File::open(&path).and_then(|mut file| file.read_exact(&mut magic));
+    (read.is_ok() && magic == *b"\x7fELF").then_some(path)
 }
