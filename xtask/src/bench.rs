@@ -282,7 +282,9 @@ impl Results {
         let Self { kernel, cpus, threads, connections, requests, .. } = self;
         let mut text = format!(
             "\nKernel {kernel}, {cpus} CPUs; load: {threads} threads, {connections} connections \
-             of {requests} requests a run, over loopback. Medians (least–greatest).\n\n{}\n",
+             of {requests} requests a run, over loopback. Medians (least–greatest). By CPU \
+             time: the rate that the CPU time of load and tracer together allows, of untraced.\n\n\
+             {}\n",
             report::table(&self.rows)
         );
         if let Some(idle) = self.idle {

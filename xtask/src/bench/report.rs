@@ -55,8 +55,11 @@ pub struct Row {
     pub rate: Option<Spread>,
     /// The same, of the mean of the untraced runs just before and just after.
     pub ratio: Option<Spread>,
-    /// CPU microseconds of the load for a connection, tracing included.
-    pub load_us: Option<Spread>,
+    /// CPU microseconds for a connection, the load's and the tracer's.
+    pub cpu_us: Option<Spread>,
+    /// The reverse of its ratio to the untraced runs' just before and just after: what `ratio` is
+    /// where the load and the tracer have the CPUs to themselves, and steadier where they do not.
+    pub cpu_ratio: Option<Spread>,
     /// Nanoseconds in the tracer's BPF programs for a transition.
     pub kernel_ns: Option<Spread>,
     /// CPU-seconds of the tracer for a million transitions.
@@ -80,7 +83,10 @@ impl Row {
         let counts = |run: &&Run| run.tracer == tracer && run.load.time_wait_overflow == 0;
         let own: Vec<&Run> = runs.iter().filter(counts).collect();
         let traced = || own.iter().filter_map(|run| Some((run, run.traced.as_ref()?)));
-        let ratios = (0..runs.len()).filter(|at| tracer.is_some() && counts(&&runs[*at]));
+        let ratios = |figure| {
+            let own = (0..runs.len()).filter(|at| tracer.is_some() && counts(&&runs[*at]));
+            own.filter_map(move |at| ratio(runs, at, figure))
+        };
         let lost = |run: &Run| {
             let delivery = run.traced.as_ref()?.delivery;
             Some(delivery.lost? + delivery.missed.unwrap_or(0))
@@ -90,10 +96,9 @@ impl Row {
             runs: own.len(),
             overflowed: runs.iter().filter(|run| run.tracer == tracer).count() - own.len(),
             rate: Spread::of(own.iter().map(|run| run.load.rate())),
-            ratio: Spread::of(ratios.filter_map(|at| ratio(runs, at))),
-            load_us: Spread::of(
-                own.iter().map(|run| run.load.cpu_seconds * 1e6 / run.load.connections as f64),
-            ),
+            ratio: Spread::of(ratios(|run| run.load.rate())),
+            cpu_us: Spread::of(own.iter().map(|run| cpu_us(run))),
+            cpu_ratio: Spread::of(ratios(cpu_us).map(f64::recip)),
             kernel_ns: Spread::of(timed.iter().filter(counts).filter_map(|run| {
                 let ns = run.traced.as_ref()?.kernel_ns?;
                 Some(ns as f64 / run.load.transitions as f64)
@@ -121,8 +126,14 @@ impl Row {
     }
 }
 
-/// The rate of the run at `at`, of the mean of its untraced neighbours.
-fn ratio(runs: &[Run], at: usize) -> Option<f64> {
+/// CPU microseconds for a connection, the load's and the tracer's.
+fn cpu_us(run: &Run) -> f64 {
+    let tracer = run.traced.as_ref().map_or(0.0, |traced| traced.cpu_seconds);
+    (run.load.cpu_seconds + tracer) * 1e6 / run.load.connections as f64
+}
+
+/// A figure of the run at `at`, of the mean of its untraced neighbours'.
+fn ratio(runs: &[Run], at: usize, figure: fn(&Run) -> f64) -> Option<f64> {
     let untraced = |run: &&Run| run.tracer.is_none();
     let before = runs[..at].iter().rev().find(untraced);
     let after = runs[at + 1..].iter().find(untraced);
@@ -130,10 +141,10 @@ fn ratio(runs: &[Run], at: usize) -> Option<f64> {
         .into_iter()
         .flatten()
         .filter(|run| run.load.time_wait_overflow == 0)
-        .map(|run| run.load.rate())
+        .map(figure)
         .collect();
     let mean = around.iter().sum::<f64>() / around.len() as f64;
-    (!around.is_empty()).then(|| runs[at].load.rate() / mean)
+    (!around.is_empty()).then(|| figure(&runs[at]) / mean)
 }
 
 /// The table, as Markdown that reads well as text.
@@ -142,7 +153,8 @@ pub fn table(rows: &[Row]) -> String {
         "tracer",
         "connections/s",
         "of untraced",
-        "load CPU µs/connection",
+        "by CPU time",
+        "CPU µs/connection",
         "kernel ns/transition",
         "CPU s/million",
         "RSS MiB",
@@ -154,8 +166,8 @@ pub fn table(rows: &[Row]) -> String {
     lines.extend(rows.iter().map(cells));
     let width =
         |column: usize| lines.iter().map(|line| line[column].chars().count()).max().unwrap_or(0);
-    let widths: [usize; 10] = std::array::from_fn(width);
-    let render = |cells: &[String; 10]| {
+    let widths: [usize; 11] = std::array::from_fn(width);
+    let render = |cells: &[String; 11]| {
         let padded = cells.iter().zip(widths).map(|(cell, width)| format!(" {cell:width$} |"));
         format!("|{}\n", padded.collect::<String>())
     };
@@ -166,7 +178,7 @@ pub fn table(rows: &[Row]) -> String {
     table
 }
 
-fn cells(row: &Row) -> [String; 10] {
+fn cells(row: &Row) -> [String; 11] {
     let show = |spread: Option<Spread>, decimals: usize| {
         spread.map_or("–".to_owned(), |spread| format!("{spread:.decimals$}"))
     };
@@ -177,7 +189,8 @@ fn cells(row: &Row) -> [String; 10] {
         row.tracer.unwrap_or("untraced").to_owned(),
         show(row.rate, 0),
         show(row.ratio, 2),
-        show(row.load_us, 1),
+        show(row.cpu_ratio, 2),
+        show(row.cpu_us, 1),
         show(row.kernel_ns, 0),
         show(row.cpu_seconds, 3),
         show(row.rss_mib, 1),
@@ -242,6 +255,11 @@ pub mod tests {
         let row = Row::new(Some("a"), &runs, &[]);
         assert_eq!((row.runs, row.overflowed), (2, 1));
         assert_eq!(row.ratio, Some(Spread { median: 0.6, min: 0.5, max: 0.7 }));
+        // a second of CPU in each run: 100 and 140 connections around 60, none counted around 70
+        let by_cpu = |connections: f64| (1.0 / 100.0 + 1.0 / 140.0) / 2.0 / (1.001 / connections);
+        let cpu_ratio = row.cpu_ratio.expect("two runs");
+        assert!((cpu_ratio.min - by_cpu(60.0)).abs() < 1e-9, "{cpu_ratio:?}");
+        assert!((cpu_ratio.max - 0.7 / 1.001).abs() < 1e-9, "{cpu_ratio:?}");
         assert_eq!(row.lost, Some(2));
         let untraced = Row::new(None, &runs, &[]);
         assert_eq!((untraced.runs, untraced.overflowed), (3, 1));
