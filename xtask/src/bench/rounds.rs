@@ -104,11 +104,11 @@ pub fn run_load(xtask: &Path, args: &[OsString]) -> Result<churn::Report> {
         .args(["bench", "churn"])
         .args(args)
         .stdin(Stdio::null())
-        .stderr(Stdio::inherit())
         .output()
         .with_context(|| format!("cannot run {}", xtask.display()))?;
     if !output.status.success() {
-        bail!("the load failed ({})", output.status);
+        let said = String::from_utf8_lossy(&output.stderr);
+        bail!("the load failed: {}", said.trim().trim_start_matches("error: "));
     }
     serde_json::from_slice(&output.stdout).context("the load did not report")
 }
