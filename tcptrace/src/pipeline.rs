@@ -61,8 +61,8 @@ impl<V: View> Analysis<V> {
     }
 
     /// Minisocks that the source should look at now.
-    pub fn to_peek(&mut self) -> io::Result<Vec<u64>> {
-        Ok(self.tracker.to_peek(clock::monotonic_ns()?))
+    pub fn due_peeks(&mut self) -> io::Result<Vec<u64>> {
+        Ok(self.tracker.due_peeks(clock::monotonic_ns()?))
     }
 
     /// What has been written since the last call.
@@ -152,7 +152,7 @@ fn drain<V: View>(live: &mut Live, analysis: &mut Analysis<V>, output: &Output) 
         count += taken;
         if taken < BATCH {
             live.check(count > 0, &mut |input| analysis.feed(&input))?;
-            live.look(&analysis.to_peek()?)?;
+            live.look(&analysis.due_peeks()?)?;
             let rest = analysis.take_output();
             if !rest.is_empty()
                 && let Err(TrySendError::Full(rest)) = output.try_send(rest)

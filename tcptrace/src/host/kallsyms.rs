@@ -67,7 +67,7 @@ impl Function {
             (0, Self::At(_)) => {}
             (0, _) => *self = Self::Hidden,
             (_, Self::At(pieces)) => pieces.push(address..u64::MAX),
-            _ => *self = Self::At(vec![address..u64::MAX]),
+            _ => *self = Self::At(std::iter::once(address..u64::MAX).collect()),
         }
     }
 

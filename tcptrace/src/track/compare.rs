@@ -70,7 +70,7 @@ impl Tracker {
     /// Concludes from a snapshot, once all events up to its end have been told.
     pub(super) fn settle_comparison(&mut self, now: u64, out: &mut impl FnMut(Change)) {
         let ended = self.comparison.as_ref().and_then(|comparison| comparison.ended_ns);
-        if !ended.is_some_and(|ended| ended <= now) {
+        if ended.is_none_or(|ended| ended > now) {
             return;
         }
         let Some(Comparison { netns, began_ns, mut rows, .. }) = self.comparison.take() else {

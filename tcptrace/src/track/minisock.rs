@@ -235,7 +235,7 @@ impl Minisocks {
     }
 
     /// Addresses of minisocks to be looked at, at `now`.
-    pub(super) fn to_peek(&mut self, now: u64) -> Vec<u64> {
+    pub(super) fn due_peeks(&mut self, now: u64) -> Vec<u64> {
         let minis = &self.minis;
         self.peeks.due(now, |addr| {
             minis.get(addr).is_some_and(|mini| mini.conn.state == TcpState::FinWait2)

@@ -88,8 +88,8 @@ impl Tracker {
 
     /// Addresses of minisocks in FIN_WAIT2 that the source should look at, at `now`: whether
     /// they have moved on shows in no event.
-    pub fn to_peek(&mut self, now: u64) -> Vec<u64> {
-        self.minisocks.to_peek(now)
+    pub fn due_peeks(&mut self, now: u64) -> Vec<u64> {
+        self.minisocks.due_peeks(now)
     }
 
     /// Takes in one input and hands out what follows from it.

@@ -81,7 +81,7 @@ fn completeness_tracepoint() {
 
 fn overfill(backend: Backend) -> Result<()> {
     let netns = Netns::new()?;
-    let options = Options { ring_bytes: page(), filter: only_churn(), ..by(backend) };
+    let options = Options { ring_bytes: page()?, filter: only_churn()?, ..by(backend) };
     let mut trace = Trace::start(&options)?;
     netns.run(churn)?; // nobody reads
     let before = trace.live().accounts()?;
@@ -110,10 +110,10 @@ fn overfill(backend: Backend) -> Result<()> {
 }
 
 /// All of the server's side that the churn and nothing else brings about.
-fn only_churn() -> Filter {
+fn only_churn() -> Result<Filter> {
     let mut ports = PortSet::default();
-    ports.add(&PORT.to_string()).unwrap();
-    Filter { lports: Some(ports), ..Filter::default() }
+    ports.add(&PORT.to_string())?;
+    Ok(Filter { lports: Some(ports), ..Filter::default() })
 }
 
 /// Without the listener.
@@ -121,10 +121,10 @@ fn accepted(seen: &Transitions) -> Vec<Moved> {
     seen.0.iter().filter(|moved| moved.tuple.rport != 0).copied().collect()
 }
 
-fn page() -> u32 {
+fn page() -> Result<u32> {
     // SAFETY: no pointers.
     let bytes = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
-    u32::try_from(bytes).unwrap()
+    Ok(u32::try_from(bytes)?)
 }
 
 #[test]
@@ -141,9 +141,10 @@ fn overfill_tracepoint() {
 fn two_tracers_do_not_disturb_each_other() {
     let outcome = || -> Result<()> {
         let netns = Netns::new()?;
-        let options = |backend| Options { filter: only_churn(), ..by(backend) };
+        let filter = only_churn()?;
+        let options = |backend| Options { filter: filter.clone(), ..by(backend) };
         let mut one = Trace::start(&options(Backend::TpBtf))?;
-        let mut small = Trace::start(&Options { ring_bytes: page(), ..options(Backend::TpBtf) })?;
+        let mut small = Trace::start(&Options { ring_bytes: page()?, ..options(Backend::TpBtf) })?;
         let mut other = Trace::start(&options(Backend::Tracepoint))?;
         netns.run(churn)?;
         let losing = small.finish()?;
