@@ -104,7 +104,7 @@ impl Minisocks {
                 && !mini.awaited
             {
                 match mini.stopped {
-                    Some(stop) => end(&mini.conn, &stop, reason(&stop), stop.mono_ns, out),
+                    Some(stop) => end(mini.conn, &stop, reason(&stop), self.jiffy_ns, out),
                     None => out(mini.conn.gone(event.mono_ns)),
                 }
             }
@@ -117,7 +117,8 @@ impl Minisocks {
         if mini.awaited {
             return; // it is not ours to tell of until the full socket hands over
         }
-        if event.substate == TcpState::TimeWait && mini.conn.state == TcpState::FinWait2 {
+        // A stop says this only once it is clear that no start follows, which sets a new time.
+        if matches!(event.event, MinisockEvent::Started | MinisockEvent::Peeked) {
             promote(event, &mut mini.conn, jiffy_ns, out);
         }
         match event.event {
@@ -126,7 +127,7 @@ impl Minisocks {
             MinisockEvent::Stopped { due: false, by: Some(_) } => {
                 let conn = mini.conn;
                 self.minis.remove(event.addr);
-                end(&conn, event, reason(event), event.mono_ns, out);
+                end(conn, event, reason(event), jiffy_ns, out);
             }
             MinisockEvent::Stopped { .. } => {
                 mini.stopped = Some(*event);
@@ -135,7 +136,7 @@ impl Minisocks {
             MinisockEvent::Expired => {
                 let conn = mini.conn;
                 self.minis.remove(event.addr);
-                end(&conn, event, EndReason::Expired, event.mono_ns, out);
+                end(conn, event, EndReason::Expired, jiffy_ns, out);
             }
         }
     }
@@ -270,14 +271,17 @@ impl Minisocks {
             }
             let conn = mini.conn;
             self.minis.remove(addr);
-            end(&conn, &stop, reason(&stop), stop.mono_ns, out);
+            end(conn, &stop, reason(&stop), self.jiffy_ns, out);
         }
     }
 }
 
-/// FIN_WAIT2 has become TIME_WAIT inside the minisock.
+/// If FIN_WAIT2 has become TIME_WAIT inside the minisock, says so.
 fn promote(event: &Minisock, conn: &mut Conn, jiffy_ns: u64, out: &mut impl FnMut(Change)) {
-    // A start or stop of the timer is the very moment. Otherwise the timer tells: it was started
+    if event.substate != TcpState::TimeWait || conn.state != TcpState::FinWait2 {
+        return;
+    }
+    // A start of the timer is the very moment. Otherwise the timer tells: it was started
     // for TCP_TIMEWAIT_LEN when the FIN came, and counts in jiffies.
     let (at_ns, entered) = if matches!(event.event, MinisockEvent::Started) {
         (event.mono_ns, Entered::Seen)
@@ -308,14 +312,22 @@ fn promote(event: &Minisock, conn: &mut Conn, jiffy_ns: u64, out: &mut impl FnMu
     conn.entered = entered;
 }
 
-fn end(conn: &Conn, event: &Minisock, reason: EndReason, at_ns: u64, out: &mut impl FnMut(Change)) {
+/// Says that a minisock ended with `event`.
+fn end(
+    mut conn: Conn,
+    event: &Minisock,
+    reason: EndReason,
+    jiffy_ns: u64,
+    out: &mut impl FnMut(Change),
+) {
+    promote(event, &mut conn, jiffy_ns, out);
     out(Change::Moved(Moved {
-        mono_ns: at_ns,
+        mono_ns: event.mono_ns,
         skaddr: event.addr,
         old: conn.state,
         new: TcpState::Close,
         tuple: conn.tuple,
-        in_old: conn.age(at_ns, None),
+        in_old: conn.age(event.mono_ns, None),
         owner: conn.owner,
         sock: conn.sock,
         end_reason: Some(reason),

@@ -4,7 +4,7 @@
 use anyhow::{Result, ensure};
 use tcptrace::{
     model::{
-        Input, Moved, TcpState,
+        Input, Moved, TcpState, Transition,
         filter::{Filter, PortSet},
     },
     probe::{Backend, Options},
@@ -42,8 +42,8 @@ fn churn() -> Result<()> {
     Ok(())
 }
 
-fn of_churn(moved: &&Moved) -> bool {
-    moved.tuple.lport == PORT || moved.tuple.rport == PORT
+fn of_churn(event: &&Transition) -> bool {
+    event.tuple.lport == PORT || event.tuple.rport == PORT
 }
 
 fn completeness(backend: Backend) -> Result<()> {
@@ -55,7 +55,7 @@ fn completeness(backend: Backend) -> Result<()> {
     let expected = counted.total()?;
     drop(counted);
     let account = trace.finish()?;
-    let delivered = trace.moved.iter().filter(of_churn).count() as u64;
+    let delivered = trace.transitions.iter().filter(of_churn).count() as u64;
     ensure!(account.balance() == 0 && account.malformed == 0, "{account:?}");
     ensure!(
         delivered + account.lost == expected,
@@ -154,7 +154,7 @@ fn two_tracers_do_not_disturb_each_other() {
             ensure!(account.balance() == 0 && account.malformed == 0, "{account:?}");
         }
         ensure!(losing.lost > 0 && account.lost == 0 && classic.lost == 0);
-        let count = |trace: &Trace| trace.moved.iter().filter(of_churn).count();
+        let count = |trace: &Trace| trace.transitions.iter().filter(of_churn).count();
         ensure!(count(&one) == count(&other), "{} and {}", count(&one), count(&other));
         // One of them ending takes nothing from the others.
         let mut third = Trace::start(&by(Backend::TpBtf))?;

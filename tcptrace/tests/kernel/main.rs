@@ -11,6 +11,7 @@ mod net;
 mod netlink;
 mod scenario;
 mod sys;
+mod time_wait;
 mod trace;
 mod unsupported;
 mod wait;

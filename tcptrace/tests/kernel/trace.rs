@@ -4,11 +4,12 @@ use std::{
     collections::HashMap,
     fmt::{self, Write as _},
     net::SocketAddr,
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, Result, ensure};
 use tcptrace::{
-    model::{Accounts, Age, Change, Event, Input, Moved, TcpState, filter::Filter},
+    model::{Accounts, Age, Change, Event, Input, Moved, TcpState, Transition, filter::Filter},
     probe::{Backend, DEFAULT_RING_BYTES, Options, TimeWaitChoice},
     source::live::Live,
     track::Tracker,
@@ -25,6 +26,8 @@ pub struct Trace {
     live: Live,
     tracker: Tracker,
     pub moved: Vec<Moved>,
+    /// The events of the socket hook as they came, hand-overs included.
+    pub transitions: Vec<Transition>,
     pub lost: u64,
     /// The classic hook cannot tell the namespace. Here a second tracer tells it for it, so that
     /// what else happens on the host does not get into a test.
@@ -83,7 +86,7 @@ impl Trace {
         let mut tracker = Tracker::default();
         tracker.apply(&live.begin()?, &mut |_| {});
         live.check(true, &mut |_| {})?;
-        Ok(Self { live, tracker, moved: Vec::new(), lost: 0, namespaces })
+        Ok(Self { live, tracker, moved: Vec::new(), transitions: Vec::new(), lost: 0, namespaces })
     }
 
     /// The source, for what is asked of the probe.
@@ -91,15 +94,17 @@ impl Trace {
         &mut self.live
     }
 
-    /// Takes in what there is.
+    /// Takes in what there is, and has the kernel side look at what is silent.
     pub fn drain(&mut self) -> Result<()> {
-        let Self { live, tracker, moved, lost, namespaces } = self;
+        let Self { live, tracker, moved, transitions, lost, namespaces } = self;
         if let Some(namespaces) = namespaces {
             namespaces.drain();
         }
         let mut take = |input: Input| {
-            if let Input::Lost(loss) = &input {
-                *lost += loss.count;
+            match &input {
+                Input::Lost(loss) => *lost += loss.count,
+                Input::Event(Event::Transition(event)) => transitions.push(*event),
+                _ => {}
             }
             tracker.apply(&input, &mut |change| {
                 if let Change::Moved(one) = change {
@@ -109,7 +114,28 @@ impl Trace {
         };
         live.drain(usize::MAX, &mut take);
         live.check(true, &mut take)?;
+        live.look(&tracker.due_peeks(tcptrace::host::clock::monotonic_ns()?))?;
         Ok(())
+    }
+
+    /// Takes in what comes until what has been seen in `netns` satisfies `enough`.
+    pub fn until(
+        &mut self,
+        netns: u32,
+        what: &str,
+        within: Duration,
+        enough: impl Fn(&Transitions) -> bool,
+    ) -> Result<Transitions> {
+        let deadline = Instant::now() + within;
+        loop {
+            self.drain()?;
+            let seen = self.of_inode(0, netns);
+            if enough(&seen) {
+                return Ok(seen);
+            }
+            ensure!(Instant::now() < deadline, "no {what} within {within:?}: {seen:?}");
+            std::thread::sleep(Duration::from_millis(1));
+        }
     }
 
     /// What the tracker counts of itself.
@@ -142,21 +168,30 @@ impl Trace {
 
     /// What was seen in `netns` since `self.moved` was `start` long.
     pub fn of_netns(&self, start: usize, netns: &Netns) -> Transitions {
+        self.of_inode(start, netns.inode())
+    }
+
+    /// The same by the inode of a namespace that may be gone.
+    pub fn of_inode(&self, start: usize, netns: u32) -> Transitions {
         let namespace = |moved: &Moved| match (moved.sock, &self.namespaces) {
             (Some(sock), _) => Some(sock.netns),
             (None, Some(namespaces)) => namespaces.of(moved),
             // No way to tell on this kernel: the host had better be quiet.
-            (None, None) => Some(netns.inode()),
+            (None, None) => Some(netns),
         };
-        let inside = |moved: &&Moved| namespace(moved) == Some(netns.inode());
+        let inside = |moved: &&Moved| namespace(moved) == Some(netns);
         Transitions(self.moved[start..].iter().filter(inside).copied().collect())
     }
 
     /// Takes the hooks off and closes the account.
     pub fn finish(&mut self) -> Result<Accounts> {
-        let Self { live, tracker, moved, .. } = self;
+        self.drain()?;
+        let Self { live, tracker, moved, transitions, .. } = self;
         live.detach()?;
         Ok(live.settle(1_000_000_000, &mut |input| {
+            if let Input::Event(Event::Transition(event)) = &input {
+                transitions.push(*event);
+            }
             tracker.apply(&input, &mut |change| {
                 if let Change::Moved(one) = change {
                     moved.push(one);
@@ -233,7 +268,7 @@ impl fmt::Debug for Transitions {
             let t = moved.tuple;
             write!(
                 f,
-                "\n  {} {:x} {}:{} {}:{} {} -> {} {:?}",
+                "\n  {} {:x} {}:{} {}:{} {} -> {} {:?} {:?}",
                 moved.mono_ns,
                 moved.skaddr,
                 t.local_ip(),
@@ -242,7 +277,8 @@ impl fmt::Debug for Transitions {
                 t.rport,
                 moved.old,
                 moved.new,
-                moved.in_old
+                moved.in_old,
+                moved.end_reason
             )?;
         }
         Ok(())

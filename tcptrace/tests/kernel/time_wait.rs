@@ -1,0 +1,374 @@
+//! TIME_WAIT and orphaned FIN_WAIT2, from the hand-over to the end and its reason: each made to
+//! happen for real, by each way of listening to minisocks.
+
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+use tcptrace::{
+    model::{
+        Age, EndReason, Moved,
+        TcpState::{self, Close, Closing, FinWait2, TimeWait},
+    },
+    probe::{Backend, Options, TimeWaitBackend, TimeWaitChoice},
+};
+
+use crate::{
+    checks::settle,
+    net::Netns,
+    scenario::{
+        close,
+        conn::{Family, Span},
+        linger, orphan, reuse, simultaneous, time_wait,
+    },
+    trace::{Trace, Transitions, by},
+    witness::Tuple,
+};
+
+const ACTIVE: &str = "CLOSE SYN_SENT ESTABLISHED FIN_WAIT1 FIN_WAIT2 TIME_WAIT";
+const PASSIVE: &str = "LISTEN SYN_RECV ESTABLISHED CLOSE_WAIT LAST_ACK CLOSE";
+
+/// How long anything but a natural expiry may take to be told.
+const SOON: Duration = Duration::from_secs(5);
+
+/// A natural end: 60 s and the slack of the timer wheel (2.05 s at 250 Hz, 5.1 s at 100 Hz).
+const NATURAL: std::ops::RangeInclusive<u64> = 60_000_000_000..=65_200_000_000;
+
+fn options(backend: TimeWaitBackend) -> Options {
+    Options { time_wait: TimeWaitChoice::Only(backend), ..by(Backend::TpBtf) }
+}
+
+/// Runs `work` for each family in a fresh namespace while a tracer runs, and then `check`.
+fn each<T: Send>(
+    backend: TimeWaitBackend,
+    work: impl Fn(Family) -> Result<T> + Sync,
+    check: impl Fn(&mut Trace, &T, u32) -> Result<()>,
+) {
+    for family in Family::ALL {
+        let outcome = || -> Result<()> {
+            let netns = Netns::new()?;
+            let mut trace = Trace::start(&options(backend))?;
+            let done = netns.run(|| work(family))?;
+            check(&mut trace, &done, netns.inode())?;
+            let account = trace.finish()?;
+            ensure!(account.balance() == 0 && account.malformed == 0, "{account:?}");
+            ensure!(
+                trace.counts().anomalies == 0,
+                "{:?} {account:?} {:?}",
+                trace.counts(),
+                trace.of_inode(0, netns.inode())
+            );
+            Ok(())
+        };
+        settle(&format!("{backend} {family:?}"), outcome());
+    }
+}
+
+/// Waits for `tuple` to be told to go from `old` to `new`, and returns that.
+fn wait_for(
+    trace: &mut Trace,
+    netns: u32,
+    tuple: Tuple,
+    (old, new): (TcpState, TcpState),
+    within: Duration,
+) -> Result<Moved> {
+    let seen = trace.until(netns, &format!("{old} -> {new} of {tuple:?}"), within, |seen| {
+        let of = seen.of(tuple.local, tuple.remote);
+        of.0.iter().any(|moved| moved.old == old && moved.new == new)
+    })?;
+    let of = seen.of(tuple.local, tuple.remote);
+    let found = of.0.iter().find(|moved| moved.old == old && moved.new == new);
+    found.copied().context("it was there")
+}
+
+/// Waits for the end of `tuple`'s minisock out of `state`, which must be for `reason`.
+fn ends(
+    trace: &mut Trace,
+    netns: u32,
+    tuple: Tuple,
+    state: TcpState,
+    reason: EndReason,
+) -> Result<Moved> {
+    let end = wait_for(trace, netns, tuple, (state, Close), SOON)?;
+    ensure!(end.end_reason == Some(reason), "{end:?}");
+    ensure!(end.owner.is_some(), "the owner was lost on the way: {end:?}");
+    Ok(end)
+}
+
+fn within(moved: &Moved, span: Span) -> Result<()> {
+    let at = moved.mono_ns;
+    ensure!((span.from..=span.to).contains(&at), "at {at}, not in {span:?}: {moved:?}");
+    Ok(())
+}
+
+fn path(seen: &Transitions, tuple: Tuple) -> String {
+    seen.of(tuple.local, tuple.remote).path()
+}
+
+fn active_close(backend: TimeWaitBackend) {
+    each(backend, close::active, |trace, done, netns| {
+        let client = done.ends.of_client();
+        let entered = wait_for(trace, netns, client, (FinWait2, TimeWait), SOON)?;
+        let seen = trace.of_inode(0, netns);
+        ensure!(path(&seen, client) == ACTIVE, "{}", path(&seen, client));
+        ensure!(path(&seen, done.ends.of_server()) == PASSIVE);
+        // The FIN comes when the server closes: dated to a jiffy at worst.
+        let slack = match entered.in_old {
+            Age::Exactly(_) => 0,
+            Age::About { within_ns, .. } => within_ns,
+            other => anyhow::bail!("{other:?}"),
+        };
+        let Span { from, to } = done.second_close;
+        within(&entered, Span { from: from.saturating_sub(slack), to: to + slack })
+    });
+}
+
+fn passive_close(backend: TimeWaitBackend) {
+    each(backend, close::passive, |trace, done, netns| {
+        wait_for(trace, netns, done.ends.of_server(), (FinWait2, TimeWait), SOON)?;
+        let seen = trace.of_inode(0, netns);
+        let server = path(&seen, done.ends.of_server());
+        ensure!(server == "LISTEN SYN_RECV ESTABLISHED FIN_WAIT1 FIN_WAIT2 TIME_WAIT", "{server}");
+        Ok(())
+    });
+}
+
+fn half_close(backend: TimeWaitBackend) {
+    let hold = Duration::from_millis(300);
+    each(
+        backend,
+        |family| close::by_halves(family, hold),
+        |trace, done, netns| {
+            // Held by its owner in FIN_WAIT2, so the minisock is born in TIME_WAIT: the very moment.
+            let client = done.ends.of_client();
+            let entered = wait_for(trace, netns, client, (FinWait2, TimeWait), SOON)?;
+            ensure!(matches!(entered.in_old, Age::Exactly(ns) if ns > 250_000_000), "{entered:?}");
+            within(&entered, done.server_close)
+        },
+    );
+}
+
+fn reuse_by_bind(backend: TimeWaitBackend) {
+    each(backend, reuse::by_bind, |trace, done, netns| {
+        let end = ends(trace, netns, done.time_wait, TimeWait, EndReason::ReusedByConnect)?;
+        within(&end, done.connect)
+    });
+}
+
+fn reuse_by_tw_reuse(backend: TimeWaitBackend) {
+    each(backend, reuse::by_tw_reuse, |trace, done, netns| {
+        let end = ends(trace, netns, done.time_wait, TimeWait, EndReason::ReusedByConnect)?;
+        within(&end, done.connect)
+    });
+}
+
+fn reuse_by_syn(backend: TimeWaitBackend) {
+    each(backend, reuse::by_syn, |trace, done, netns| {
+        let end = ends(trace, netns, done.time_wait, TimeWait, EndReason::ReusedBySyn)?;
+        within(&end, done.connect)
+    });
+}
+
+fn reset(backend: TimeWaitBackend) {
+    each(
+        backend,
+        |family| time_wait::reset(family, false),
+        |trace, done, netns| {
+            let end = ends(trace, netns, done.closed.active, TimeWait, EndReason::Reset)?;
+            within(&end, done.reset)
+        },
+    );
+}
+
+fn reset_is_ignored_under_rfc1337(backend: TimeWaitBackend) {
+    each(
+        backend,
+        |family| time_wait::reset(family, true),
+        |trace, done, netns| {
+            wait_for(trace, netns, done.closed.active, (FinWait2, TimeWait), SOON)?;
+            let seen = path(&trace.of_inode(0, netns), done.closed.active);
+            ensure!(seen.ends_with("TIME_WAIT"), "{seen}");
+            Ok(())
+        },
+    );
+}
+
+fn killed(backend: TimeWaitBackend) {
+    each(backend, time_wait::destroyed, |trace, done, netns| {
+        let end = ends(trace, netns, done.tuple, TimeWait, EndReason::Killed)?;
+        within(&end, done.destroy)
+    });
+}
+
+fn never_created(backend: TimeWaitBackend) {
+    each(backend, time_wait::never_created, |trace, done, netns| {
+        let client = done.ends.of_client();
+        let end = wait_for(trace, netns, client, (FinWait2, Close), SOON)?;
+        ensure!(end.end_reason == Some(EndReason::NeverCreated), "{end:?}");
+        let seen = path(&trace.of_inode(0, netns), client);
+        ensure!(!seen.contains("TIME_WAIT"), "{seen}");
+        Ok(())
+    });
+}
+
+fn netns_exit(backend: TimeWaitBackend) {
+    for family in Family::ALL {
+        let outcome = || -> Result<()> {
+            let mut trace = Trace::start(&options(backend))?;
+            let done = time_wait::torn_down(family, 5)?;
+            for closed in &done.closed {
+                ends(&mut trace, done.inode, closed.active, TimeWait, EndReason::NetnsExit)?;
+            }
+            Ok(())
+        };
+        settle(&format!("{backend} {family:?}"), outcome());
+    }
+}
+
+fn leave(family: Family, seconds: u64) -> Result<orphan::Orphan> {
+    orphan::leave(family, Duration::from_secs(seconds), orphan::Way::ShutdownThenClose)
+}
+
+fn orphan_expires(backend: TimeWaitBackend) {
+    each(
+        backend,
+        |family| leave(family, 3),
+        |trace, done, netns| {
+            // The peer is still there, and never sends its FIN.
+            let client = done.ends.of_client();
+            let end = wait_for(trace, netns, client, (FinWait2, Close), Duration::from_secs(10))?;
+            ensure!(end.end_reason == Some(EndReason::Expired), "{end:?}");
+            let lived = end.mono_ns - done.close.to;
+            ensure!((2_900_000_000..=4_000_000_000).contains(&lived), "{lived} ns: {end:?}");
+            Ok(())
+        },
+    );
+}
+
+fn orphan_gets_fin(backend: TimeWaitBackend) {
+    each(
+        backend,
+        |family| leave(family, 30)?.gets_fin(),
+        |trace, done, netns| {
+            let client = done.ends.of_client();
+            let entered = wait_for(trace, netns, client, (FinWait2, TimeWait), SOON)?;
+            let slack = 10_000_000; // a jiffy at 100 Hz
+            let Span { from, to } = done.answer;
+            within(&entered, Span { from: from - slack, to: to + slack })
+        },
+    );
+}
+
+fn orphan_gets_reset(backend: TimeWaitBackend) {
+    each(
+        backend,
+        |family| leave(family, 30)?.gets_reset(),
+        |trace, done, netns| {
+            let end = ends(trace, netns, done.ends.of_client(), FinWait2, EndReason::Reset)?;
+            within(&end, done.answer)
+        },
+    );
+}
+
+fn orphan_gets_data(backend: TimeWaitBackend) {
+    each(
+        backend,
+        |family| leave(family, 30)?.gets_data(),
+        |trace, done, netns| {
+            let end = ends(trace, netns, done.ends.of_client(), FinWait2, EndReason::RstSent)?;
+            within(&end, done.answer)
+        },
+    );
+}
+
+fn simultaneous_close(backend: TimeWaitBackend) {
+    each(backend, simultaneous::crossing, |trace, done, netns| {
+        for tuple in [done.ends.of_client(), done.ends.of_server()] {
+            let entered = wait_for(trace, netns, tuple, (Closing, TimeWait), SOON)?;
+            ensure!(matches!(entered.in_old, Age::Exactly(_)), "{entered:?}");
+        }
+        Ok(())
+    });
+}
+
+fn self_connect(backend: TimeWaitBackend) {
+    each(backend, simultaneous::self_connect, |trace, done, netns| {
+        wait_for(trace, netns, done.tuple, (Closing, TimeWait), SOON)?;
+        Ok(())
+    });
+}
+
+fn linger_settings(backend: TimeWaitBackend) {
+    for setting in [None, Some(Duration::from_secs(2))] {
+        let close = |family| linger::close(family, setting, linger::Peer::Answers);
+        each(backend, close, |trace, done, netns| {
+            wait_for(trace, netns, done.ends.of_client(), (FinWait2, TimeWait), SOON)?;
+            Ok(())
+        });
+    }
+    // 0: no TIME_WAIT at all.
+    each(backend, close::with_linger_zero, |trace, done, netns| {
+        let client = done.ends.of_client();
+        wait_for(trace, netns, client, (TcpState::Established, Close), SOON)?;
+        let seen = path(&trace.of_inode(0, netns), client);
+        ensure!(seen == "CLOSE SYN_SENT ESTABLISHED CLOSE", "{seen}");
+        Ok(())
+    });
+}
+
+/// All families at once: it takes a minute.
+fn natural_expiry(backend: TimeWaitBackend) {
+    let outcome = || -> Result<()> {
+        let netns = Netns::new()?;
+        let mut trace = Trace::start(&options(backend))?;
+        let closed =
+            netns.run(|| Family::ALL.into_iter().map(close::active).collect::<Result<Vec<_>>>())?;
+        for one in closed {
+            let client = one.ends.of_client();
+            let within = Duration::from_secs(75);
+            let end = wait_for(&mut trace, netns.inode(), client, (TimeWait, Close), within)?;
+            ensure!(end.end_reason == Some(EndReason::Expired), "{end:?}");
+            let (Age::Exactly(lived) | Age::About { ns: lived, .. }) = end.in_old else {
+                anyhow::bail!("{end:?}");
+            };
+            ensure!(NATURAL.contains(&lived), "{lived} ns: {end:?}");
+        }
+        let account = trace.finish()?;
+        ensure!(account.balance() == 0, "{account:?}");
+        Ok(())
+    };
+    settle(&format!("{backend}"), outcome());
+}
+
+macro_rules! for_each_backend {
+    ($($test:ident),* $(,)?) => {
+        mod timers {
+            use tcptrace::probe::TimeWaitBackend;
+            $(#[test]
+            fn $test() {
+                super::$test(TimeWaitBackend::Timers);
+            })*
+        }
+    };
+}
+
+for_each_backend!(
+    active_close,
+    passive_close,
+    half_close,
+    reuse_by_bind,
+    reuse_by_tw_reuse,
+    reuse_by_syn,
+    reset,
+    reset_is_ignored_under_rfc1337,
+    killed,
+    never_created,
+    netns_exit,
+    orphan_expires,
+    orphan_gets_fin,
+    orphan_gets_reset,
+    orphan_gets_data,
+    simultaneous_close,
+    self_connect,
+    linger_settings,
+    natural_expiry,
+);
