@@ -1,9 +1,14 @@
 //! The command line: arguments to options, options to a run, errors to words and exit codes.
 
 pub mod args;
+mod check;
 mod duration;
+mod listen;
 mod live;
 mod log;
+mod options;
+mod signals;
+mod target;
 
 use std::process::ExitCode;
 
@@ -15,8 +20,10 @@ use args::{Cli, Command};
 const EXIT_HOST: u8 = 1;
 /// What the user mistyped.
 const EXIT_USAGE: u8 = 2;
+/// A second Ctrl-C while the output is not taken: 128 and SIGINT's number, as shells have it.
+const EXIT_INTERRUPTED: u8 = 130;
 
-/// An error that is the user's, with exit code 2 and the word to look at.
+/// An error that is the user's, with exit code 2: which word, and what would have been right.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub struct Usage(pub String);
@@ -26,33 +33,80 @@ pub struct Usage(pub String);
 pub fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
-        Err(error) => {
-            // To a closed pipe, `--help` ends as quietly as anything else.
-            let _ = error.print();
-            return match error.kind() {
-                ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => ExitCode::SUCCESS,
-                _ => ExitCode::from(EXIT_USAGE),
-            };
-        }
+        Err(error) => return not_parsed(&error),
     };
     let result = match cli.command {
-        None => live::run(cli.live),
-        Some(Command::Live(args)) => live::run(args),
+        None => live::run(&cli.live),
+        Some(Command::Live(args)) => live::run(&args),
+        Some(Command::Check(args)) => check::run(&args),
     };
     match result {
         Ok(code) => code,
         Err(error) => {
             log::say(&format!("{error:#}"));
-            if error.is::<Usage>() {
-                log::say("see tcptrace --help");
-                return ExitCode::from(EXIT_USAGE);
-            }
-            ExitCode::from(EXIT_HOST)
+            ExitCode::from(if error.is::<Usage>() { EXIT_USAGE } else { EXIT_HOST })
         }
     }
+}
+
+/// Prints what clap has to say: help as it is, an error as one line.
+fn not_parsed(error: &clap::Error) -> ExitCode {
+    if matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) {
+        // To a closed pipe, `--help` ends as quietly as anything else.
+        let _ = error.print();
+        return ExitCode::SUCCESS;
+    }
+    log::say(&misuse(&error.render().to_string()));
+    ExitCode::from(EXIT_USAGE)
+}
+
+/// clap's several paragraphs about an error (what, possible values, a tip, the usage) in one line.
+fn misuse(rendered: &str) -> String {
+    let mut parts: Vec<&str> = rendered
+        .lines()
+        .map(str::trim)
+        .take_while(|line| !line.starts_with("Usage:"))
+        .filter(|line| !line.is_empty() && !line.starts_with("For more information"))
+        .map(|line| line.strip_prefix("error: ").unwrap_or(line))
+        .collect();
+    parts.push("see tcptrace --help");
+    parts.join("; ")
 }
 
 /// The command as clap has it, for what is made from it: completions, a man page.
 pub fn command() -> clap::Command {
     Cli::command()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refusal(arguments: &[&str]) -> String {
+        let words = [&["tcptrace"], arguments].concat();
+        misuse(&Cli::try_parse_from(words).unwrap_err().render().to_string())
+    }
+
+    #[test]
+    fn misuse_is_one_line_that_says_what_would_be_right() {
+        for (arguments, says) in [
+            (&["--state", "x"][..], "unknown state 'x': ESTABLISHED, "),
+            (
+                &["-o", "yaml"],
+                "'yaml' for '--output <FORMAT>'; [possible values: table, json, csv]",
+            ),
+            (&["--colour", "auto"], "unexpected argument '--colour' found; tip: "),
+            (&["frobnicate"], "unrecognized subcommand 'frobnicate'; see tcptrace --help"),
+            (&["-4", "-6"], "cannot be used with"),
+        ] {
+            let line = refusal(arguments);
+            assert!(line.contains(says) && line.ends_with("; see tcptrace --help"), "{line}");
+            assert!(!line.contains('\n') && !line.starts_with("error"), "{line}");
+        }
+    }
+
+    #[test]
+    fn the_arguments_are_well_formed() {
+        command().debug_assert();
+    }
 }

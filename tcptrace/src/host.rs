@@ -11,6 +11,7 @@ pub mod kernel;
 pub mod mounts;
 pub mod netns;
 pub mod netstat;
+pub mod signals;
 pub mod sock_diag;
 pub mod timens;
 

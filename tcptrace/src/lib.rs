@@ -3,6 +3,7 @@
 //! The library is everything but the argument parser's entry point, so that tests and the
 //! benchmark drive the same code as the command. See ARCHITECTURE.md for the data flow.
 
+pub mod check;
 pub mod cli;
 pub mod host;
 pub mod model;

@@ -44,12 +44,6 @@ impl Output {
         }
     }
 
-    /// Hands a chunk to the writer, when it is ready.
-    pub async fn send(&self, chunk: BytesMut) {
-        // Fails only when the writer has ended; `finish` says why.
-        let _ = self.chunks.send(chunk.freeze()).await;
-    }
-
     /// Whether the writer has ended.
     pub fn is_closed(&self) -> bool {
         self.chunks.is_closed()
@@ -60,15 +54,65 @@ impl Output {
         self.chunks.closed().await;
     }
 
-    /// Waits until everything is written. A reader that went away (`EPIPE`) is no error.
+    /// Hands `last` to the writer and waits until everything is written. A reader that went away
+    /// (`EPIPE`) is no error.
     ///
-    /// Blocks as long as the reader does not read; to be called where that may be interrupted.
-    pub fn finish(self) -> io::Result<()> {
+    /// Blocks as long as the reader does not read; to be called where that may be interrupted,
+    /// and not in a task of the runtime.
+    pub fn finish(self, last: BytesMut) -> io::Result<()> {
+        // Fails only when the writer has ended; joining it says why.
+        let _ = self.chunks.blocking_send(last.freeze());
         drop(self.chunks);
         match self.writer.join() {
             Ok(Err(error)) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
             Ok(result) => result,
             Err(_) => Err(io::Error::other("the writing thread panicked")),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Takes a few bytes, then fails for good.
+    struct Failing(usize, io::ErrorKind);
+
+    impl Write for Failing {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            let taken = bytes.len().min(self.0);
+            self.0 -= taken;
+            if taken == 0 { Err(self.1.into()) } else { Ok(taken) }
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_full_disk_is_an_error_and_a_closed_pipe_is_not() {
+        let end = |kind| Output::new(Failing(3, kind)).unwrap().finish(BytesMut::from("12345"));
+        assert_eq!(end(io::ErrorKind::StorageFull).unwrap_err().kind(), io::ErrorKind::StorageFull);
+        end(io::ErrorKind::BrokenPipe).unwrap();
+    }
+
+    #[test]
+    fn a_writer_that_is_behind_gives_the_chunk_back() {
+        let (reader, writer) = io::pipe().unwrap();
+        let output = Output::new(writer).unwrap();
+        let chunk = BytesMut::from(&*vec![b'x'; 1 << 16]);
+        let mut taken = 0;
+        let back = loop {
+            match output.try_send(chunk.clone()) {
+                Ok(()) => taken += 1,
+                Err(TrySendError::Full(back)) => break back,
+                Err(TrySendError::Closed(_)) => panic!("closed"),
+            }
+            assert!(taken <= WAITING + 2, "nothing bounds it");
+        };
+        assert_eq!(back, chunk);
+        drop(reader);
+        output.finish(back).unwrap();
     }
 }

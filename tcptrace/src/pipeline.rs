@@ -81,23 +81,18 @@ impl<V: View> Analysis<V> {
     }
 }
 
-/// How a live run ended.
-pub struct Ended {
-    /// What became of the events.
-    pub accounts: Accounts,
-    /// Whether the reader of the output went away first.
-    pub output_closed: bool,
-}
-
 /// Runs until `stop`, until the view has enough, or until nobody reads the output any more; then
-/// takes the hooks off and hands on what is still in the ring.
+/// takes the hooks off, takes in what is still in the ring and says what became of the events.
+///
+/// What the view wrote last is still in `analysis`, for the caller to write: that may block for as
+/// long as nobody reads, which is not to be waited for here.
 pub async fn run_live<V: View>(
     live: &mut Live,
     analysis: &mut Analysis<V>,
     output: &Output,
     stop: impl Future<Output = ()>,
     mut after_drain: impl FnMut(&mut Live),
-) -> Result<Ended> {
+) -> Result<Accounts> {
     let ring = live.probe().ring_fd().try_clone_to_owned().context("cannot watch the ring")?;
     // SAFETY: the file descriptor is owned by the `OwnedFd` given, which gives the same one
     // each time and keeps it open as long as the `AsyncFd` lives.
@@ -107,15 +102,10 @@ pub async fn run_live<V: View>(
     live.check(true, &mut |input| analysis.feed(&input))?;
     tokio::pin!(stop);
     let mut tick = BUSY_TICK;
-    let mut output_closed = false;
     loop {
         let count = drain(live, analysis, output)?;
         after_drain(live);
-        if output.is_closed() {
-            output_closed = true;
-            break;
-        }
-        if analysis.view().is_done() {
+        if output.is_closed() || analysis.view().is_done() {
             break;
         }
         // Longer while nothing comes, so that a quiet host costs nothing.
@@ -130,10 +120,8 @@ pub async fn run_live<V: View>(
     }
     live.detach()?;
     let accounts = live.settle(SETTLE_NS, &mut |input| analysis.feed(&input))?;
-    if !output_closed {
-        output.send(analysis.take_output()).await;
-    }
-    Ok(Ended { accounts, output_closed })
+    after_drain(live);
+    Ok(accounts)
 }
 
 /// Hands on what is in the ring while the output takes it, and says how much that was.
@@ -165,9 +153,4 @@ fn drain<V: View>(live: &mut Live, analysis: &mut Analysis<V>, output: &Output) 
             return Ok(count);
         }
     }
-}
-
-/// Turns an error of the output into what the command says.
-pub fn describe_output_error(error: &io::Error, to: &str) -> String {
-    format!("cannot write to {to}: {error}")
 }

@@ -4,6 +4,7 @@
 
 mod attach;
 pub mod btf;
+mod facts;
 mod format;
 mod globals;
 mod offsets;
@@ -12,7 +13,10 @@ mod time_wait;
 mod tracefs;
 
 pub use attach::{Backend, Options, Probe, ProbeError, Refusal, Stacks, TimeWaitChoice, Totals};
+pub use facts::{Fact, Unobservable};
 pub use offsets::sock_offsets;
-pub use ring::{BadRingSize, DEFAULT_RING_BYTES, RING_UNIT_HINT, parse_ring_size};
+pub use ring::{
+    BadRingSize, DEFAULT_RING_BYTES, RING_UNIT_HINT, page_bytes, parse_ring_size, ring_supported,
+};
 pub use time_wait::{TimeWaitBackend, Who};
-pub use tracefs::with_tracefs;
+pub use tracefs::{mounted as tracefs_mounted, with_tracefs};

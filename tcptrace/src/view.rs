@@ -3,6 +3,7 @@
 //! A view turns changes into bytes. It must not read a clock, a file or the kernel: what it shows
 //! of a live host and of a recording is the same.
 
+pub mod check;
 pub mod csv;
 pub mod json;
 pub mod live;

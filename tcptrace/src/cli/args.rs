@@ -33,6 +33,8 @@ pub struct Cli {
 pub enum Command {
     /// Every transition as it happens, with the time spent in the state left
     Live(LiveArgs),
+    /// What this kernel allows, which hooks attach, and what that costs in truth
+    Check(CheckArgs),
 }
 
 /// `tcptrace live`
@@ -70,17 +72,25 @@ pub struct LiveArgs {
     #[arg(short = 'H', long)]
     pub no_header: bool,
     /// At most so many lines a second; says how many it left out
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(long, value_name = "N", value_parser = at_least_one)]
     pub rate_limit: Option<u64>,
     /// End after so long: 10, 10s, 5m
     #[arg(long, value_name = "TIME", value_parser = duration::parse)]
     pub duration: Option<Duration>,
     /// End after so many lines
-    #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(short, long, value_name = "N", value_parser = at_least_one)]
     pub count: Option<u64>,
     /// Colours
     #[arg(long, value_name = "WHEN", default_value = "auto")]
     pub color: ColorChoice,
+}
+
+/// `tcptrace check`
+#[derive(Debug, Args)]
+pub struct CheckArgs {
+    /// Format
+    #[arg(short, long, value_name = "FORMAT", default_value = "table")]
+    pub output: ReportFormat,
 }
 
 /// What to keep. Conditions of different kinds must all hold.
@@ -99,7 +109,7 @@ pub struct FilterArgs {
     /// IPv6 only
     #[arg(short = '6', long)]
     pub ipv6: bool,
-    /// Network namespace: a name of `ip netns`, a path, or an inode number
+    /// Network namespace: a name of `ip netns`, a path, a process, or an inode number
     #[arg(short = 'N', long, value_name = "NETNS")]
     pub netns: Option<String>,
     /// Either end in this prefix (10.0.0.0/8, 2001:db8::/32, an address); may be repeated
@@ -140,6 +150,15 @@ pub enum OutputFormat {
     Csv,
 }
 
+/// `-o` of a command that answers once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum ReportFormat {
+    /// Columns for people
+    Table,
+    /// One JSON object
+    Json,
+}
+
 /// `--color`
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum ColorChoice {
@@ -162,6 +181,13 @@ fn time_wait_hook(word: &str) -> Result<TimeWaitChoice, String> {
         "auto" => Ok(TimeWaitChoice::Auto),
         "off" => Ok(TimeWaitChoice::Off),
         _ => word.parse().map(TimeWaitChoice::Only),
+    }
+}
+
+fn at_least_one(word: &str) -> Result<u64, String> {
+    match word.parse() {
+        Ok(0) | Err(_) => Err("give a number of at least 1".to_owned()),
+        Ok(number) => Ok(number),
     }
 }
 

@@ -1,12 +1,32 @@
-//! What goes to stderr.
+//! What goes to stderr: one line a message, harmless on a terminal.
 
-use std::io::Write as _;
+use std::{borrow::Cow, io::Write as _};
 
 use log::{Level, Log, Metadata, Record};
 
 /// Writes one line to stderr, with the program's name. That nobody reads it is no reason to end.
 pub(crate) fn say(message: &str) {
-    let _ = writeln!(std::io::stderr().lock(), "tcptrace: {message}");
+    // In one write, so that the lines of processes that share a stderr do not mix.
+    let line = format!("tcptrace: {}\n", one_line(message));
+    let _ = std::io::stderr().lock().write_all(line.as_bytes());
+}
+
+/// `message` without line breaks and control characters: it may quote a path, an argument or the
+/// kernel.
+pub(super) fn one_line(message: &str) -> Cow<'_, str> {
+    if !message.contains(|c: char| c.is_control()) {
+        return Cow::Borrowed(message);
+    }
+    let mut line = String::with_capacity(message.len());
+    for part in message.lines().map(str::trim).filter(|part| !part.is_empty()) {
+        if !line.is_empty() {
+            line.push_str(" | ");
+        }
+        for c in part.chars() {
+            if c.is_control() { line.extend(c.escape_default()) } else { line.push(c) }
+        }
+    }
+    Cow::Owned(line)
 }
 
 /// Where the kernel side's log records go (aya-log).
@@ -24,4 +44,16 @@ impl Log for ToStderr {
     }
 
     fn flush(&self) {}
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_message_is_one_harmless_line() {
+        assert_eq!(one_line("a\nb\n"), "a | b");
+        assert_eq!(one_line("\n\x1b[2J\u{85}x\ty"), "\\u{1b}[2J\\u{85}x\\ty");
+        assert_eq!(one_line("grün: 'x'"), "grün: 'x'");
+    }
 }

@@ -7,6 +7,8 @@ use std::{fmt, io};
 pub enum Capability {
     /// Read files whatever their mode: tracefs is mode 0700.
     DacReadSearch = 2,
+    /// Look into other users' processes: the namespace of one.
+    SysPtrace = 19,
     /// Everything that older kernels had no finer word for.
     SysAdmin = 21,
     /// Raise resource limits: before 5.11 BPF maps count against `RLIMIT_MEMLOCK`.
@@ -23,6 +25,7 @@ impl fmt::Display for Capability {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(match self {
             Self::DacReadSearch => "CAP_DAC_READ_SEARCH",
+            Self::SysPtrace => "CAP_SYS_PTRACE",
             Self::SysAdmin => "CAP_SYS_ADMIN",
             Self::SysResource => "CAP_SYS_RESOURCE",
             Self::Syslog => "CAP_SYSLOG",

@@ -61,15 +61,15 @@ impl Lockdown {
     }
 }
 
-/// Where tracefs is: its own mount, or the directory that a mounted debugfs has for it. `None`
-/// where neither is mounted. Pure: the directory is not looked at.
-pub fn tracefs(mounts: &[Mount]) -> Option<PathBuf> {
+/// Where tracefs may be seen: its own mounts, then the directory that each mounted debugfs may
+/// have for it. Pure: the directories are not looked at.
+pub fn tracefs(mounts: &[Mount]) -> Vec<PathBuf> {
     // A bind mount of a part of it has another root.
-    let whole = |kind: &str| {
-        let found = mounts.iter().find(|mount| mount.kind == kind && mount.root == "/");
+    let whole = |kind: &'static str| {
+        let found = mounts.iter().filter(move |mount| mount.kind == kind && mount.root == "/");
         found.map(|mount| mount.point.clone())
     };
-    whole("tracefs").or_else(|| Some(whole("debugfs")?.join("tracing")))
+    whole("tracefs").chain(whole("debugfs").map(|point| point.join("tracing"))).collect()
 }
 
 #[cfg(test)]
@@ -92,11 +92,15 @@ mod tests {
     fn tracefs_is_its_own_mount_or_inside_debugfs() {
         let of = |text: &[u8]| tracefs(&mounts::parse(text));
         let debug = b"1 2 0:1 / /sys/kernel/debug rw - debugfs none rw\n";
-        assert_eq!(of(debug), Some("/sys/kernel/debug/tracing".into()));
+        assert_eq!(of(debug), [PathBuf::from("/sys/kernel/debug/tracing")]);
         let both = [debug, &b"1 2 0:2 / /sys/kernel/tracing rw - tracefs none rw\n"[..]].concat();
-        assert_eq!(of(&both), Some("/sys/kernel/tracing".into()));
-        assert_eq!(of(b"1 2 0:2 /events /mnt rw - tracefs none rw\n"), None);
-        assert_eq!(of(b"1 2 0:2 / /proc rw - proc none rw\n"), None);
+        assert_eq!(
+            of(&both),
+            ["/sys/kernel/tracing", "/sys/kernel/debug/tracing"].map(PathBuf::from)
+        );
+        let none: [PathBuf; 0] = [];
+        assert_eq!(of(b"1 2 0:2 /events /mnt rw - tracefs none rw\n"), none);
+        assert_eq!(of(b"1 2 0:2 / /proc rw - proc none rw\n"), none);
     }
 
     #[test]

@@ -13,7 +13,6 @@ use aya::{
         BtfTracePoint, ProgramError, TracePoint, tp_btf::BtfTracePointLinkId,
         trace_point::TracePointLinkId,
     },
-    sys::is_map_supported,
 };
 use nix::sys::resource::{RLIM_INFINITY, Resource, setrlimit};
 use tcptrace_common::{
@@ -23,7 +22,7 @@ use tcptrace_common::{
 use thiserror::Error;
 
 use super::{
-    btf, format, globals, offsets,
+    btf, facts, format, globals, offsets, ring,
     time_wait::{self, TimeWaitBackend, Timers, Who},
     tracefs,
 };
@@ -36,6 +35,9 @@ use crate::{
 static OBJECT: &[u8] = aya::include_bytes_aligned!("../../bpf/tcptrace.bpf.o");
 
 const TRACEPOINT: &str = "inet_sock_set_state";
+
+/// The finer point of tp_btf that is tried first and done without.
+const COOKIES: &str = "socket cookies";
 
 /// A way to listen to `sock:inet_sock_set_state`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -138,7 +140,10 @@ pub enum ProbeError {
         reason: String,
     },
     /// No way was taken by the kernel.
-    #[error("no hook for {TRACEPOINT} could be attached: {}", lines(refusals))]
+    #[error(
+        "no hook for {TRACEPOINT} could be attached: {}; tcptrace check says more",
+        lines(refusals)
+    )]
     NoHook {
         /// Each way and why not.
         refusals: Vec<Refusal>,
@@ -210,6 +215,7 @@ pub struct Probe {
     backend: Backend,
     link: Option<Link>,
     refusals: Vec<Refusal>,
+    sock: SockOffsets,
     cookies: bool,
     time_wait: Option<time_wait::Attached>,
     time_wait_refusals: Vec<(TimeWaitBackend, String)>,
@@ -255,7 +261,7 @@ impl Probe {
                 if backend == Backend::TpBtf { &[true, false] } else { &[false] };
             for &cookies in with_cookie {
                 match Self::attempt(options, backend, cookies) {
-                    Ok(Attached { ebpf, ring, counters, link, time_wait }) => {
+                    Ok(Attached { ebpf, ring, counters, link, sock, time_wait }) => {
                         let (time_wait, time_wait_refusals) = match time_wait {
                             Ok(attached) => (attached, Vec::new()),
                             Err(reason) => (None, vec![(TimeWaitBackend::Timers, reason)]),
@@ -267,6 +273,7 @@ impl Probe {
                             backend,
                             link: Some(link),
                             refusals,
+                            sock,
                             cookies,
                             time_wait,
                             time_wait_refusals,
@@ -275,7 +282,7 @@ impl Probe {
                     Err(Attempt::Fatal(error)) => return Err(error),
                     Err(Attempt::Refused(reason)) => refusals.push(Refusal {
                         backend,
-                        without: cookies.then_some("socket cookies"),
+                        without: cookies.then_some(COOKIES),
                         reason,
                     }),
                 }
@@ -318,7 +325,7 @@ impl Probe {
             return Err(Attempt::Fatal(ProbeError::TimeWait { backend, reason }));
         }
         let link = attach(&mut ebpf, backend)?;
-        Ok(Attached { ebpf, ring, counters, link, time_wait })
+        Ok(Attached { ebpf, ring, counters, link, sock: values.sock, time_wait })
     }
 
     /// The way that was taken.
@@ -366,6 +373,14 @@ impl Probe {
                 .map_err(|error| ProbeError::Setup(format!("cannot look at minisocks: {error}"))),
             None => Ok(()),
         }
+    }
+
+    /// What of a socket events do not carry, and why.
+    pub fn unobservable(&self) -> Vec<facts::Unobservable> {
+        let refusal = self.refusals.iter().rfind(|refusal| refusal.without == Some(COOKIES));
+        let no_cookies = (!self.cookies)
+            .then(|| refusal.map_or("not asked for", |refusal| refusal.reason.as_str()));
+        facts::unobservable(self.backend, &self.sock, no_cookies)
     }
 
     /// The kernel object, for what reads its log.
@@ -441,6 +456,7 @@ struct Attached {
     ring: RingBuf<MapData>,
     counters: PerCpuArray<MapData, [u64; 3]>,
     link: Link,
+    sock: SockOffsets,
     time_wait: Result<Option<time_wait::Attached>, String>,
 }
 
@@ -542,12 +558,20 @@ fn refused_map(ring_bytes: u32, name: &str, error: io::Error) -> Attempt {
         return Attempt::Fatal(ProbeError::Privilege { missing });
     }
     if name == "RING" {
-        if matches!(is_map_supported(aya::maps::MapType::RingBuf), Ok(false)) {
+        if ring::ring_supported() == Some(false) {
             return Attempt::Fatal(ProbeError::NoRing);
         }
         return Attempt::Fatal(ProbeError::Ring { bytes: ring_bytes, error });
     }
-    Attempt::Fatal(ProbeError::Setup(format!("the kernel refused the map {name}: {error}")))
+    let hint = match error.kind() {
+        // With every capability: of a user namespace that is not the first, so most likely.
+        io::ErrorKind::PermissionDenied => {
+            "; in a container it takes the host's CAP_BPF, CAP_PERFMON and a seccomp profile that \
+             allows bpf()"
+        }
+        _ => "",
+    };
+    Attempt::Fatal(ProbeError::Setup(format!("the kernel refused the map {name}: {error}{hint}")))
 }
 
 /// Loads the backend's program and puts it on its hook.
@@ -592,5 +616,61 @@ fn program_words(error: ProgramError) -> String {
         }
         ProgramError::SyscallError(error) => format!("{}: {}", error.call, error.io_error),
         _ => error.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_error_is_one_line_that_says_what_next() {
+        let refusal =
+            |backend, reason: &str| Refusal { backend, without: None, reason: reason.to_owned() };
+        let no_btf = refusal(Backend::TpBtf, "this kernel has no BTF");
+        let no_tracefs = refusal(Backend::Tracepoint, "tracefs cannot be mounted");
+        let denied = || io::Error::from_raw_os_error(libc::EPERM);
+        let fatal = |attempt| match attempt {
+            Attempt::Fatal(error) => error,
+            Attempt::Refused(reason) => panic!("{reason}"),
+        };
+        let cases = [
+            (
+                ProbeError::Privilege { missing: vec![Capability::Bpf, Capability::Perfmon] },
+                &["CAP_BPF and CAP_PERFMON", "root", "setcap cap_bpf,cap_perfmon+ep"][..],
+            ),
+            (ProbeError::NoRing, &["no BPF ring buffer", "5.8"]),
+            (
+                ProbeError::Ring { bytes: 1 << 31, error: denied() },
+                &["2147483648", "smaller --ring-size"],
+            ),
+            (
+                ProbeError::NetnsUnseen { reason: lines(std::slice::from_ref(&no_btf)) },
+                &["-N", "no BTF"],
+            ),
+            (
+                ProbeError::NoHook { refusals: vec![no_btf, no_tracefs] },
+                &["no BTF; tracepoint: tracefs cannot be mounted", "tcptrace check"],
+            ),
+            (
+                fatal(refused_map(4096, "NETS", io::Error::from_raw_os_error(libc::ENOMEM))),
+                &["the map NETS", "memory"],
+            ),
+        ];
+        for (error, says) in cases {
+            let text = error.to_string();
+            assert!(!text.contains('\n'), "{text}");
+            assert!(says.iter().all(|part| text.contains(part)), "{text}: {says:?}");
+        }
+    }
+
+    #[test]
+    fn a_refused_call_leaves_the_other_ways_open() {
+        let refused = program_refused(ProgramError::SyscallError(aya::sys::SyscallError {
+            call: "bpf_raw_tracepoint_open",
+            io_error: io::Error::from_raw_os_error(libc::EINVAL),
+        }));
+        let Attempt::Refused(reason) = refused else { panic!("another way may do") };
+        assert!(reason.starts_with("bpf_raw_tracepoint_open: Invalid argument"), "{reason}");
     }
 }

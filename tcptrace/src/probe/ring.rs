@@ -1,5 +1,6 @@
 //! The size of the ring and when its reader is to be woken.
 
+use aya::{maps::MapType, sys::is_map_supported};
 use tcptrace_common::{globals::Wakeup, record::Transition};
 use thiserror::Error;
 
@@ -34,6 +35,12 @@ pub enum BadRingSize {
     },
 }
 
+/// Bytes of a page: the smallest ring.
+pub fn page_bytes() -> u32 {
+    let asked = nix::unistd::sysconf(nix::unistd::SysconfVar::PAGE_SIZE).ok().flatten();
+    asked.and_then(|bytes| u32::try_from(bytes).ok()).unwrap_or(4096)
+}
+
 /// Reads a size of `page`-sized units and checks it against what the kernel takes
 /// (`ringbuf_map_alloc()`: a power of two and a multiple of the page size).
 pub fn parse_ring_size(text: &str, page: u64) -> Result<u32, BadRingSize> {
@@ -51,6 +58,12 @@ pub fn parse_ring_size(text: &str, page: u64) -> Result<u32, BadRingSize> {
     }
     let next = bytes.checked_next_power_of_two().unwrap_or(MAX_RING_BYTES);
     Err(BadRingSize::NotAPower { page, next: next.clamp(page, MAX_RING_BYTES) })
+}
+
+/// Whether this kernel has ring buffer maps (5.8), found out by making one of a page; `None` where
+/// it does not let us ask.
+pub fn ring_supported() -> Option<bool> {
+    is_map_supported(MapType::RingBuf).ok()
 }
 
 /// When a ring of `bytes` calls its reader: at a quarter full, looked at often enough that it

@@ -1,4 +1,4 @@
-//! tracefs, mounted where nobody else sees it when it is not mounted at all.
+//! tracefs in a place where aya looks for it, mounted where nobody else sees it when it is in none.
 
 use std::{
     io,
@@ -11,17 +11,28 @@ use nix::{
     sched::{CloneFlags, unshare},
 };
 
+use crate::host::{kernel, mounts::mounts};
+
+/// The only places where `aya::programs::TracePoint::attach()` looks.
 const PLACES: [&str; 2] = ["/sys/kernel/tracing", "/sys/kernel/debug/tracing"];
 
-/// Where tracefs is mounted.
-pub fn mounted_at() -> Option<PathBuf> {
-    PLACES.into_iter().map(PathBuf::from).find(|place| place.join("events").is_dir())
+/// Where tracefs is mounted already, for aya to find.
+pub fn mounted() -> io::Result<Option<PathBuf>> {
+    let usable = |place: &PathBuf| {
+        // The mount covers what a debugfs may lack (CONFIG_TRACEFS_AUTOMOUNT_DEPRECATED). That we
+        // may not look inside is no sign that it is not there: the directory has mode 0700.
+        let events = place.join("events").metadata();
+        let absent = events.is_err_and(|error| error.kind() == io::ErrorKind::NotFound);
+        PLACES.iter().any(|known| Path::new(known) == place) && !absent
+    };
+    Ok(kernel::tracefs(&mounts()?).into_iter().find(usable))
 }
 
-/// Runs `work` with tracefs in its usual place: on this thread if it is there, else on a thread
-/// with a mount namespace of its own, which takes the mount with it when it ends.
+/// Runs `work` with tracefs in a place where aya finds it: on this thread if it is there, else on
+/// a thread with a mount namespace of its own, which takes the mount with it when it ends. The
+/// latter needs CAP_SYS_ADMIN.
 pub fn with_tracefs<T: Send>(work: impl FnOnce(&Path) -> T + Send) -> io::Result<T> {
-    if let Some(place) = mounted_at() {
+    if let Some(place) = mounted()? {
         return Ok(work(&place));
     }
     thread::scope(|scope| {

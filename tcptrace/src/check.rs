@@ -1,0 +1,253 @@
+//! What this host allows a tracer, found out by trying: the value behind `tcptrace check`.
+//!
+//! Everything is put together here, once; how it is shown is [`crate::view::check`]'s. Nothing
+//! stays attached, and nothing here fails: what cannot be found out is a row that says so.
+
+use serde::Serialize;
+
+use crate::{
+    host::{
+        caps::{Capabilities, Capability},
+        clock,
+        kernel::{self, Lockdown},
+        mounts,
+        timens::TimeOffsets,
+    },
+    model::filter::Filter,
+    probe::{self, Backend, Fact, Options, Probe},
+};
+
+mod hooks;
+
+/// What was found.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Report {
+    /// Version of tcptrace.
+    pub tcptrace: String,
+    /// The kernel's release; `None` where it cannot be read.
+    pub kernel: Option<String>,
+    /// Whether live tracing works.
+    pub works: bool,
+    /// The hook that it would listen by.
+    pub hook: Option<String>,
+    /// The findings, grouped by topic.
+    pub rows: Vec<Row>,
+}
+
+/// One finding.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Row {
+    /// What it belongs to.
+    pub topic: Topic,
+    /// What was looked at.
+    pub name: String,
+    /// How it stands.
+    pub verdict: Verdict,
+    /// What was found, or what the kernel answered.
+    pub found: String,
+    /// What that buys, costs, or asks to be done; `None` where nothing follows.
+    pub means: Option<String>,
+}
+
+/// What a finding belongs to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Topic {
+    /// What the kernel has.
+    Kernel,
+    /// What this process may do.
+    Privileges,
+    /// What could be attached.
+    Hooks,
+    /// What the traces will tell, by the best hook that attaches.
+    Truth,
+}
+
+/// How it stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Verdict {
+    /// As it should be.
+    Ok,
+    /// Not there, which costs something or may.
+    Lacks,
+    /// Tried, and the kernel refused.
+    Refused,
+    /// Cannot be told.
+    Unknown,
+}
+
+impl Verdict {
+    /// The word for it in outputs.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Ok => "ok",
+            Self::Lacks => "lacks",
+            Self::Refused => "refused",
+            Self::Unknown => "unknown",
+        }
+    }
+}
+
+impl Row {
+    fn new(
+        topic: Topic,
+        name: impl Into<String>,
+        verdict: Verdict,
+        found: impl Into<String>,
+    ) -> Self {
+        Self { topic, name: name.into(), verdict, found: found.into(), means: None }
+    }
+
+    fn means(mut self, text: impl Into<String>) -> Self {
+        self.means = Some(text.into());
+        self
+    }
+}
+
+impl Report {
+    /// Looks at the host and tries each hook: attaches it for a moment, to a ring of one page.
+    pub fn make() -> Self {
+        let release = kernel::release();
+        let hooks = hooks::try_all();
+        let mut rows = vec![
+            match &release {
+                Ok(release) => Row::new(Topic::Kernel, "release", Verdict::Ok, release),
+                Err(error) => {
+                    Row::new(Topic::Kernel, "release", Verdict::Unknown, error.to_string())
+                }
+            },
+            btf(),
+            tracefs(),
+            ring(!hooks.attached.is_empty()),
+            lockdown(),
+            tick(),
+            clocks(),
+        ];
+        rows.extend(privileges());
+        rows.extend(hooks.rows);
+        let best = hooks.attached.first();
+        rows.extend(best.into_iter().flat_map(|best| best.truth.clone()));
+        Self {
+            tcptrace: env!("CARGO_PKG_VERSION").to_owned(),
+            kernel: release.ok(),
+            works: best.is_some(),
+            hook: best.map(|best| best.backend.name().to_owned()),
+            rows,
+        }
+    }
+}
+
+fn btf() -> Row {
+    let row = |verdict, found: String| Row::new(Topic::Kernel, "BTF", verdict, found);
+    if kernel::has_btf() {
+        return row(Verdict::Ok, kernel::BTF.to_owned());
+    }
+    row(Verdict::Lacks, format!("no {} (CONFIG_DEBUG_INFO_BTF)", kernel::BTF))
+        .means("only the classic tracepoint is left, which tells less")
+}
+
+fn tracefs() -> Row {
+    let row = |verdict, found: String| Row::new(Topic::Kernel, "tracefs", verdict, found);
+    match probe::tracefs_mounted() {
+        Err(error) => row(Verdict::Unknown, error.to_string()),
+        Ok(Some(place)) => {
+            let found = format!("mounted at {}", place.display());
+            match place.read_dir() {
+                Ok(_) => row(Verdict::Ok, found),
+                Err(error) => row(Verdict::Lacks, format!("{found}, not readable: {error}"))
+                    .means("the classic hook needs CAP_DAC_READ_SEARCH"),
+            }
+        }
+        Ok(None) => {
+            let elsewhere = mounts::mounts().map(|mounts| kernel::tracefs(&mounts));
+            let found = match elsewhere.as_deref() {
+                Ok([place, ..]) => format!("only at {}", place.display()),
+                _ => "not mounted".to_owned(),
+            };
+            row(Verdict::Lacks, found)
+                .means("the classic hook mounts it for itself alone: CAP_SYS_ADMIN")
+        }
+    }
+}
+
+/// `proved` is whether a program with a ring could be attached.
+fn ring(proved: bool) -> Row {
+    let row = |verdict, found| Row::new(Topic::Kernel, "ring buffers", verdict, found);
+    match if proved { Some(true) } else { probe::ring_supported() } {
+        Some(true) => row(Verdict::Ok, "the kernel has them"),
+        Some(false) => {
+            row(Verdict::Lacks, "the kernel has none").means("tcptrace needs Linux 5.8 or later")
+        }
+        None => row(Verdict::Unknown, "the kernel does not let us ask").means("needs CAP_BPF"),
+    }
+}
+
+fn lockdown() -> Row {
+    let row = |verdict, found| Row::new(Topic::Kernel, "lockdown", verdict, found);
+    match Lockdown::read() {
+        Some(level @ (Lockdown::Off | Lockdown::Integrity)) => row(Verdict::Ok, level.name()),
+        Some(level @ Lockdown::Confidentiality) => row(Verdict::Lacks, level.name())
+            .means("tracing programs may not read the kernel's memory"),
+        None => row(Verdict::Unknown, "not told: no securityfs, or a kernel without lockdown"),
+    }
+}
+
+fn tick() -> Row {
+    let row = |verdict, found: String| Row::new(Topic::Kernel, "timer tick", verdict, found);
+    match clock::hz() {
+        Ok(hz) => row(Verdict::Ok, format!("{hz} Hz"))
+            .means("what the kernel counts in ticks: SO_LINGER's time"),
+        Err(error) => row(Verdict::Unknown, error.to_string()),
+    }
+}
+
+fn clocks() -> Row {
+    let row = |verdict, found: String| Row::new(Topic::Kernel, "clock", verdict, found);
+    match TimeOffsets::read() {
+        Ok(offsets) if offsets.monotonic_ns == 0 => {
+            row(Verdict::Ok, "CLOCK_MONOTONIC is the kernel's own".to_owned())
+        }
+        Ok(offsets) => {
+            let seconds = offsets.monotonic_ns as f64 / 1e9;
+            row(Verdict::Lacks, format!("in a time namespace, {seconds:+} s ahead of the kernel's"))
+                .means("times of day and ages are wrong by that: run outside of it")
+        }
+        Err(error) => row(Verdict::Unknown, error.to_string()),
+    }
+}
+
+/// What each capability buys.
+const BUYS: [(Capability, &str); 6] = [
+    (Capability::Bpf, "loads programs, makes the ring: nothing works without"),
+    (Capability::Perfmon, "attaches programs: nothing works without"),
+    (Capability::SysAdmin, "stands in for both; mounts tracefs where there is none"),
+    (Capability::DacReadSearch, "reads tracefs, for the classic hook"),
+    (Capability::SysPtrace, "-N by process or inode, for processes of other users"),
+    (Capability::SysResource, "before 5.11: locked memory for the maps"),
+];
+
+fn privileges() -> Vec<Row> {
+    let row =
+        |name: String, verdict, found: &str| Row::new(Topic::Privileges, name, verdict, found);
+    let held = match Capabilities::effective() {
+        Ok(held) => held,
+        Err(error) => {
+            return vec![row("capabilities".to_owned(), Verdict::Unknown, &error.to_string())];
+        }
+    };
+    let missing = held.missing_for_tracing();
+    BUYS.into_iter()
+        .map(|(capability, buys)| {
+            let name = capability.to_string();
+            let includes = matches!(capability, Capability::Bpf | Capability::Perfmon)
+                && !missing.contains(&capability);
+            match held.has(capability) {
+                true => row(name, Verdict::Ok, "held"),
+                false if includes => row(name, Verdict::Ok, "included in CAP_SYS_ADMIN"),
+                false => row(name, Verdict::Lacks, "not held"),
+            }
+            .means(buys)
+        })
+        .collect()
+}

@@ -1,0 +1,90 @@
+//! Trying the hooks: each is attached for a moment, and what it can tell is noted.
+
+use super::{Backend, Fact, Filter, Options, Probe, Row, Topic, Verdict, probe};
+
+/// What came of it.
+pub(super) struct Tried {
+    /// A row for each hook.
+    pub rows: Vec<Row>,
+    /// The hooks that attached, best first.
+    pub attached: Vec<Attached>,
+}
+
+/// A hook that attached.
+pub(super) struct Attached {
+    /// Which.
+    pub backend: Backend,
+    /// What traces by it tell and what not.
+    pub truth: Vec<Row>,
+}
+
+/// Tries every way to listen to `sock:inet_sock_set_state`.
+pub(super) fn try_all() -> Tried {
+    let mut tried = Tried { rows: Vec::new(), attached: Vec::new() };
+    for backend in Backend::ALL {
+        let options = Options {
+            backend: Some(backend),
+            ring_bytes: probe::page_bytes(),
+            filter: Filter::default(),
+            kernel_log: false,
+        };
+        let row = |verdict, found| Row::new(Topic::Hooks, backend.name(), verdict, found);
+        // Dropping the probe takes the program off its hook.
+        tried.rows.push(match Probe::start(&options) {
+            Ok(probe) => {
+                tried.attached.push(Attached { backend, truth: truth(&probe) });
+                let verified = match probe.verified_instructions() {
+                    Some(count) => format!("{count} instructions verified"),
+                    None => "how many instructions were verified is not told".to_owned(),
+                };
+                row(Verdict::Ok, format!("attaches to sock:inet_sock_set_state; {verified}"))
+            }
+            Err(error) => row(Verdict::Refused, error.to_string()),
+        });
+    }
+    tried
+}
+
+/// What a trace by `probe` tells.
+fn truth(probe: &Probe) -> Vec<Row> {
+    let row = |name, verdict, found: String| Row::new(Topic::Truth, name, verdict, found);
+    let told = || "told with each transition".to_owned();
+    let lacking = probe.unobservable();
+    let mut rows = vec![row("states, ends, times", Verdict::Ok, told())];
+    rows.extend(Fact::ALL.into_iter().map(|fact| {
+        match lacking.iter().find(|lack| lack.fact == fact) {
+            None => row(fact.name(), Verdict::Ok, told()),
+            Some(lack) => row(fact.name(), Verdict::Lacks, format!("not observable: {}", lack.why))
+                .means(costs(fact)),
+        }
+    }));
+    rows.push(match probe.missed() {
+        Some(_) => row("skipped runs", Verdict::Ok, "counted by the kernel".to_owned()),
+        None => row(
+            "skipped runs",
+            Verdict::Lacks,
+            "not observable: the kernel counts them since 5.12".to_owned(),
+        )
+        .means("transitions that the hook did not see are not told"),
+    });
+    rows.push(
+        row(
+            "TIME_WAIT",
+            Verdict::Lacks,
+            "not observable: sock:inet_sock_set_state never says it".to_owned(),
+        )
+        .means("the hand-over to TIME_WAIT shows as FIN_WAIT2 -> CLOSE, its end not at all"),
+    );
+    rows
+}
+
+/// What goes without saying when a fact is not told.
+const fn costs(fact: Fact) -> &'static str {
+    match fact {
+        Fact::Netns => "-N is refused; namespaces with the same addresses are not told apart",
+        Fact::Error => "why the kernel gave a connection up is not told",
+        Fact::Linger => "whether a close was meant to reset is not told",
+        Fact::Cgroup => "containers are not told apart",
+        Fact::Cookie => "a socket is known by its kernel address alone, which is reused",
+    }
+}

@@ -1,0 +1,135 @@
+//! What every command that listens does around its view: attach, say how, run, say what became
+//! of the events, and see the output written.
+
+use std::{process::ExitCode, time::Duration};
+
+use anyhow::{Context as _, Result};
+use aya_log::EbpfLogger;
+
+use super::{
+    EXIT_INTERRUPTED,
+    log::{ToStderr, say},
+    signals::Signals,
+    target::Target,
+};
+use crate::{
+    model::Accounts,
+    pipeline::{self, Analysis},
+    probe::{Options, Probe},
+    source::live::Live,
+    track::{Counts, Tracker},
+    view::View,
+};
+
+/// Listens as `options` say and shows `view` on `target`, until a signal, until `duration` is
+/// over, until the view has enough or until nobody reads any more. `tell` says on stderr what the
+/// view alone knows.
+pub(super) fn run<V: View>(
+    options: &Options,
+    target: Target,
+    duration: Option<Duration>,
+    view: V,
+    tell: impl FnOnce(&V),
+) -> Result<ExitCode> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("cannot start the runtime")?;
+    runtime.block_on(async {
+        // Before the hooks: a Ctrl-C at any moment from here on ends in order.
+        let mut signals = Signals::install().context("cannot catch signals")?;
+        let mut live = Live::start(options)?;
+        let mut kernel_log = options
+            .kernel_log
+            .then(|| EbpfLogger::init_with_logger(live.probe().ebpf(), ToStderr))
+            .transpose()
+            .context("cannot open the kernel side's log")?;
+        let (output, name) = target.start()?;
+        announce(live.probe(), options.backend.is_none());
+        let mut analysis = Analysis::new(Tracker::default(), view);
+        let stop = async {
+            match duration {
+                Some(duration) => tokio::select! {
+                    () = signals.any() => {}
+                    () = tokio::time::sleep(duration) => {}
+                },
+                None => signals.any().await,
+            }
+        };
+        let ended = pipeline::run_live(&mut live, &mut analysis, &output, stop, |_| {
+            if let Some(log) = &mut kernel_log {
+                log.flush();
+            }
+        })
+        .await;
+        if let Ok(accounts) = &ended {
+            summary(accounts, analysis.tracker().counts());
+            tell(analysis.view());
+        }
+        // Also after an error: what was seen until then is not to be lost with it. Whoever reads
+        // our output may have stopped reading; a second signal leaves all the same.
+        let rest = analysis.take_output();
+        let finish = tokio::task::spawn_blocking(move || output.finish(rest));
+        tokio::select! {
+            biased;
+            written = finish => {
+                ended?;
+                written
+                    .context("the writer failed")?
+                    .with_context(|| format!("cannot write to {name}"))?;
+                Ok(ExitCode::SUCCESS)
+            }
+            () = signals.any() => {
+                say(&format!("interrupted again: what {name} did not take yet is not written"));
+                // The runtime would wait for the blocked writer. The hooks are off since run_live().
+                drop(live);
+                std::process::exit(EXIT_INTERRUPTED.into())
+            }
+        }
+    })
+}
+
+/// Says how it listens, and what that costs in truth when it is not the best way.
+fn announce(probe: &Probe, fell_back: bool) {
+    if fell_back {
+        for refusal in probe.refusals() {
+            say(&format!("not by {refusal}"));
+        }
+    }
+    let lacking = match probe.unobservable().as_slice() {
+        [] => String::new(),
+        lacking => format!("; not observable: {}", names(lacking)),
+    };
+    say(&format!("listening by {}{lacking}; Ctrl-C ends", probe.backend()));
+}
+
+fn names(lacking: &[crate::probe::Unobservable]) -> String {
+    lacking.iter().map(|lack| lack.fact.name()).collect::<Vec<_>>().join(", ")
+}
+
+fn summary(accounts: &Accounts, counts: Counts) {
+    let Accounts { seconds, seen, delivered, filtered, lost, .. } = accounts;
+    let missed = match accounts.missed {
+        Some(missed) => format!("{missed} missed"),
+        None => "missed not observable (before 5.12)".to_owned(),
+    };
+    say(&format!(
+        "{seconds:.1} s: {seen} transitions seen, {delivered} delivered, {filtered} filtered, \
+         {lost} lost, {missed}"
+    ));
+    if accounts.balance() != 0 {
+        say(&format!("the account is open by {}: please report it", accounts.balance()));
+    }
+    if accounts.malformed > 0 {
+        say(&format!("{} records could not be understood", accounts.malformed));
+    }
+    if *lost > 0 {
+        say("lost to a full ring: take a larger --ring-size, or filter");
+    }
+    if counts.anomalies > 0 {
+        say(&format!("{} transitions did not follow from what was known", counts.anomalies));
+    }
+    if counts.evicted > 0 {
+        say(&format!("{} sockets forgotten to bound memory", counts.evicted));
+    }
+}

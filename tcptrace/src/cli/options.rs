@@ -1,0 +1,103 @@
+//! From arguments to what the kernel side is to do. Shared by every command that listens.
+//!
+//! Whatever is wrong with the arguments is found here, before anything is opened or attached.
+
+use anyhow::Result;
+
+use super::{
+    Usage,
+    args::{FilterArgs, ProbeArgs},
+};
+use crate::{
+    host::netns,
+    model::filter::Filter,
+    probe::{self, Backend, Options, ProbeError},
+};
+
+/// What to attach, from `probe` and `filter`.
+///
+/// # Errors
+/// [`Usage`] for what was mistyped; else what the host refused when it was asked about a
+/// namespace.
+pub(super) fn options(probe: &ProbeArgs, filter: &FilterArgs) -> Result<Options> {
+    let ring_bytes = probe::parse_ring_size(&probe.ring_size, probe::page_bytes().into())
+        .map_err(|error| Usage(format!("--ring-size {}: {error}", probe.ring_size)))?;
+    if filter.netns.is_some() && probe.hook.0 == Some(Backend::Tracepoint) {
+        // The same as the probe would say, but this one is the user's own wish.
+        let reason = "--hook tracepoint asked for".to_owned();
+        return Err(Usage(ProbeError::NetnsUnseen { reason }.to_string()).into());
+    }
+    Ok(Options {
+        backend: probe.hook.0,
+        ring_bytes,
+        filter: build_filter(filter)?,
+        kernel_log: probe.verbose,
+        time_wait: probe.time_wait_hook,
+    })
+}
+
+fn build_filter(args: &FilterArgs) -> Result<Filter> {
+    Ok(Filter {
+        v4: args.ipv4,
+        v6: args.ipv6,
+        lports: args.localport.clone(),
+        rports: args.remoteport.clone(),
+        netns: args.netns.as_deref().map(netns_inode).transpose()?,
+        nets: args.net.clone(),
+    })
+}
+
+/// The inode by which the kernel side knows the namespace that `text` names.
+fn netns_inode(text: &str) -> Result<u32> {
+    match netns::resolve(text) {
+        Ok(netns) => Ok(netns.id.inode),
+        Err(error) if error.is_host() => Err(anyhow::anyhow!("-N {text}: {error}")),
+        Err(error) => Err(Usage(format!("-N {text}: {error}")).into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{cli::args::HookChoice, host::netns::NetnsId, probe::TimeWaitChoice};
+
+    fn probe_args(hook: Option<Backend>, ring_size: &str) -> ProbeArgs {
+        ProbeArgs {
+            hook: HookChoice(hook),
+            time_wait_hook: TimeWaitChoice::Auto,
+            ring_size: ring_size.to_owned(),
+            verbose: false,
+        }
+    }
+
+    fn in_netns(netns: &str) -> FilterArgs {
+        FilterArgs { netns: Some(netns.to_owned()), ..FilterArgs::default() }
+    }
+
+    #[test]
+    fn a_namespace_is_found_by_process_path_and_inode() {
+        let inode = NetnsId::own().unwrap().inode;
+        for netns in [&*std::process::id().to_string(), "/proc/self/ns/net", &inode.to_string()] {
+            let options = options(&probe_args(None, "8M"), &in_netns(netns)).unwrap();
+            assert_eq!(options.filter.netns, Some(inode), "{netns}");
+        }
+    }
+
+    #[test]
+    fn misuse_is_told_from_what_the_host_refuses() {
+        let refusal = |probe: &ProbeArgs, filter: &FilterArgs| {
+            let error = options(probe, filter).unwrap_err();
+            (error.is::<Usage>(), error.to_string())
+        };
+        let auto = probe_args(None, "8M");
+        let (misuse, text) = refusal(&auto, &in_netns("no-such"));
+        assert!(misuse && text.starts_with("-N no-such: no network namespace"), "{text}");
+        let (misuse, text) = refusal(&auto, &in_netns("/no/such"));
+        assert!(!misuse && text.starts_with("-N /no/such: cannot look at"), "{text}");
+        let (misuse, text) = refusal(&probe_args(None, "5000"), &FilterArgs::default());
+        assert!(misuse && text.ends_with("the next one is 8192"), "{text}");
+        let classic = probe_args(Some(Backend::Tracepoint), "8M");
+        let (misuse, text) = refusal(&classic, &in_netns("/proc/self/ns/net"));
+        assert!(misuse && text.contains("does not tell the namespace"), "{text}");
+    }
+}

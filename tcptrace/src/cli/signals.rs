@@ -1,0 +1,50 @@
+//! The signals that ask for an end, caught so that the end is an orderly one.
+
+use std::io;
+
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+use crate::host::signals::Ignored;
+
+/// SIGINT, SIGTERM and SIGHUP, from the moment of [`Signals::install`] on.
+pub(super) struct Signals {
+    caught: [Option<Signal>; 3],
+}
+
+impl Signals {
+    /// Catches them, except those that the parent had us ignore: `nohup` means SIGHUP, a shell
+    /// that starts a job in the background without job control means SIGINT.
+    pub(super) fn install() -> io::Result<Self> {
+        let ignored = Ignored::read()?;
+        let catch = |kind: SignalKind| {
+            let wanted = !ignored.contains(kind.as_raw_value());
+            wanted.then(|| signal(kind)).transpose()
+        };
+        Ok(Self {
+            caught: [
+                catch(SignalKind::interrupt())?,
+                catch(SignalKind::terminate())?,
+                catch(SignalKind::hangup())?,
+            ],
+        })
+    }
+
+    /// Waits for the next of them.
+    pub(super) async fn any(&mut self) {
+        let [interrupt, terminate, hangup] = &mut self.caught;
+        tokio::select! {
+            () = next(interrupt) => {}
+            () = next(terminate) => {}
+            () = next(hangup) => {}
+        }
+    }
+}
+
+async fn next(signal: &mut Option<Signal>) {
+    match signal {
+        Some(signal) => {
+            signal.recv().await;
+        }
+        None => std::future::pending().await,
+    }
+}
