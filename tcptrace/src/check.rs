@@ -13,8 +13,7 @@ use crate::{
         mounts,
         timens::TimeOffsets,
     },
-    model::filter::Filter,
-    probe::{self, Backend, Fact, Options, Probe},
+    probe,
 };
 
 mod hooks;

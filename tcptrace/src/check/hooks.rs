@@ -1,6 +1,10 @@
 //! Trying the hooks: each is attached for a moment, and what it can tell is noted.
 
-use super::{Backend, Fact, Filter, Options, Probe, Row, Topic, Verdict, probe};
+use super::{Row, Topic, Verdict};
+use crate::{
+    model::filter::Filter,
+    probe::{self, Backend, Fact, Options, Probe, ProbeError, Refusal, Unobservable},
+};
 
 /// What came of it.
 pub(super) struct Tried {
@@ -33,16 +37,34 @@ pub(super) fn try_all() -> Tried {
         tried.rows.push(match Probe::start(&options) {
             Ok(probe) => {
                 tried.attached.push(Attached { backend, truth: truth(&probe) });
+                let lacking = probe.unobservable();
                 let verified = match probe.verified_instructions() {
                     Some(count) => format!("{count} instructions verified"),
                     None => "how many instructions were verified is not told".to_owned(),
                 };
-                row(Verdict::Ok, format!("attaches to sock:inet_sock_set_state; {verified}"))
+                let row =
+                    row(Verdict::Ok, format!("attaches to sock:inet_sock_set_state; {verified}"));
+                match lacking.as_slice() {
+                    [] => row,
+                    lacking => {
+                        row.means(format!("does not tell: {}", Unobservable::names(lacking)))
+                    }
+                }
             }
+            Err(ProbeError::NoHook { refusals }) => row(Verdict::Refused, reasons(&refusals)),
             Err(error) => row(Verdict::Refused, error.to_string()),
         });
     }
     tried
+}
+
+/// The kernel's answers to one hook.
+fn reasons(refusals: &[Refusal]) -> String {
+    let answer = |refusal: &Refusal| match refusal.without {
+        Some(finer) => format!("with {finer}: {}", refusal.reason),
+        None => refusal.reason.clone(),
+    };
+    refusals.iter().map(answer).collect::<Vec<_>>().join("; ")
 }
 
 /// What a trace by `probe` tells.

@@ -30,6 +30,7 @@ pub struct Cli {
 
 /// One question each.
 #[derive(Debug, Subcommand)]
+#[expect(clippy::large_enum_variant, reason = "there is one, and it is parsed once")]
 pub enum Command {
     /// Every transition as it happens, with the time spent in the state left
     Live(LiveArgs),

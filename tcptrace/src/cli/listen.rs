@@ -15,7 +15,7 @@ use super::{
 use crate::{
     model::Accounts,
     pipeline::{self, Analysis},
-    probe::{Options, Probe},
+    probe::{Options, Probe, Unobservable},
     source::live::Live,
     track::{Counts, Tracker},
     view::View,
@@ -98,13 +98,9 @@ fn announce(probe: &Probe, fell_back: bool) {
     }
     let lacking = match probe.unobservable().as_slice() {
         [] => String::new(),
-        lacking => format!("; not observable: {}", names(lacking)),
+        lacking => format!("; not observable: {}", Unobservable::names(lacking)),
     };
     say(&format!("listening by {}{lacking}; Ctrl-C ends", probe.backend()));
-}
-
-fn names(lacking: &[crate::probe::Unobservable]) -> String {
-    lacking.iter().map(|lack| lack.fact.name()).collect::<Vec<_>>().join(", ")
 }
 
 fn summary(accounts: &Accounts, counts: Counts) {

@@ -112,7 +112,8 @@ impl fmt::Display for Refusal {
 pub enum ProbeError {
     /// The process may not.
     #[error(
-        "tracing needs {} more: run as root, or once: setcap cap_bpf,cap_perfmon+ep $(which tcptrace)",
+        "tracing needs {}, which this process lacks: run as root, or grant them once: \
+         setcap cap_bpf,cap_perfmon+ep $(which tcptrace)",
         list(missing)
     )]
     Privilege {
@@ -526,11 +527,20 @@ fn kernel_offsets() -> Result<Option<(SockOffsets, BucketOffsets)>, Attempt> {
 fn classic_layout() -> Result<TracepointLayout, Attempt> {
     let text = tracefs::with_tracefs(|tracefs| {
         let path = tracefs.join("events/sock").join(TRACEPOINT).join("format");
-        fs::read_to_string(&path)
-            .map_err(|error| Attempt::Refused(format!("{}: {error}", path.display())))
+        fs::read_to_string(&path).map_err(|error| {
+            let hint = match error.kind() {
+                io::ErrorKind::PermissionDenied => "; that takes CAP_DAC_READ_SEARCH",
+                _ => "",
+            };
+            Attempt::Refused(format!("cannot read {}: {error}{hint}", path.display()))
+        })
     })
-    .map_err(|error| Attempt::Refused(format!("tracefs cannot be mounted: {error}")))??;
+    .map_err(no_tracefs)??;
     format::set_state_layout(&text).map_err(refused)
+}
+
+fn no_tracefs(error: io::Error) -> Attempt {
+    Attempt::Refused(format!("tracefs is not mounted, and mounting it is refused: {error}"))
 }
 
 /// Creates the maps and prepares the programs.
@@ -590,7 +600,7 @@ fn attach(ebpf: &mut Ebpf, backend: Backend) -> Result<Link, Attempt> {
             let program: &mut TracePoint = program.try_into().map_err(refused)?;
             program.load().map_err(program_refused)?;
             let link = tracefs::with_tracefs(|_| program.attach("sock", TRACEPOINT))
-                .map_err(|error| Attempt::Refused(format!("tracefs cannot be mounted: {error}")))?
+                .map_err(no_tracefs)?
                 .map_err(program_refused)?;
             Ok(Link::Tracepoint(link))
         }

@@ -45,6 +45,13 @@ pub struct Unobservable {
     pub why: String,
 }
 
+impl Unobservable {
+    /// The facts' names, with commas.
+    pub fn names(lacking: &[Self]) -> String {
+        lacking.iter().map(|lack| lack.fact.name()).collect::<Vec<_>>().join(", ")
+    }
+}
+
 /// What `backend` leaves out on a kernel with the fields `sock`. `no_cookies` is why socket
 /// cookies are not to be had, where they are not.
 pub(super) fn unobservable(

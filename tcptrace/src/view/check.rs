@@ -156,7 +156,8 @@ KERNEL
 
 HOOKS
   tp_btf              refused {}
-                              {}; a b
+                              {};
+                              a b
   tracepoint          unknown words that go on until they no longer fit; and so
                               are wrapped
 ",

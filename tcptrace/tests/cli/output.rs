@@ -1,0 +1,204 @@
+//! What is on stdout: the formats, and nothing in them that a process could use against whoever
+//! looks.
+
+use std::{
+    fs,
+    io::Read as _,
+    os::fd::OwnedFd,
+    process::{Command, Stdio},
+};
+
+use serde_json::Value;
+
+use crate::{
+    peer::{CLIENT, Server},
+    run::{Ended, Running, can_trace, tcptrace},
+};
+
+/// A name that clears the screen, breaks a CSV row and starts a formula: 15 bytes.
+const HOSTILE: &[u8] = b"=\x1b[2J\",\x07\\\xff\xe2\x80\xaex";
+
+/// What `command` prints of one connection.
+fn of_one_connection(command: &mut Command, server: &Server) -> Ended {
+    let running = Running::listening(command);
+    server.connection();
+    let ended = running.interrupt();
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+    ended
+}
+
+fn objects(ended: &Ended) -> Vec<Value> {
+    ended.text().lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+fn steps(objects: &[Value]) -> Vec<String> {
+    let transitions = objects.iter().filter(|o| o["type"] == "transition");
+    transitions
+        .map(|o| format!("{} {}", o["old"].as_str().unwrap(), o["new"].as_str().unwrap()))
+        .collect()
+}
+
+#[test]
+fn json_is_an_object_a_line_and_the_account_balances() {
+    if !can_trace() {
+        return;
+    }
+    let server = Server::new();
+    for hook in ["tp_btf", "tracepoint"] {
+        let port = server.port();
+        let mut command = tcptrace(&["live", "-o", "json", "-D", &port, "--hook", hook]);
+        let ended = of_one_connection(&mut command, &server);
+        let objects = objects(&ended);
+        assert_eq!(steps(&objects), CLIENT, "{hook}");
+        for object in objects.iter().filter(|o| o["type"] == "transition") {
+            assert_eq!((&object["v"], object["rport"].to_string()), (&1.into(), server.port()));
+            assert_eq!(object["netns"].is_null(), hook == "tracepoint", "{object}");
+        }
+        let summary = objects.last().unwrap();
+        assert_eq!(summary["type"], "summary");
+        let number = |key: &str| summary[key].as_u64().unwrap();
+        assert_eq!(number("seen"), number("delivered") + number("filtered") + number("lost"));
+        assert_eq!(number("delivered"), CLIENT.len() as u64);
+        assert!(ended.stderr.contains(" 5 delivered, "), "{}", ended.stderr);
+    }
+}
+
+#[test]
+fn a_namespace_is_filtered_by_whatever_names_it() {
+    if !can_trace() {
+        return;
+    }
+    let server = Server::new();
+    let (port, pid) = (server.port(), std::process::id().to_string());
+    for netns in [&*pid, &format!("/proc/{pid}/ns/net")] {
+        let mut command = tcptrace(&["-o", "json", "-D", &port, "-N", netns, "--hook", "tp_btf"]);
+        assert_eq!(steps(&objects(&of_one_connection(&mut command, &server))), CLIENT, "{netns}");
+    }
+}
+
+#[test]
+fn states_are_selected_by_either_spelling() {
+    if !can_trace() {
+        return;
+    }
+    let server = Server::new();
+    let port = server.port();
+    for states in ["FIN_WAIT2", "fin-wait-2"] {
+        let mut command = tcptrace(&["-o", "json", "-D", &port, "--state", states]);
+        let steps = steps(&objects(&of_one_connection(&mut command, &server)));
+        assert_eq!(steps, CLIENT[3..], "{states}");
+    }
+}
+
+#[test]
+fn the_table_has_a_header_unless_not_wanted() {
+    if !can_trace() {
+        return;
+    }
+    let server = Server::new();
+    let port = server.port();
+    let with = of_one_connection(&mut tcptrace(&["-D", &port]), &server);
+    assert!(with.text().starts_with("LADDR:LPORT "), "{with:?}");
+    assert_eq!(with.text().lines().count(), 1 + CLIENT.len());
+    assert!(with.text().lines().all(|line| line.chars().count() <= 80), "{with:?}");
+    assert!(!with.text().contains('\x1b'), "coloured, and not on a terminal");
+    let without = of_one_connection(&mut tcptrace(&["-D", &port, "-H"]), &server);
+    assert_eq!(without.text().lines().count(), CLIENT.len());
+    let csv = of_one_connection(&mut tcptrace(&["-D", &port, "-s"]), &server);
+    assert!(csv.text().starts_with("time,mono_ns,"), "{csv:?}");
+    assert_eq!(csv.text().lines().count(), 1 + CLIENT.len());
+}
+
+#[test]
+fn a_hostile_name_never_arrives_raw() {
+    if !can_trace() {
+        return;
+    }
+    let server = Server::new();
+    let port = server.port();
+    for format in [&["--wide"][..], &["-o", "json"], &["-o", "csv"]] {
+        let running = Running::listening(&mut tcptrace(&[&["-D", &port], format].concat()));
+        server.connection_by(HOSTILE);
+        let ended = running.interrupt();
+        let text = ended.text();
+        assert!(text.chars().all(|c| c == '\n' || !c.is_control()), "{text:?}");
+        assert!(!text.contains('\u{202e}') && text.contains("x1b[2J"), "{text:?}");
+        match format {
+            ["-o", "json"] => {
+                let comm = objects(&ended)[0]["comm"].as_str().unwrap().to_owned();
+                assert_eq!(comm, r#"=\x1b[2J",\x07\\\xff\u{202e}x"#);
+            }
+            ["-o", "csv"] => {
+                let row = text.lines().nth(1).unwrap();
+                assert!(row.contains(r#","'=\x1b[2J"",\x07\\\xff\u{202e}x","#), "{row}");
+            }
+            _ => {}
+        }
+    }
+}
+
+#[test]
+fn a_file_gets_what_stdout_would() {
+    if !can_trace() {
+        return;
+    }
+    let server = Server::new();
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("out.json");
+    fs::write(&file, "x".repeat(1 << 16)).unwrap();
+    let (port, path) = (server.port(), file.to_str().unwrap());
+    let mut command = tcptrace(&["-D", &port, "-o", "json", "--out", path]);
+    let mut ended = of_one_connection(&mut command, &server);
+    assert!(ended.stdout.is_empty());
+    ended.stdout = fs::read(&file).unwrap();
+    assert_eq!(steps(&objects(&ended)), CLIENT);
+}
+
+/// What `command` prints on a terminal.
+fn on_a_terminal(command: &mut Command, server: &Server) -> String {
+    let pty = nix::pty::openpty(None, None).unwrap();
+    command.env("TERM", "xterm").stdout(Stdio::from(pty.slave));
+    let mut running = Running::start_with_stdout(command);
+    // `command` holds its end of the terminal open.
+    command.stdout(Stdio::null());
+    running.hear("listening by");
+    server.connection();
+    let ended = running.interrupt();
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+    read_terminal(pty.master)
+}
+
+/// Reads until the other end is closed, which is EIO here.
+fn read_terminal(master: OwnedFd) -> String {
+    let (mut all, mut chunk) = (Vec::new(), [0; 4096]);
+    let mut master = fs::File::from(master);
+    while let Ok(count @ 1..) = master.read(&mut chunk) {
+        all.extend_from_slice(&chunk[..count]);
+    }
+    String::from_utf8(all).unwrap()
+}
+
+#[test]
+fn colour_is_for_terminals_and_for_those_who_insist() {
+    if !can_trace() {
+        return;
+    }
+    let server = Server::new();
+    let port = server.port();
+    let on_terminal = |arguments: &[&str], no_color: &str| {
+        let mut command = tcptrace(&[&["-D", &port], arguments].concat());
+        command.env("NO_COLOR", no_color);
+        let text = on_a_terminal(&mut command, &server);
+        assert_eq!(text.lines().count(), 1 + CLIENT.len(), "{text}");
+        text.contains('\x1b')
+    };
+    assert!(on_terminal(&[], ""), "empty is as if it were not set");
+    assert!(!on_terminal(&[], "1"));
+    assert!(!on_terminal(&["--color", "never"], ""));
+    assert!(
+        on_terminal(&["--color", "always"], "1"),
+        "the argument is nearer than the environment"
+    );
+    let mut piped = tcptrace(&["-D", &port, "--color", "always"]);
+    assert!(of_one_connection(&mut piped, &server).text().contains('\x1b'));
+}
