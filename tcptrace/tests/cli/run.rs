@@ -190,6 +190,7 @@ pub fn until<T>(what: &str, mut probe: impl FnMut() -> Option<T>) -> T {
 
 /// Whether live tracing works here; else says that the test is skipped, or fails where it is known
 /// to work.
+#[expect(clippy::print_stderr, reason = "a skip has to be said")]
 pub fn can_trace() -> bool {
     static WORKS: OnceLock<Result<(), String>> = OnceLock::new();
     let works = WORKS.get_or_init(|| {
