@@ -1,6 +1,7 @@
 //! How a run ends: by signals, limits, and readers that go away or do not read.
 
 use std::{
+    fs,
     io::{self, BufRead as _, BufReader, Read as _},
     os::fd::AsRawFd as _,
     process::{Command, Stdio},
@@ -48,14 +49,20 @@ fn a_signal_that_the_parent_ignores_stays_ignored() {
         return;
     }
     let server = Server::new();
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("out");
     let mut command = Command::new("nohup");
-    command.arg(env!("CARGO_BIN_EXE_tcptrace")).args(["-D", &server.port()]).stdin(Stdio::null());
+    command.arg(env!("CARGO_BIN_EXE_tcptrace")).stdin(Stdio::null());
+    command.args(["-D", &server.port(), "--out", file.to_str().unwrap()]);
     let running = Running::listening(&mut command);
     running.signal(Signal::SIGHUP);
-    // Whatever SIGHUP does, it does before this.
+    server.connection();
+    let shown = || rows(&fs::read_to_string(&file).unwrap());
+    until("the first connection", || (shown() == CLIENT.len()).then_some(()));
+    // If SIGHUP had ended it, the hooks would be off by now.
     server.connection();
     let ended = running.interrupt();
-    assert_eq!((ended.code, rows(ended.text())), (Some(0), CLIENT.len()), "{ended:?}");
+    assert_eq!((ended.code, shown()), (Some(0), 2 * CLIENT.len()), "{ended:?}");
 }
 
 #[test]
