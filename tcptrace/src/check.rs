@@ -217,12 +217,13 @@ fn clocks() -> Row {
 }
 
 /// What each capability buys.
-const BUYS: [(Capability, &str); 6] = [
+const BUYS: [(Capability, &str); 7] = [
     (Capability::Bpf, "loads programs, makes the ring: nothing works without"),
     (Capability::Perfmon, "attaches programs: nothing works without"),
     (Capability::SysAdmin, "stands in for both; mounts tracefs where there is none"),
     (Capability::DacReadSearch, "reads tracefs, for the classic hook"),
     (Capability::SysPtrace, "-N by process or inode, for processes of other users"),
+    (Capability::Syslog, "addresses in /proc/kallsyms: TIME_WAIT is followed by them"),
     (Capability::SysResource, "before 5.11: locked memory for the maps"),
 ];
 

@@ -3,7 +3,9 @@
 use super::{Row, Topic, Verdict};
 use crate::{
     model::filter::Filter,
-    probe::{self, Backend, Fact, Options, Probe, ProbeError, Refusal, Unobservable},
+    probe::{
+        self, Backend, Fact, Options, Probe, ProbeError, Refusal, TimeWaitChoice, Unobservable,
+    },
 };
 
 /// What came of it.
@@ -31,6 +33,7 @@ pub(super) fn try_all() -> Tried {
             ring_bytes: probe::page_bytes(),
             filter: Filter::default(),
             kernel_log: false,
+            time_wait: TimeWaitChoice::Auto,
         };
         let row = |verdict, found| Row::new(Topic::Hooks, backend.name(), verdict, found);
         // Dropping the probe takes the program off its hook.
@@ -89,15 +92,23 @@ fn truth(probe: &Probe) -> Vec<Row> {
         )
         .means("transitions that the hook did not see are not told"),
     });
-    rows.push(
-        row(
-            "TIME_WAIT",
-            Verdict::Lacks,
-            "not observable: sock:inet_sock_set_state never says it".to_owned(),
-        )
-        .means("the hand-over to TIME_WAIT shows as FIN_WAIT2 -> CLOSE, its end not at all"),
-    );
+    rows.push(time_wait(probe));
     rows
+}
+
+/// Whether what becomes of minisocks is told.
+fn time_wait(probe: &Probe) -> Row {
+    let row = |verdict, found| Row::new(Topic::Truth, "TIME_WAIT", verdict, found);
+    match probe.time_wait() {
+        Some(backend) => row(Verdict::Ok, format!("its start, its end and why, by {backend}")),
+        None => {
+            let refusals = probe.time_wait_refusals().iter();
+            let reasons: Vec<_> =
+                refusals.map(|(backend, reason)| format!("{backend}: {reason}")).collect();
+            row(Verdict::Lacks, format!("not observable: {}", reasons.join("; ")))
+                .means("the hand-over to TIME_WAIT shows as FIN_WAIT2 -> CLOSE, its end not at all")
+        }
+    }
 }
 
 /// What goes without saying when a fact is not told.

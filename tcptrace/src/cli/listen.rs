@@ -96,6 +96,9 @@ fn announce(probe: &Probe, fell_back: bool) {
             say(&format!("not by {refusal}"));
         }
     }
+    for (backend, reason) in probe.time_wait_refusals() {
+        say(&format!("TIME_WAIT is not observable by {backend}: {reason}"));
+    }
     let lacking = match probe.unobservable().as_slice() {
         [] => String::new(),
         lacking => format!("; not observable: {}", Unobservable::names(lacking)),

@@ -42,7 +42,8 @@ fn where_tracing_works_it_says_by_what_and_ends_with_0() {
     assert_eq!(row(&report, hook)["verdict"], "ok");
     let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();
     assert_eq!(report["kernel"], release.trim_end());
-    for name in ["BTF", "tracefs", "ring buffers", "lockdown", "CAP_BPF", "TIME_WAIT"] {
+    for name in ["BTF", "tracefs", "ring buffers", "lockdown", "CAP_BPF", "CAP_SYSLOG", "TIME_WAIT"]
+    {
         let row = row(&report, name);
         assert!(row["found"].is_string() && row["topic"].is_string(), "{row}");
     }

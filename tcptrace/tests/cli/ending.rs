@@ -30,7 +30,8 @@ fn signals_drain_what_has_happened_and_end_with_0() {
     }
     let server = Server::new();
     for signal in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP] {
-        let running = Running::listening(&mut tcptrace(&["-D", &server.port()]));
+        let running =
+            Running::listening(&mut tcptrace(&["--time-wait-hook", "off", "-D", &server.port()]));
         server.connection();
         // At once: nothing was waited for, so most of it is still in the ring.
         running.signal(signal);
@@ -53,7 +54,14 @@ fn a_signal_that_the_parent_ignores_stays_ignored() {
     let file = directory.path().join("out");
     let mut command = Command::new("nohup");
     command.arg(env!("CARGO_BIN_EXE_tcptrace")).stdin(Stdio::null());
-    command.args(["-D", &server.port(), "--out", file.to_str().unwrap()]);
+    command.args([
+        "--time-wait-hook",
+        "off",
+        "-D",
+        &server.port(),
+        "--out",
+        file.to_str().unwrap(),
+    ]);
     let running = Running::listening(&mut command);
     running.signal(Signal::SIGHUP);
     server.connection();
@@ -71,7 +79,14 @@ fn count_ends_after_so_many_lines() {
         return;
     }
     let server = Server::new();
-    let running = Running::listening(&mut tcptrace(&["-D", &server.port(), "--count", "3"]));
+    let running = Running::listening(&mut tcptrace(&[
+        "--time-wait-hook",
+        "off",
+        "-D",
+        &server.port(),
+        "--count",
+        "3",
+    ]));
     server.connection();
     let ended = running.end();
     assert_eq!((ended.code, rows(ended.text())), (Some(0), 3), "{ended:?}");
@@ -98,7 +113,7 @@ fn a_reader_that_goes_away_ends_it_quietly() {
     }
     let server = Server::new();
     let (reader, writer) = io::pipe().unwrap();
-    let mut command = tcptrace(&["-D", &server.port()]);
+    let mut command = tcptrace(&["--time-wait-hook", "off", "-D", &server.port()]);
     let mut running = Running::start_with_stdout(command.stdout(writer));
     command.stdout(Stdio::null());
     running.hear("listening by");
@@ -134,7 +149,7 @@ fn stuck() -> (Running, io::PipeReader) {
     let server = Server::new();
     let (reader, writer) = io::pipe().unwrap();
     fcntl(&writer, FcntlArg::F_SETPIPE_SZ(4096)).unwrap();
-    let mut command = tcptrace(&["-D", &server.port(), "-o", "json"]);
+    let mut command = tcptrace(&["--time-wait-hook", "off", "-D", &server.port(), "-o", "json"]);
     let mut running = Running::start_with_stdout(command.stdout(writer));
     command.stdout(Stdio::null());
     running.hear("listening by");

@@ -27,6 +27,7 @@ const MISUSE: &[(&[&str], &[&str])] = &[
     (&["--count", "0"], &["--count", "at least 1"]),
     (&["--count", "-1"], &["'-1'"]),
     (&["--hook", "kprobe"], &["unknown hook 'kprobe'", "tp_btf, tracepoint"]),
+    (&["--time-wait-hook", "x"], &["unknown hook 'x'", "timers"]),
     (&["--hook", "tracepoint", "-N", "/proc/self/ns/net"], &["-N", "does not tell the namespace"]),
     (&["-o", "yaml"], &["'yaml'", "table, json, csv"]),
     (&["-s", "-o", "json"], &["--csv", "cannot be used with"]),

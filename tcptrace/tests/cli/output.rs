@@ -46,7 +46,17 @@ fn json_is_an_object_a_line_and_the_account_balances() {
     let server = Server::new();
     for hook in ["tp_btf", "tracepoint"] {
         let port = server.port();
-        let mut command = tcptrace(&["live", "-o", "json", "-D", &port, "--hook", hook]);
+        let mut command = tcptrace(&[
+            "live",
+            "-o",
+            "json",
+            "--time-wait-hook",
+            "off",
+            "-D",
+            &port,
+            "--hook",
+            hook,
+        ]);
         let ended = of_one_connection(&mut command, &server);
         let objects = objects(&ended);
         assert_eq!(steps(&objects), CLIENT, "{hook}");
@@ -64,6 +74,24 @@ fn json_is_an_object_a_line_and_the_account_balances() {
 }
 
 #[test]
+fn where_time_wait_is_observed_it_is_told_and_the_account_still_balances() {
+    if !can_trace() {
+        return;
+    }
+    let server = Server::new();
+    let mut command = tcptrace(&["-o", "json", "-D", &server.port()]);
+    let ended = of_one_connection(&mut command, &server);
+    let objects = objects(&ended);
+    let steps = steps(&objects);
+    if !ended.stderr.contains("TIME_WAIT is not observable") {
+        assert_eq!(steps[4..], ["FIN_WAIT2 TIME_WAIT"], "{steps:?}");
+    }
+    let summary = objects.last().unwrap();
+    let number = |key: &str| summary[key].as_u64().unwrap();
+    assert_eq!(number("seen"), number("delivered") + number("filtered") + number("lost"));
+}
+
+#[test]
 fn a_namespace_is_filtered_by_whatever_names_it() {
     if !can_trace() {
         return;
@@ -71,7 +99,18 @@ fn a_namespace_is_filtered_by_whatever_names_it() {
     let server = Server::new();
     let (port, pid) = (server.port(), std::process::id().to_string());
     for netns in [&*pid, &format!("/proc/{pid}/ns/net")] {
-        let mut command = tcptrace(&["-o", "json", "-D", &port, "-N", netns, "--hook", "tp_btf"]);
+        let mut command = tcptrace(&[
+            "-o",
+            "json",
+            "--time-wait-hook",
+            "off",
+            "-D",
+            &port,
+            "-N",
+            netns,
+            "--hook",
+            "tp_btf",
+        ]);
         assert_eq!(steps(&objects(&of_one_connection(&mut command, &server))), CLIENT, "{netns}");
     }
 }
@@ -84,7 +123,8 @@ fn states_are_selected_by_either_spelling() {
     let server = Server::new();
     let port = server.port();
     for states in ["FIN_WAIT2", "fin-wait-2"] {
-        let mut command = tcptrace(&["-o", "json", "-D", &port, "--state", states]);
+        let mut command =
+            tcptrace(&["-o", "json", "--time-wait-hook", "off", "-D", &port, "--state", states]);
         let steps = steps(&objects(&of_one_connection(&mut command, &server)));
         assert_eq!(steps, CLIENT[3..], "{states}");
     }
@@ -97,14 +137,16 @@ fn the_table_has_a_header_unless_not_wanted() {
     }
     let server = Server::new();
     let port = server.port();
-    let with = of_one_connection(&mut tcptrace(&["-D", &port]), &server);
+    let with = of_one_connection(&mut tcptrace(&["--time-wait-hook", "off", "-D", &port]), &server);
     assert!(with.text().starts_with("LADDR:LPORT "), "{with:?}");
     assert_eq!(with.text().lines().count(), 1 + CLIENT.len());
     assert!(with.text().lines().all(|line| line.chars().count() <= 80), "{with:?}");
     assert!(!with.text().contains('\x1b'), "coloured, and not on a terminal");
-    let without = of_one_connection(&mut tcptrace(&["-D", &port, "-H"]), &server);
+    let without =
+        of_one_connection(&mut tcptrace(&["--time-wait-hook", "off", "-D", &port, "-H"]), &server);
     assert_eq!(without.text().lines().count(), CLIENT.len());
-    let csv = of_one_connection(&mut tcptrace(&["-D", &port, "-s"]), &server);
+    let csv =
+        of_one_connection(&mut tcptrace(&["--time-wait-hook", "off", "-D", &port, "-s"]), &server);
     assert!(csv.text().starts_with("time,mono_ns,"), "{csv:?}");
     assert_eq!(csv.text().lines().count(), 1 + CLIENT.len());
 }
@@ -117,7 +159,9 @@ fn a_hostile_name_never_arrives_raw() {
     let server = Server::new();
     let port = server.port();
     for format in [&["--wide"][..], &["-o", "json"], &["-o", "csv"]] {
-        let running = Running::listening(&mut tcptrace(&[&["-D", &port], format].concat()));
+        let running = Running::listening(&mut tcptrace(
+            &[&["--time-wait-hook", "off", "-D", &port], format].concat(),
+        ));
         server.connection_by(HOSTILE);
         let ended = running.interrupt();
         let text = ended.text();
@@ -147,7 +191,8 @@ fn a_file_gets_what_stdout_would() {
     let file = directory.path().join("out.json");
     fs::write(&file, "x".repeat(1 << 16)).unwrap();
     let (port, path) = (server.port(), file.to_str().unwrap());
-    let mut command = tcptrace(&["-D", &port, "-o", "json", "--out", path]);
+    let mut command =
+        tcptrace(&["--time-wait-hook", "off", "-D", &port, "-o", "json", "--out", path]);
     let mut ended = of_one_connection(&mut command, &server);
     assert!(ended.stdout.is_empty());
     ended.stdout = fs::read(&file).unwrap();
@@ -186,7 +231,8 @@ fn colour_is_for_terminals_and_for_those_who_insist() {
     let server = Server::new();
     let port = server.port();
     let on_terminal = |arguments: &[&str], no_color: &str| {
-        let mut command = tcptrace(&[&["-D", &port], arguments].concat());
+        let mut command =
+            tcptrace(&[&["--time-wait-hook", "off", "-D", &port], arguments].concat());
         command.env("NO_COLOR", no_color);
         let text = on_a_terminal(&mut command, &server);
         assert_eq!(text.lines().count(), 1 + CLIENT.len(), "{text}");
@@ -199,6 +245,6 @@ fn colour_is_for_terminals_and_for_those_who_insist() {
         on_terminal(&["--color", "always"], "1"),
         "the argument is nearer than the environment"
     );
-    let mut piped = tcptrace(&["-D", &port, "--color", "always"]);
+    let mut piped = tcptrace(&["--time-wait-hook", "off", "-D", &port, "--color", "always"]);
     assert!(of_one_connection(&mut piped, &server).text().contains('\x1b'));
 }

@@ -7,7 +7,7 @@ use std::{
     thread,
 };
 
-/// What the client's side goes through in [`Server::connection`].
+/// What the client's side goes through in [`Server::connection`], without a hook for TIME_WAIT.
 pub const CLIENT: [&str; 5] = [
     "CLOSE SYN_SENT",
     "SYN_SENT ESTABLISHED",
