@@ -109,7 +109,7 @@ mod tests {
         let names = ["tw_timer_handler", "tcp_v4_rcv", "hidden_one", "nothing", "last"];
         let found = functions_in(TEXT, &names).unwrap();
         let base = 0xffff_ffff_81a0_0000;
-        assert_eq!(found[0], Function::At(vec![base + 0x10..base + 0x20]));
+        assert_eq!(found[0], Function::At(std::iter::once(base + 0x10..base + 0x20).collect()));
         assert_eq!(
             found[1],
             Function::At(vec![base + 0x20..base + 0x30, base + 0x30..base + 0x90])

@@ -230,7 +230,9 @@ mod tests {
 
     fn timers() -> Timers {
         let callers = (0..CALLERS.len() as u64)
-            .map(|i| Function::At(vec![0x1000 * (i + 1)..0x1000 * (i + 1) + 0x100]))
+            .map(|i| {
+                Function::At(std::iter::once(0x1000 * (i + 1)..0x1000 * (i + 1) + 0x100).collect())
+            })
             .collect();
         Timers { offsets: MinisockOffsets::NONE, callers }
     }
