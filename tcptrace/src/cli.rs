@@ -3,6 +3,7 @@
 pub mod args;
 mod check;
 mod duration;
+mod explain;
 mod listen;
 mod live;
 mod log;
@@ -39,6 +40,7 @@ pub fn main() -> ExitCode {
         None => live::run(&cli.live),
         Some(Command::Live(args)) => live::run(&args),
         Some(Command::Check(args)) => check::run(&args),
+        Some(Command::Explain(args)) => explain::run(&args),
     };
     match result {
         Ok(code) => code,

@@ -5,6 +5,7 @@
 
 pub mod check;
 pub mod cli;
+pub mod explain;
 pub mod host;
 pub mod model;
 pub mod output;

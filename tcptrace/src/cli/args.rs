@@ -30,12 +30,20 @@ pub struct Cli {
 
 /// One question each.
 #[derive(Debug, Subcommand)]
-#[expect(clippy::large_enum_variant, reason = "there is one, and it is parsed once")]
 pub enum Command {
     /// Every transition as it happens, with the time spent in the state left
     Live(LiveArgs),
     /// What this kernel allows, which hooks attach, and what that costs in truth
     Check(CheckArgs),
+    /// What a state, an end reason or a column means, and what to do about it
+    Explain(ExplainArgs),
+}
+
+/// `tcptrace explain`
+#[derive(Debug, Args)]
+pub struct ExplainArgs {
+    /// A word of the output, in any spelling (time-wait or TIME_WAIT); none lists them
+    pub word: Option<String>,
 }
 
 /// `tcptrace live`
