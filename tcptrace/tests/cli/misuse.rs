@@ -33,6 +33,7 @@ const MISUSE: &[(&[&str], &[&str])] = &[
     (&["-s", "-o", "json"], &["--csv", "cannot be used with"]),
     (&["-4", "-6"], &["--ipv4", "cannot be used with", "--ipv6"]),
     (&["check", "-o", "csv"], &["'csv'", "table, json"]),
+    (&["explain", "TIMEWEIGHT"], &["unknown word 'TIMEWEIGHT'", "TIME_WAIT"]),
     (&["frobnicate"], &["'frobnicate'"]),
     (&["--localprot", "80"], &["'--localprot'", "--localport"]),
     (&["-L"], &["a value is required", "-localport"]),
