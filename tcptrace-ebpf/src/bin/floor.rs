@@ -62,7 +62,9 @@ fn floor(ctx: BtfTracePointContext) -> i32 {
 #[inline(always)]
 fn put(record: *mut Words, at: usize, word: u64) {
     // SAFETY: the callers stay below `WORDS`, and the record was reserved and is not shared yet.
-    unsafe { (&raw mut (*record)[at]).write_volatile(word) };
+    let place = unsafe { &raw mut (*record)[at] };
+    // SAFETY: as above.
+    unsafe { place.write_volatile(word) };
 }
 
 #[panic_handler]

@@ -113,7 +113,7 @@ fn summary(accounts: &Accounts, counts: Counts) {
         None => "missed not observable (before 5.12)".to_owned(),
     };
     say(&format!(
-        "{seconds:.1} s: {seen} transitions seen, {delivered} delivered, {filtered} filtered, \
+        "{seconds:.1} s: {seen} events seen, {delivered} delivered, {filtered} filtered, \
          {lost} lost, {missed}"
     ));
     if accounts.balance() != 0 {

@@ -12,13 +12,14 @@ pub(super) struct Signals {
 }
 
 impl Signals {
-    /// Catches them, except those that the parent had us ignore: `nohup` means SIGHUP, a shell
-    /// that starts a job in the background without job control means SIGINT.
+    /// Catches them, but not SIGHUP where the parent had us ignore it: that is what `nohup` asks
+    /// for. A SIGINT that a shell has its background jobs ignore is caught all the same, as
+    /// tcpdump does: a script that sends it means it.
     pub(super) fn install() -> io::Result<Self> {
         let ignored = Ignored::read()?;
         let catch = |kind: SignalKind| {
-            let wanted = !ignored.contains(kind.as_raw_value());
-            wanted.then(|| signal(kind)).transpose()
+            let asked = kind == SignalKind::hangup() && ignored.contains(kind.as_raw_value());
+            (!asked).then(|| signal(kind)).transpose()
         };
         Ok(Self {
             caught: [

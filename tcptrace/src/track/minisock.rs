@@ -175,8 +175,10 @@ impl Minisocks {
                 true
             }
             (_, Origin::Unknown) => {
-                // From before, and not in the snapshot.
-                conn.entered = Entered::Before;
+                // From before, and not in the snapshot. Its timer tells at least how long.
+                if event.substate == TcpState::TimeWait {
+                    conn.since_ns = timer_started(event, self.jiffy_ns);
+                }
                 out(Change::Found(conn.found(event.mono_ns)));
                 false
             }
@@ -276,6 +278,14 @@ impl Minisocks {
     }
 }
 
+/// When a TIME_WAIT's timer was last started, to a jiffy: it runs for TCP_TIMEWAIT_LEN.
+fn timer_started(event: &Minisock, jiffy_ns: u64) -> u64 {
+    let hz = 1_000_000_000 / jiffy_ns;
+    let started = event.expires.saturating_sub(TIMEWAIT_LEN_S * hz);
+    let ago_ns = event.jiffies.saturating_sub(started).saturating_mul(jiffy_ns);
+    event.mono_ns.saturating_sub(ago_ns)
+}
+
 /// If FIN_WAIT2 has become TIME_WAIT inside the minisock, says so.
 fn promote(event: &Minisock, conn: &mut Conn, jiffy_ns: u64, out: &mut impl FnMut(Change)) {
     if event.substate != TcpState::TimeWait || conn.state != TcpState::FinWait2 {
@@ -286,10 +296,7 @@ fn promote(event: &Minisock, conn: &mut Conn, jiffy_ns: u64, out: &mut impl FnMu
     let (at_ns, entered) = if matches!(event.event, MinisockEvent::Started) {
         (event.mono_ns, Entered::Seen)
     } else {
-        let hz = 1_000_000_000 / jiffy_ns;
-        let started = event.expires.saturating_sub(TIMEWAIT_LEN_S * hz);
-        let ago_ns = event.jiffies.saturating_sub(started).saturating_mul(jiffy_ns);
-        let at_ns = event.mono_ns.saturating_sub(ago_ns).max(conn.since_ns);
+        let at_ns = timer_started(event, jiffy_ns).max(conn.since_ns);
         (at_ns, Entered::Within(jiffy_ns))
     };
     let in_old = match (conn.age(at_ns, None), entered) {

@@ -13,7 +13,7 @@ use crate::model::{Age, Linger, Moved};
 
 /// The header, in the order in which [`Csv::transition`] writes.
 pub(super) const HEADER: &str = "time,mono_ns,skaddr,cookie,netns,family,mapped,laddr,lport,raddr,\
-    rport,old,new,ms,at_least,pid,comm,owner_from,linger,initiator,how,end_reason\n";
+    rport,old,new,ms,at_least,pid,comm,owner_from,linger,initiator,how,end_reason,within_ms\n";
 
 /// Writes the rows of the `live` view. What is not known is empty.
 pub struct Csv {
@@ -86,6 +86,10 @@ impl Csv {
         }
         out.put_slice(b",,,");
         out.put_slice(moved.end_reason.map_or("", |reason| reason.name()).as_bytes());
+        out.put_u8(b',');
+        if let Age::About { within_ns, .. } = moved.in_old {
+            put_ms(out, within_ns);
+        }
         out.put_u8(b'\n');
     }
 }
@@ -135,9 +139,9 @@ mod tests {
         assert_eq!(
             std::str::from_utf8(&out).unwrap(),
             ",1000000,0xa,,0,ipv4,false,10.0.0.1,,10.0.0.2,443,CLOSE,SYN_SENT,,false,812,\"a,b\",\
-             connect,2s,,,\n\
+             connect,2s,,,,\n\
              ,2000000,0xa,,,ipv4,false,10.0.0.1,7,10.0.0.2,443,SYN_SENT,CLOSE,1.000,false,812,\
-             \"a,b\",connect,,,,\n"
+             \"a,b\",connect,,,,,\n"
         );
         let columns = HEADER.matches(',').count();
         assert_eq!(

@@ -117,10 +117,16 @@ impl Json {
             Some(reason) => {
                 out.put_u8(b'"');
                 out.put_slice(reason.name().as_bytes());
-                out.put_slice(b"\"}");
+                out.put_u8(b'"');
             }
-            None => out.put_slice(b"null}"),
+            None => out.put_slice(b"null"),
         }
+        out.put_slice(br#","within_ms":"#);
+        match moved.in_old {
+            Age::About { within_ns, .. } => put_ms(out, within_ns),
+            _ => out.put_slice(b"null"),
+        }
+        out.put_u8(b'}');
         out.put_u8(b'\n');
     }
 
@@ -263,7 +269,7 @@ mod tests {
             "lport": 40001, "raddr": "10.0.0.2", "rport": 443, "old": "SYN_SENT",
             "new": "ESTABLISHED", "ms": 5.411, "at_least": false, "pid": 812, "comm": "curl",
             "owner_from": "connect", "linger": "2s", "initiator": null, "how": null,
-            "end_reason": null
+            "end_reason": null, "within_ms": null
         });
         assert_eq!(lines[1], expected);
         assert_eq!(lines[0]["lport"], serde_json::Value::Null, "not bound yet");
@@ -307,6 +313,7 @@ mod tests {
             "initiator",
             "how",
             "end_reason",
+            "within_ms",
         ] {
             let next = text[at..].find(&format!("\"{key}\":")).unwrap_or_else(|| panic!("{key}"));
             at += next + 1;

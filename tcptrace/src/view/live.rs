@@ -207,6 +207,26 @@ LADDR:LPORT           RADDR:RPORT           OLDSTATE       NEWSTATE           MS
     }
 
     #[test]
+    fn the_reason_of_an_end_fits_too() {
+        let text = show(
+            Format::Table(Columns::default()),
+            Selection { header: false, ..everything() },
+            "0ms begin\n\
+             1ms tw=1 expired TIME_WAIT 192.168.123.234:40001 192.168.234.123:54321\n\
+             2ms tw=2 stopped-by-receive FIN_WAIT2 192.168.123.234:40002 192.168.234.123:54321\n\
+             60003ms tw=3 stopped-by-connect TIME_WAIT 192.168.123.234:40003 192.168.234.123:1\n\
+             60004ms sk=a FIN_WAIT2>CLOSE 10.0.0.1:7 10.0.0.2:443 full\n",
+        );
+        let expected = "\
+192.168.123.234:40001 192.168.234.123:54321 TIME_WAIT -> CLOSE expired         -
+192.168.123.234:40002 192.168.234.123:54321 FIN_WAIT2 -> CLOSE rst-sent        -
+192.168.123.234:40003 192.168.234.123:1     TIME_WAIT -> CLOSE connect ≥60000.00
+10.0.0.1:7            10.0.0.2:443          FIN_WAIT2 -> CLOSE never   ≥60004.00
+";
+        assert_eq!(text, expected);
+    }
+
+    #[test]
     fn wide_shows_whose_socket_it_is() {
         let columns = Columns { wide: true, timestamp: true, ..Columns::default() };
         let text = show(Format::Table(columns), everything(), SCRIPT);

@@ -8,7 +8,7 @@ use std::{
 use bytes::{BufMut as _, BytesMut};
 
 use super::{number::ms_within, time::WallClock};
-use crate::model::{Age, Linger, Moved, TcpState};
+use crate::model::{Age, EndReason, Linger, Moved, TcpState};
 
 /// What the table shows beside the transition.
 #[derive(Clone, Copy, Debug, Default)]
@@ -110,11 +110,23 @@ impl Table {
             Age::Exactly(ns) => ms_within(ns, 9),
         };
         let (on, off) = if self.columns.color { color(moved.new) } else { ("", "") };
-        let _ = write!(
-            line,
-            "{local:21} {remote:21} {:11} -> {on}{:11}{off} {age:>9}",
-            moved.old, moved.new
-        );
+        match moved.end_reason {
+            None => {
+                let _ = write!(
+                    line,
+                    "{local:21} {remote:21} {:11} -> {on}{:11}{off} {age:>9}",
+                    moved.old, moved.new
+                );
+            }
+            // The reason takes the room that CLOSE leaves, and if need be some of the time's.
+            Some(reason) => {
+                let states = format!("{} -> {} {}", moved.old, moved.new, short(reason));
+                let room = 36_usize.saturating_sub(states.len().max(26));
+                let pad = 26_usize.saturating_sub(states.len());
+                let _ =
+                    write!(line, "{local:21} {remote:21} {on}{states}{off}{:pad$}{age:>room$}", "");
+            }
+        }
         if wide {
             let linger = match moved.linger() {
                 None => "-".to_owned(),
@@ -150,6 +162,21 @@ fn end(ip: IpAddr, port: u16) -> String {
     match ip {
         IpAddr::V4(v4) => format!("{v4}:-"),
         IpAddr::V6(v6) => format!("[{v6}]:-"),
+    }
+}
+
+/// An end reason in eight characters at the most.
+fn short(reason: EndReason) -> &'static str {
+    match reason {
+        EndReason::ReusedByConnect => "connect",
+        EndReason::ReusedBySyn => "syn",
+        EndReason::NetnsExit => "netns",
+        EndReason::NeverCreated => "never",
+        EndReason::Expired
+        | EndReason::Reset
+        | EndReason::RstSent
+        | EndReason::Killed
+        | EndReason::Unknown => reason.name(),
     }
 }
 

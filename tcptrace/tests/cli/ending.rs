@@ -39,7 +39,7 @@ fn signals_drain_what_has_happened_and_end_with_0() {
         assert_eq!(ended.code, Some(0), "{signal}: {ended:?}");
         assert_eq!(rows(ended.text()), CLIENT.len(), "{signal}: {ended:?}");
         let summary = ended.stderr.lines().last().unwrap();
-        assert!(summary.contains(" transitions seen, 5 delivered, "), "{summary}");
+        assert!(summary.contains(" events seen, 5 delivered, "), "{summary}");
         assert!(summary.contains(" 0 lost, "), "{summary}");
     }
 }
@@ -169,7 +169,7 @@ fn a_second_signal_ends_a_run_that_cannot_write() {
     }
     let (mut running, reader) = stuck();
     running.signal(Signal::SIGINT);
-    running.hear("transitions seen, 150 delivered, ");
+    running.hear("events seen, 150 delivered, ");
     assert!(!running.has_ended(), "it has not written everything");
     running.signal(Signal::SIGINT);
     let ended = running.end();
@@ -186,7 +186,7 @@ fn a_reader_that_comes_back_gets_everything() {
     }
     let (mut running, mut reader) = stuck();
     running.signal(Signal::SIGTERM);
-    running.hear("transitions seen, 150 delivered, ");
+    running.hear("events seen, 150 delivered, ");
     let mut text = String::new();
     reader.read_to_string(&mut text).unwrap();
     assert_eq!(running.end().code, Some(0));
