@@ -5,7 +5,7 @@
 
 use std::net::IpAddr;
 
-use bytes::{BufMut as _, BytesMut};
+use bytes::{BufMut, BytesMut};
 
 use super::{
     number::{put_hex, put_ms, put_u64},
@@ -17,11 +17,13 @@ use crate::model::{Accounts, Age, Comm, Linger, Lost, Moved, TcpState};
 pub struct Json {
     wall: WallClock,
     hz: u32,
+    /// The line that is being written.
+    line: Vec<u8>,
 }
 
 impl Json {
     pub(super) fn new() -> Self {
-        Self { wall: WallClock::utc(), hz: 0 }
+        Self { wall: WallClock::utc(), hz: 0, line: Vec::with_capacity(1024) }
     }
 
     pub(super) fn wall(&mut self) -> &mut WallClock {
@@ -34,8 +36,11 @@ impl Json {
     }
 
     /// `{"v":1,"type":"transition",…}`
-    pub(super) fn transition(&mut self, moved: &Moved, out: &mut BytesMut) {
-        out.reserve(768);
+    pub(super) fn transition(&mut self, moved: &Moved, bytes: &mut BytesMut) {
+        // Many small pieces: into a vector, whose appending is inlined, and from there at once.
+        let mut line = std::mem::take(&mut self.line);
+        line.clear();
+        let out = &mut line;
         out.put_slice(br#"{"v":1,"type":"transition","time":"#);
         self.time(moved.mono_ns, out);
         out.put_slice(br#","mono_ns":""#);
@@ -128,9 +133,11 @@ impl Json {
         }
         out.put_u8(b'}');
         out.put_u8(b'\n');
+        bytes.put_slice(&line);
+        self.line = line;
     }
 
-    fn time(&mut self, mono_ns: u64, out: &mut BytesMut) {
+    fn time(&mut self, mono_ns: u64, out: &mut Vec<u8>) {
         let start = out.len();
         out.put_u8(b'"');
         if self.wall.put_rfc3339(out, mono_ns) {
@@ -181,7 +188,7 @@ fn line(out: &mut BytesMut, text: &std::fmt::Arguments<'_>) {
     let _ = writeln!(out, "{text}");
 }
 
-fn optional(out: &mut BytesMut, number: Option<u64>) {
+fn optional(out: &mut impl BufMut, number: Option<u64>) {
     match number {
         Some(number) => put_u64(out, number),
         None => out.put_slice(b"null"),
@@ -189,12 +196,12 @@ fn optional(out: &mut BytesMut, number: Option<u64>) {
 }
 
 /// A port; 0 stands for unknown, or for none where `zero_is_unknown` is false.
-fn port(out: &mut BytesMut, port: u16, zero_is_unknown: bool) {
+fn port(out: &mut impl BufMut, port: u16, zero_is_unknown: bool) {
     optional(out, (port != 0 || !zero_is_unknown).then_some(port.into()));
 }
 
 /// Appends an address as the standard library would.
-pub(super) fn put_ip(out: &mut BytesMut, ip: IpAddr) {
+pub(super) fn put_ip(out: &mut impl BufMut, ip: IpAddr) {
     match ip {
         IpAddr::V4(v4) => {
             for (i, octet) in v4.octets().into_iter().enumerate() {
@@ -204,24 +211,19 @@ pub(super) fn put_ip(out: &mut BytesMut, ip: IpAddr) {
                 put_u64(out, octet.into());
             }
         }
-        IpAddr::V6(v6) => {
-            use std::fmt::Write as _;
-            // Writing to memory does not fail.
-            let _ = write!(out, "{v6}");
-        }
+        IpAddr::V6(v6) => out.put_slice(v6.to_string().as_bytes()),
     }
 }
 
 /// Appends a name as a JSON string, in its escaped form.
-fn put_comm(out: &mut BytesMut, comm: &Comm) {
+fn put_comm(out: &mut impl BufMut, comm: &Comm) {
     if comm.is_plain() && !comm.as_bytes().contains(&b'"') {
         out.put_u8(b'"');
         out.put_slice(comm.as_bytes());
         out.put_u8(b'"');
     } else {
-        use std::fmt::Write as _;
-        // Writing to memory does not fail.
-        let _ = write!(out, "{}", serde_json::Value::String(comm.to_string()));
+        let text = serde_json::Value::String(comm.to_string());
+        out.put_slice(text.to_string().as_bytes());
     }
 }
 

@@ -1,14 +1,14 @@
 //! Numbers, quickly and within a width.
 
-use bytes::{BufMut as _, BytesMut};
+use bytes::BufMut;
 
 /// Appends `n` in decimal.
-pub(super) fn put_u64(out: &mut BytesMut, n: u64) {
+pub(super) fn put_u64(out: &mut impl BufMut, n: u64) {
     out.put_slice(itoa::Buffer::new().format(n).as_bytes());
 }
 
 /// Appends `n` in hexadecimal, without leading zeros.
-pub(super) fn put_hex(out: &mut BytesMut, n: u64) {
+pub(super) fn put_hex(out: &mut impl BufMut, n: u64) {
     const DIGITS: &[u8; 16] = b"0123456789abcdef";
     let nibbles = (67 - (n | 1).leading_zeros()) / 4;
     for i in (0..nibbles).rev() {
@@ -17,7 +17,7 @@ pub(super) fn put_hex(out: &mut BytesMut, n: u64) {
 }
 
 /// Appends nanoseconds as milliseconds with three decimals, rounded down.
-pub(super) fn put_ms(out: &mut BytesMut, ns: u64) {
+pub(super) fn put_ms(out: &mut impl BufMut, ns: u64) {
     let us = ns / 1000;
     put_u64(out, us / 1000);
     let rest = (us % 1000) as u32;
@@ -43,6 +43,8 @@ pub(super) fn ms_within(ns: u64, width: usize) -> String {
 
 #[cfg(test)]
 mod tests {
+    use bytes::BytesMut;
+
     use super::*;
 
     fn with(put: impl FnOnce(&mut BytesMut)) -> String {

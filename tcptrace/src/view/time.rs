@@ -1,6 +1,6 @@
 //! Wall-clock times of events.
 
-use bytes::{BufMut as _, BytesMut};
+use bytes::BufMut;
 use jiff::{Timestamp, tz::TimeZone};
 
 use crate::model::Clock;
@@ -50,7 +50,7 @@ impl WallClock {
     }
 
     /// Appends the time as RFC 3339 with nanoseconds, if the clocks are known.
-    pub(super) fn put_rfc3339(&mut self, out: &mut BytesMut, mono_ns: u64) -> bool {
+    pub(super) fn put_rfc3339(&mut self, out: &mut impl BufMut, mono_ns: u64) -> bool {
         let Some((text, ns)) = self.at(mono_ns) else { return false };
         out.put_slice(text.as_bytes());
         let mut fraction = *b".000000000Z";
@@ -66,6 +66,8 @@ impl WallClock {
 
 #[cfg(test)]
 mod tests {
+    use bytes::BytesMut;
+
     use super::*;
 
     #[test]
