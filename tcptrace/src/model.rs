@@ -11,7 +11,7 @@ pub mod state;
 pub mod task;
 pub mod tuple;
 
-pub use change::{Age, Change, EndReason, Found, Moved, Owner, OwnerFrom};
+pub use change::{Age, Birth, Change, EndReason, Found, Moved, Opened, Owner, OwnerFrom};
 pub use event::{Linger, Minisock, MinisockEvent, SockFacts, Stopper, Transition};
 pub use input::{Accounts, Clock, Event, Input, Lost, SnapSocket, Snapshot};
 pub use state::{StateSet, TcpState};

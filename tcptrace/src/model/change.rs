@@ -111,6 +111,40 @@ pub struct Owner {
     pub from: OwnerFrom,
 }
 
+/// How a connection began.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Opened {
+    /// By connect(), here.
+    Connect,
+    /// By a peer, at a listener of this host.
+    Accept,
+    /// Not a connection but a listener.
+    Listen,
+}
+
+/// The beginning of a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Birth {
+    /// `CLOCK_MONOTONIC`, nanoseconds: of connect() or listen(), or of the end of the handshake
+    /// of a connection that was accepted, which was in the SYN queue before.
+    pub mono_ns: u64,
+    /// How.
+    pub opened: Opened,
+}
+
+impl Birth {
+    /// What a socket that goes from `old` to `new` at `mono_ns` begins by that, if anything.
+    pub fn of(old: TcpState, new: TcpState, mono_ns: u64) -> Option<Self> {
+        let opened = match (old, new) {
+            (TcpState::Listen, TcpState::SynRecv) => Opened::Accept,
+            (TcpState::Close, TcpState::Listen) => Opened::Listen,
+            (TcpState::Close, _) => Opened::Connect,
+            _ => return None,
+        };
+        Some(Self { mono_ns, opened })
+    }
+}
+
 /// A true transition.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Moved {
@@ -125,6 +159,10 @@ pub struct Moved {
     pub new: TcpState,
     /// The two ends, completed from earlier events of the connection.
     pub tuple: Tuple,
+    /// Inode of the network namespace, if that is known.
+    pub netns: Option<u32>,
+    /// How and when it began, if that was seen.
+    pub birth: Option<Birth>,
     /// Time in the state left.
     pub in_old: Age,
     /// Whose socket it is, if that is known.
@@ -150,7 +188,7 @@ impl Moved {
 
 /// Whether a socket that goes from `old` to `new` was in no state before.
 pub fn is_birth(old: TcpState, new: TcpState) -> bool {
-    old == TcpState::Close || old == TcpState::Listen && new == TcpState::SynRecv
+    Birth::of(old, new, 0).is_some()
 }
 
 /// Something to show or to count.
@@ -180,6 +218,8 @@ pub struct Found {
     pub tuple: Tuple,
     /// Inode of the network namespace, if that is known.
     pub netns: Option<u32>,
+    /// How and when it began, if that was seen.
+    pub birth: Option<Birth>,
     /// Whose it is, if that is known.
     pub owner: Option<Owner>,
 }

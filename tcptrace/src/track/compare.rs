@@ -150,6 +150,7 @@ fn seed(socket: &SnapSocket, netns: u32, now: u64) -> Conn {
         entered: Entered::Before,
         cookie: Some(socket.cookie),
         netns: Some(netns),
+        birth: None,
         tuple: socket.tuple,
         owner: None,
         sock: None,

@@ -1,6 +1,6 @@
 //! What is known of one connection, and how long it has been where it is.
 
-use crate::model::{Age, Change, Found, Owner, OwnerFrom, SockFacts, TcpState, Transition, Tuple};
+use crate::model::{Age, Birth, Change, Found, Owner, OwnerFrom, SockFacts, TcpState, Transition, Tuple};
 
 /// A connection in a state.
 #[derive(Clone, Copy, Debug)]
@@ -12,6 +12,7 @@ pub(super) struct Conn {
     pub(super) entered: Entered,
     pub(super) cookie: Option<u64>,
     pub(super) netns: Option<u32>,
+    pub(super) birth: Option<Birth>,
     pub(super) tuple: Tuple,
     pub(super) owner: Option<Owner>,
     /// As the last event told them.
@@ -59,6 +60,7 @@ impl Conn {
             state: self.state,
             tuple: self.tuple,
             netns: self.netns,
+            birth: self.birth,
             owner: self.owner,
         }
     }

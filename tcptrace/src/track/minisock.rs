@@ -158,6 +158,7 @@ impl Minisocks {
             entered: Entered::Before,
             cookie: event.cookie,
             netns: Some(event.netns),
+            birth: None,
             tuple: event.tuple,
             owner: None,
             sock: None,
@@ -218,6 +219,7 @@ impl Minisocks {
         out(Change::Moved(Moved {
             mono_ns: born_ns,
             new: substate,
+            netns: conn.netns,
             in_old: conn.age(born_ns, last_loss),
             ..*moved
         }));
@@ -309,6 +311,8 @@ fn promote(event: &Minisock, conn: &mut Conn, jiffy_ns: u64, out: &mut impl FnMu
         old: TcpState::FinWait2,
         new: TcpState::TimeWait,
         tuple: conn.tuple,
+        netns: conn.netns,
+        birth: conn.birth,
         in_old,
         owner: conn.owner,
         sock: conn.sock,
@@ -334,6 +338,8 @@ fn end(
         old: conn.state,
         new: TcpState::Close,
         tuple: conn.tuple,
+        netns: conn.netns,
+        birth: conn.birth,
         in_old: conn.age(event.mono_ns, None),
         owner: conn.owner,
         sock: conn.sock,

@@ -10,7 +10,7 @@ use super::{
     table::Table,
 };
 use crate::model::{
-    Age, Change, EndReason, Event, Input, Moved, TcpState, Transition, change::is_birth,
+    Age, Birth, Change, EndReason, Event, Input, Moved, TcpState, Transition, change::is_birth,
 };
 
 /// Connections that are tracked at a time unless told otherwise.
@@ -136,6 +136,8 @@ impl Tracker {
             old: event.old,
             new: event.new,
             tuple: event.tuple,
+            netns: event.sock.map(|sock| sock.netns),
+            birth: Birth::of(event.old, event.new, event.mono_ns),
             in_old: Age::Unknown,
             owner: None,
             sock: event.sock,
@@ -144,6 +146,8 @@ impl Tracker {
         if let Some((conn, age)) = &known {
             moved.tuple = moved.tuple.completed_by(&conn.tuple);
             moved.owner = conn.owner;
+            moved.netns = moved.netns.or(conn.netns);
+            moved.birth = moved.birth.or(conn.birth);
             moved.in_old = *age;
         }
         moved.owner = moved.owner.or_else(|| owner_of(event));
@@ -171,7 +175,8 @@ impl Tracker {
             since_ns: event.mono_ns,
             entered: if from_queue { Entered::Before } else { Entered::Seen },
             cookie: event.sock.and_then(|sock| sock.cookie),
-            netns: event.sock.map(|sock| sock.netns),
+            netns: moved.netns,
+            birth: moved.birth,
             tuple: moved.tuple,
             owner: moved.owner,
             sock: event.sock,
@@ -197,8 +202,12 @@ impl Tracker {
         out: &mut impl FnMut(Change),
     ) -> Option<(Conn, Age)> {
         let cookie = event.sock.and_then(|sock| sock.cookie);
-        if let Some(conn) = self.conns.get(event.skaddr).copied() {
+        if let Some(mut conn) = self.conns.get(event.skaddr).copied() {
             let lost = self.last_loss.filter(|&loss| loss >= conn.since_ns);
+            if lost.is_some() && conn.cookie.is_none() {
+                // The address may have become another socket's, whose birth is among the lost.
+                conn.birth = None;
+            }
             let another = born || differ(conn.cookie, cookie);
             if !another && conn.state == event.old {
                 return Some((conn, conn.age(event.mono_ns, self.last_loss)));
@@ -235,6 +244,7 @@ impl Tracker {
             entered: Entered::Before,
             cookie,
             netns,
+            birth: None,
             tuple: event.tuple,
             owner: seed.and_then(|seed| seed.owner),
             sock: event.sock,
