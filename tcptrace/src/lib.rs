@@ -12,5 +12,6 @@ pub mod output;
 pub mod pipeline;
 pub mod probe;
 pub mod source;
+pub mod stats;
 pub mod track;
 pub mod view;

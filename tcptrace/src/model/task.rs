@@ -3,7 +3,7 @@
 use std::fmt;
 
 /// A task's name: whatever bytes it chose, up to 15.
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Comm([u8; 16]);
 
 impl Comm {

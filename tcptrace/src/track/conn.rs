@@ -1,6 +1,8 @@
 //! What is known of one connection, and how long it has been where it is.
 
-use crate::model::{Age, Birth, Change, Found, Owner, OwnerFrom, SockFacts, TcpState, Transition, Tuple};
+use crate::model::{
+    Age, Birth, Change, Found, Owner, OwnerFrom, SockFacts, TcpState, Transition, Tuple,
+};
 
 /// A connection in a state.
 #[derive(Clone, Copy, Debug)]

@@ -1,0 +1,10 @@
+//! What is counted and measured.
+//!
+//! Pure: time is an argument, there is no I/O, and whatever grows has a limit and says what it
+//! left out. Must not format: that is the views'.
+
+pub mod durations;
+pub mod group;
+pub mod measure;
+pub mod rows;
+pub mod steps;
