@@ -4,6 +4,7 @@ pub mod args;
 mod check;
 mod duration;
 mod explain;
+mod hist;
 mod listen;
 mod live;
 mod log;
@@ -39,6 +40,7 @@ pub fn main() -> ExitCode {
     let result = match cli.command {
         None => live::run(&cli.live),
         Some(Command::Live(args)) => live::run(&args),
+        Some(Command::Hist(args)) => hist::run(&args),
         Some(Command::Check(args)) => check::run(&args),
         Some(Command::Explain(args)) => explain::run(&args),
     };
@@ -98,6 +100,7 @@ mod tests {
                 "'yaml' for '--output <FORMAT>'; [possible values: table, json, csv]",
             ),
             (&["--colour", "auto"], "unexpected argument '--colour' found; tip: "),
+            (&["hist", "--by", "pid"], "unknown key 'pid': reason, owner, port, peer, netns"),
             (&["frobnicate"], "unrecognized subcommand 'frobnicate'; see tcptrace --help"),
             (&["-4", "-6"], "cannot be used with"),
         ] {

@@ -5,6 +5,7 @@
 
 pub mod check;
 pub mod csv;
+pub mod hist;
 pub mod json;
 pub mod live;
 mod number;

@@ -11,6 +11,7 @@ use crate::{
         filter::{Net, PortSet},
     },
     probe::{Backend, TimeWaitChoice},
+    stats::group::By,
 };
 
 /// Traces TCP state transitions: who closed first, how, and how long it lingered.
@@ -33,6 +34,8 @@ pub struct Cli {
 pub enum Command {
     /// Every transition as it happens, with the time spent in the state left
     Live(LiveArgs),
+    /// How long connections stay in a state: histograms, TIME_WAIT by why it ended
+    Hist(HistArgs),
     /// What this kernel allows, which hooks attach, and what that costs in truth
     Check(CheckArgs),
     /// What a state, an end reason or a column means, and what to do about it
@@ -92,6 +95,41 @@ pub struct LiveArgs {
     /// Colours
     #[arg(long, value_name = "WHEN", default_value = "auto")]
     pub color: ColorChoice,
+}
+
+/// `tcptrace hist`
+#[derive(Debug, Args)]
+pub struct HistArgs {
+    /// States (default: those of a connection that is being closed; also `life`, from connect()
+    /// or the end of the handshake to the end), then an interval and how many of them. Each
+    /// interval prints what ended in it; without one, all is printed at the end
+    #[arg(value_name = "STATE | INTERVAL [COUNT]")]
+    pub words: Vec<String>,
+    /// Tell groups apart by reason (why a minisock ended), owner (the task's name), port (of the
+    /// service), peer or netns
+    #[arg(long, value_name = "KEY")]
+    pub by: Option<By>,
+    /// The graceful close step by step: who is waited for, and how long
+    #[arg(long, conflicts_with = "by")]
+    pub steps: bool,
+    /// What to keep.
+    #[command(flatten)]
+    pub filter: FilterArgs,
+    /// How to listen.
+    #[command(flatten)]
+    pub probe: ProbeArgs,
+    /// Format; json has the buckets
+    #[arg(short, long, value_name = "FORMAT", default_value = "table")]
+    pub output: OutputFormat,
+    /// Write to a file instead of stdout
+    #[arg(long, value_name = "FILE")]
+    pub out: Option<PathBuf>,
+    /// No header line (csv)
+    #[arg(short = 'H', long)]
+    pub no_header: bool,
+    /// End after so long: 10, 10s, 5m
+    #[arg(long, value_name = "TIME", value_parser = duration::parse)]
+    pub duration: Option<Duration>,
 }
 
 /// `tcptrace check`

@@ -92,11 +92,6 @@ impl Durations {
         Self { spans, by, limit, measures: HashMap::new() }
     }
 
-    /// What tells the groups apart.
-    pub fn by(&self) -> Option<By> {
-        self.by
-    }
-
     /// What is measured.
     pub fn spans(&self) -> Spans {
         self.spans
@@ -124,10 +119,14 @@ impl Durations {
         }
     }
 
+    /// What tells the groups of `span` apart, if it is one of the words of `--by`.
+    pub fn split(&self, span: Span) -> Option<By> {
+        self.by.or((span == Span::In(TcpState::TimeWait)).then_some(By::Reason))
+    }
+
     fn record(&mut self, span: Span, moved: &Moved, age: Age) {
-        let key = match (self.by, span) {
+        let key = match (self.split(span), span) {
             (Some(by), _) => by.key(moved),
-            (None, Span::In(TcpState::TimeWait)) => By::Reason.key(moved),
             (None, Span::In(TcpState::SynSent)) => Key::Connected(moved.new != TcpState::Close),
             (None, _) => Key::All,
         };
