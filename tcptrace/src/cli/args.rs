@@ -99,14 +99,17 @@ pub struct LiveArgs {
 
 /// `tcptrace hist`
 #[derive(Debug, Args)]
+#[command(override_usage = "tcptrace hist [OPTIONS] [STATE]... [INTERVAL [COUNT]]")]
 pub struct HistArgs {
-    /// States (default: those of a connection that is being closed; also `life`, from connect()
-    /// or the end of the handshake to the end), then an interval and how many of them. Each
-    /// interval prints what ended in it; without one, all is printed at the end
-    #[arg(value_name = "STATE | INTERVAL [COUNT]")]
+    /// States (default: those of a connection that is being closed; also life, from connect() or
+    /// the end of the handshake to the end), then an interval and how many of them. Each interval
+    /// prints what ended in it; without one, all is printed at the end. p50, p90 and p99 are right
+    /// to three digits; what began before is a lower bound and in none of them
+    #[arg(value_name = "STATE")]
     pub words: Vec<String>,
-    /// Tell groups apart by reason (why a minisock ended), owner (the task's name), port (of the
-    /// service), peer or netns
+    /// Tell groups apart by reason (why TIME_WAIT or an orphan's FIN_WAIT2 ended), owner (the
+    /// task's name), port (of the service: the local one where the connection was accepted, the
+    /// peer's where it was made from here, else the lower), peer or netns
     #[arg(long, value_name = "KEY")]
     pub by: Option<By>,
     /// The graceful close step by step: who is waited for, and how long

@@ -31,7 +31,6 @@ pub enum Format {
 }
 
 /// What is measured.
-#[expect(clippy::large_enum_variant, reason = "there is one of it")]
 pub enum Subject {
     /// The time in states and the whole life.
     Durations(Durations),

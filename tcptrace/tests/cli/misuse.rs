@@ -34,6 +34,14 @@ const MISUSE: &[(&[&str], &[&str])] = &[
     (&["-4", "-6"], &["--ipv4", "cannot be used with", "--ipv6"]),
     (&["check", "-o", "csv"], &["'csv'", "table, json"]),
     (&["explain", "TIMEWEIGHT"], &["unknown word 'TIMEWEIGHT'", "TIME_WAIT"]),
+    (&["hist", "time-weight"], &["unknown state 'time-weight'", "TIME_WAIT", "or life"]),
+    (&["hist", "close"], &["the time in close is not observable"]),
+    (&["hist", "0"], &["interval 0", "more than 0"]),
+    (&["hist", "2", "0"], &["count 0", "at least 1"]),
+    (&["hist", "2", "3", "4"], &["4: an interval and a count are there already"]),
+    (&["hist", "--by", "pid"], &["unknown key 'pid'", "reason, owner, port, peer, netns"]),
+    (&["hist", "--steps", "time-wait"], &["--steps has its own states"]),
+    (&["hist", "--steps", "--by", "port"], &["--steps", "cannot be used with"]),
     (&["frobnicate"], &["'frobnicate'"]),
     (&["--localprot", "80"], &["'--localprot'", "--localport"]),
     (&["-L"], &["a value is required", "-localport"]),
@@ -61,7 +69,14 @@ fn without_a_command_it_is_live() {
 
 #[test]
 fn help_fits_a_terminal() {
-    for arguments in [&["--help"][..], &["-h"], &["help"], &["live", "--help"], &["check", "-h"]] {
+    for arguments in [
+        &["--help"][..],
+        &["-h"],
+        &["help"],
+        &["live", "--help"],
+        &["check", "-h"],
+        &["hist", "--help"],
+    ] {
         let mut command = tcptrace(arguments);
         command.env("COLUMNS", "80");
         let Ended { code, stdout, stderr } = run(command);

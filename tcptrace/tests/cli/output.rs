@@ -12,7 +12,7 @@ use serde_json::Value;
 
 use crate::{
     peer::{CLIENT, Server},
-    run::{Ended, Running, can_trace, tcptrace},
+    run::{Ended, Running, can_trace, run, tcptrace},
 };
 
 /// A name that clears the screen, breaks a CSV row and starts a formula: 15 bytes.
@@ -36,6 +36,46 @@ fn steps(objects: &[Value]) -> Vec<String> {
     transitions
         .map(|o| format!("{} {}", o["old"].as_str().unwrap(), o["new"].as_str().unwrap()))
         .collect()
+}
+
+#[test]
+fn hist_measures_each_connection_once() {
+    if !can_trace() {
+        return;
+    }
+    let server = Server::new();
+    let port = server.port();
+    let arguments = ["hist", "-D", &port, "-o", "json", "--time-wait-hook", "off"];
+    let states = ["syn-sent", "fin-wait-1", "life"];
+    let mut command = tcptrace(&[&arguments[..], &states].concat());
+    let ended = of_one_connection(&mut command, &server);
+    let lines = objects(&ended);
+    let rows = lines[0]["rows"].as_array().unwrap();
+    let counted: Vec<_> = rows
+        .iter()
+        .map(|row| (row["state"].as_str().unwrap(), row["key"].as_str(), row["count"].as_u64()))
+        .collect();
+    assert_eq!(
+        counted,
+        [
+            ("SYN_SENT", Some("connected"), Some(1)),
+            ("FIN_WAIT1", None, Some(1)),
+            ("life", None, Some(1))
+        ]
+    );
+    assert!(rows.iter().all(|row| row["max_ms"].as_f64().unwrap() < 10_000.0), "{rows:?}");
+    assert_eq!(lines[1]["type"], "summary");
+}
+
+#[test]
+fn hist_ends_after_so_many_intervals() {
+    if !can_trace() {
+        return;
+    }
+    let ended = run(tcptrace(&["hist", "-o", "json", "-L", "1", "300ms", "2"]));
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+    let kinds: Vec<_> = objects(&ended).iter().map(|line| line["type"].to_string()).collect();
+    assert_eq!(kinds, ["\"hist\"", "\"hist\"", "\"summary\""]);
 }
 
 #[test]
