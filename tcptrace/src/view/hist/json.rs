@@ -9,7 +9,7 @@ use super::{Stretch, Subject};
 use crate::{
     stats::{
         durations::{Durations, Span},
-        group::By,
+        group::{By, Key},
         measure::Measure,
         steps::{Side, Steps},
     },
@@ -43,6 +43,8 @@ struct Row {
     state: &'static str,
     by: Option<&'static str>,
     key: Option<String>,
+    /// All groups for which there was no room: no task's name can be mistaken for that.
+    other: bool,
     #[serde(flatten)]
     measure: Numbers,
 }
@@ -125,6 +127,7 @@ fn rows(durations: &Durations) -> Vec<Row> {
                 state: span.name(),
                 by: durations.split(span).map(By::name),
                 key: key.label(),
+                other: key == Key::Other,
                 measure: measure.into(),
             })
         })

@@ -100,7 +100,7 @@ FIN_WAIT2: 5
    1048576 -> 2097151    : 0        |                                        |
    2097152 -> 4194303    : 1        |**********                              |
 
-CLOSING: none
+CLOSING: none ended
 
 TIME_WAIT, expired: 3
   ms: mean 60346.333  p50 60030.975  p90 61024.000  p99 61024.000  max 61024.000

@@ -45,7 +45,7 @@ fn print_durations(durations: &Durations, out: &mut BytesMut) {
     for span in Span::ALL.into_iter().filter(|span| durations.spans().contains(*span)) {
         let groups = durations.of(span);
         if groups.is_empty() {
-            line(out, format_args!("\n{}: none", span.name()));
+            line(out, format_args!("\n{}: none ended", span.name()));
         }
         for (key, measure) in groups {
             let label = match key {
