@@ -13,7 +13,7 @@ pub mod tuple;
 
 pub use change::{Age, Birth, Change, EndReason, Found, Moved, Opened, Owner, OwnerFrom};
 pub use event::{Linger, Minisock, MinisockEvent, SockFacts, Stopper, Transition};
-pub use input::{Accounts, Clock, Event, Input, Lost, SnapSocket, Snapshot};
+pub use input::{Accounts, Clock, Event, Input, Lost, SnapSocket, Snapshot, SnapshotEnd, Unseen};
 pub use state::{StateSet, TcpState};
 pub use task::{Comm, Task};
 pub use tuple::{Family, Tuple};

@@ -10,14 +10,15 @@ use bytes::BytesMut;
 use tokio::{
     io::{Interest, unix::AsyncFd},
     sync::mpsc::error::TrySendError,
+    task::{JoinError, JoinHandle, spawn_blocking},
     time::{Instant, sleep_until},
 };
 
 use crate::{
     host::clock,
-    model::{Accounts, Input},
+    model::{Accounts, Input, Snapshot},
     output::Output,
-    source::live::Live,
+    source::{live::Live, snapshot::Round},
     track::Tracker,
     view::View,
 };
@@ -31,6 +32,9 @@ const BUSY_TICK: Duration = Duration::from_millis(10);
 
 /// The tick of a quiet host: the longest that a transition waits.
 const IDLE_TICK: Duration = Duration::from_millis(50);
+
+/// The least tick.
+const LEAST_TICK: Duration = Duration::from_millis(1);
 
 /// How long programs that still run when the hooks are taken off may take.
 const SETTLE_NS: u64 = 200_000_000;
@@ -63,6 +67,12 @@ impl<V: View> Analysis<V> {
     /// Minisocks that the source should look at now.
     pub fn due_peeks(&mut self) -> io::Result<Vec<u64>> {
         Ok(self.tracker.due_peeks(clock::monotonic_ns()?))
+    }
+
+    /// How long until the view is to show something by the clock.
+    fn until_due(&self) -> io::Result<Duration> {
+        let Some(due_ns) = self.view.due_ns() else { return Ok(Duration::MAX) };
+        Ok(Duration::from_nanos(due_ns.saturating_sub(clock::monotonic_ns()?)))
     }
 
     /// What has been written since the last call.
@@ -102,7 +112,15 @@ pub async fn run_live<V: View>(
     live.check(true, &mut |input| analysis.feed(&input))?;
     tokio::pin!(stop);
     let mut tick = BUSY_TICK;
+    let mut dumps: Option<JoinHandle<Round>> = None;
     loop {
+        if dumps.is_none()
+            && let Some(job) = live.due_snapshots(analysis.tracker().in_doubt())?
+        {
+            // On a thread of its own, so that the ring is drained meanwhile.
+            analysis.feed(&Input::Snapshot(Snapshot::Open));
+            dumps = Some(spawn_blocking(move || job.run()));
+        }
         let count = drain(live, analysis, output)?;
         after_drain(live);
         if output.is_closed() || analysis.view().is_done() {
@@ -110,10 +128,17 @@ pub async fn run_live<V: View>(
         }
         // Longer while nothing comes, so that a quiet host costs nothing.
         tick = if count > 0 { BUSY_TICK } else { (tick * 2).min(IDLE_TICK) };
-        let wake = sleep_until(Instant::now() + tick);
+        // What is due and still not shown waits for a slow reader: no reason to spin.
+        let due = analysis.until_due()?.max(LEAST_TICK);
+        let wake = sleep_until(Instant::now() + tick.min(due));
         tokio::select! {
             () = &mut stop => break,
             () = output.closed() => {}
+            round = finished(&mut dumps) => {
+                let round = round.context("the thread that takes snapshots failed")?;
+                live.snapshots_taken(round, &mut |input| analysis.feed(&input));
+                dumps = None;
+            }
             () = wake => {}
             ready = ring.readable() => ready.context("cannot watch the ring")?.clear_ready(),
         }
@@ -122,6 +147,14 @@ pub async fn run_live<V: View>(
     let accounts = live.settle(SETTLE_NS, &mut |input| analysis.feed(&input))?;
     after_drain(live);
     Ok(accounts)
+}
+
+/// The result of the dumps that are being taken, if there are any; else never.
+async fn finished(dumps: &mut Option<JoinHandle<Round>>) -> Result<Round, JoinError> {
+    match dumps {
+        Some(dumps) => dumps.await,
+        None => std::future::pending().await,
+    }
 }
 
 /// Hands on what is in the ring while the output takes it, and says how much that was.
@@ -139,7 +172,8 @@ fn drain<V: View>(live: &mut Live, analysis: &mut Analysis<V>, output: &Output) 
         let taken = live.drain(BATCH, &mut |input| analysis.feed(&input));
         count += taken;
         if taken < BATCH {
-            live.check(count > 0, &mut |input| analysis.feed(&input))?;
+            let due = analysis.until_due()?.is_zero();
+            live.check(count > 0 || due, &mut |input| analysis.feed(&input))?;
             live.look(&analysis.due_peeks()?)?;
             let rest = analysis.take_output();
             if !rest.is_empty()

@@ -27,6 +27,11 @@ pub trait View {
     fn input(&mut self, input: &Input, counts: &Counts, out: &mut BytesMut);
     /// A change.
     fn change(&mut self, change: &Change, out: &mut BytesMut);
+    /// The time of its next line, where those come by the clock (`CLOCK_MONOTONIC`, nanoseconds):
+    /// the first tick after it should come soon.
+    fn due_ns(&self) -> Option<u64> {
+        None
+    }
     /// Whether it has shown all that it was asked for.
     fn is_done(&self) -> bool;
 }

@@ -8,7 +8,7 @@ use super::{
     Usage,
     args::{HistArgs, OutputFormat},
     duration, listen,
-    options::options,
+    options::{only, options},
     target::Target,
 };
 use crate::{
@@ -40,7 +40,8 @@ pub(super) fn run(args: &HistArgs) -> Result<ExitCode> {
     let options = options(&args.probe, &args.filter)?;
     let target = Target::open(args.out.as_deref())?;
     let view = HistView::new(subject, format, words.intervals, !args.no_header);
-    listen::run(&options, target, args.duration, view, |_| {})
+    let snapshots = Snapshots { only: only(&args.filter)?, every: Snapshots::SELDOM };
+    listen::run(&options, snapshots, target, args.duration, view, |_| {})
 }
 
 /// `[STATE…] [INTERVAL [COUNT]]`

@@ -13,6 +13,7 @@ use super::{
     target::Target,
 };
 use crate::{
+    host::netns::Netns,
     model::Accounts,
     pipeline::{self, Analysis},
     probe::{Options, Probe, Unobservable},
@@ -21,11 +22,28 @@ use crate::{
     view::View,
 };
 
+/// Which socket tables are read beside the events, and how often.
+pub(super) struct Snapshots {
+    /// This namespace's; `None`: those of all that can be reached.
+    pub(super) only: Option<Netns>,
+    /// Between two rounds.
+    pub(super) every: Duration,
+}
+
+impl Snapshots {
+    /// For views that show what changes: the snapshot at the start tells of the connections that
+    /// are there, later ones are but a safeguard against what was lost.
+    pub(super) const SELDOM: Duration = Duration::from_secs(30);
+    /// For views that show what there is.
+    pub(super) const OFTEN: Duration = Duration::from_secs(10);
+}
+
 /// Listens as `options` say and shows `view` on `target`, until a signal, until `duration` is
 /// over, until the view has enough or until nobody reads any more. `tell` says on stderr what the
 /// view alone knows.
 pub(super) fn run<V: View>(
     options: &Options,
+    snapshots: Snapshots,
     target: Target,
     duration: Option<Duration>,
     view: V,
@@ -46,6 +64,8 @@ pub(super) fn run<V: View>(
             .context("cannot open the kernel side's log")?;
         let (output, name) = target.start()?;
         announce(live.probe(), options.backend.is_none());
+        let every_ns = u64::try_from(snapshots.every.as_nanos())?;
+        live.take_snapshots(snapshots.only, options.filter.clone(), every_ns);
         let mut analysis = Analysis::new(Tracker::default(), view);
         let stop = async {
             match duration {
@@ -56,7 +76,8 @@ pub(super) fn run<V: View>(
                 None => signals.any().await,
             }
         };
-        let ended = pipeline::run_live(&mut live, &mut analysis, &output, stop, |_| {
+        let ended = pipeline::run_live(&mut live, &mut analysis, &output, stop, |live| {
+            live.take_remarks().iter().for_each(|remark| say(remark));
             if let Some(log) = &mut kernel_log {
                 log.flush();
             }
@@ -127,6 +148,12 @@ fn summary(accounts: &Accounts, counts: Counts) {
     }
     if counts.anomalies > 0 {
         say(&format!("{} transitions did not follow from what was known", counts.anomalies));
+    }
+    if counts.drifted > 0 {
+        say(&format!(
+            "{} connections were otherwise in the kernel's tables than their events told",
+            counts.drifted
+        ));
     }
     if counts.evicted > 0 {
         say(&format!("{} sockets forgotten to bound memory", counts.evicted));

@@ -6,9 +6,9 @@ use anyhow::Result;
 
 use super::{
     args::{LiveArgs, OutputFormat},
-    listen,
+    listen::{self, Snapshots},
     log::say,
-    options::options,
+    options::{only, options},
     target::Target,
 };
 use crate::{
@@ -20,7 +20,8 @@ pub(super) fn run(args: &LiveArgs) -> Result<ExitCode> {
     let options = options(&args.probe, &args.filter)?;
     let target = Target::open(args.out.as_deref())?;
     let view = LiveView::new(format(args, &target), selection(args));
-    listen::run(&options, target, args.duration, view, |view| {
+    let snapshots = Snapshots { only: only(&args.filter)?, every: Snapshots::SELDOM };
+    listen::run(&options, snapshots, target, args.duration, view, |view| {
         if view.left_out() > 0 {
             say(&format!("{} left out by --rate-limit", view.left_out()));
         }

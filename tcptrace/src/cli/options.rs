@@ -9,7 +9,7 @@ use super::{
     args::{FilterArgs, ProbeArgs},
 };
 use crate::{
-    host::netns,
+    host::netns::{self, Netns},
     model::filter::Filter,
     probe::{self, Backend, Options, ProbeError},
 };
@@ -42,15 +42,19 @@ fn build_filter(args: &FilterArgs) -> Result<Filter> {
         v6: args.ipv6,
         lports: args.localport.clone(),
         rports: args.remoteport.clone(),
-        netns: args.netns.as_deref().map(netns_inode).transpose()?,
+        netns: only(args)?.map(|netns| netns.id.inode),
         nets: args.net.clone(),
     })
 }
 
-/// The inode by which the kernel side knows the namespace that `text` names.
-fn netns_inode(text: &str) -> Result<u32> {
+/// The namespace that `-N` names.
+///
+/// # Errors
+/// As [`options`].
+pub(super) fn only(args: &FilterArgs) -> Result<Option<Netns>> {
+    let Some(text) = args.netns.as_deref() else { return Ok(None) };
     match netns::resolve(text) {
-        Ok(netns) => Ok(netns.id.inode),
+        Ok(netns) => Ok(Some(netns)),
         Err(error) if error.is_host() => Err(anyhow::anyhow!("-N {text}: {error}")),
         Err(error) => Err(Usage(format!("-N {text}: {error}")).into()),
     }

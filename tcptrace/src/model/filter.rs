@@ -10,7 +10,7 @@ use tcptrace_common::{
 };
 use thiserror::Error;
 
-use super::event::Transition;
+use super::{event::Transition, state::TcpState, tuple::Tuple};
 
 /// A set of ports.
 #[derive(Clone, PartialEq, Eq)]
@@ -125,25 +125,37 @@ pub struct Filter {
 impl Filter {
     /// The verdict on a transition, as the kernel side would give it.
     pub fn verdict(&self, event: &Transition) -> Verdict {
-        let words = |addr: Ipv6Addr| {
-            let octets = addr.octets();
-            std::array::from_fn(|i| {
-                let mut word = [0; 4];
-                word.copy_from_slice(&octets[4 * i..4 * i + 4]);
-                u32::from_ne_bytes(word)
-            })
-        };
-        let facts = Facts {
-            old: event.old as u8,
-            new: event.new as u8,
-            family: if event.tuple.v6_socket { 10 } else { 2 },
-            netns: event.sock.map_or(0, |sock| sock.netns),
-            laddr: words(event.tuple.laddr),
-            raddr: words(event.tuple.raddr),
-            lport: event.tuple.lport,
-            rport: event.tuple.rport,
-        };
-        verdict(self, &facts)
+        let netns = event.sock.map_or(0, |sock| sock.netns);
+        verdict(self, &facts(event.old, event.new, &event.tuple, netns))
+    }
+
+    /// Whether it keeps a socket that is there already: the verdict on a transition of it.
+    pub fn keeps(&self, tuple: &Tuple, netns: u32) -> bool {
+        // A connection's way to CLOSE: whatever it is asked for is set by then.
+        let facts = facts(TcpState::Established, TcpState::Close, tuple, netns);
+        verdict(self, &facts) == Verdict::Pass
+    }
+}
+
+/// What the rule looks at.
+fn facts(old: TcpState, new: TcpState, tuple: &Tuple, netns: u32) -> Facts {
+    let words = |addr: Ipv6Addr| {
+        let octets = addr.octets();
+        std::array::from_fn(|i| {
+            let mut word = [0; 4];
+            word.copy_from_slice(&octets[4 * i..4 * i + 4]);
+            u32::from_ne_bytes(word)
+        })
+    };
+    Facts {
+        old: old as u8,
+        new: new as u8,
+        family: if tuple.v6_socket { 10 } else { 2 },
+        netns,
+        laddr: words(tuple.laddr),
+        raddr: words(tuple.raddr),
+        lport: tuple.lport,
+        rport: tuple.rport,
     }
 }
 

@@ -76,10 +76,16 @@ pub enum Event {
     Minisock(Minisock),
 }
 
-/// A piece of the answer to an inet_diag dump of one network namespace.
+/// A piece of what inet_diag dumps tell. They come in rounds: [`Snapshot::Open`], then for each
+/// namespace [`Snapshot::Begin`], its sockets and [`Snapshot::End`], then [`Snapshot::Over`].
+///
+/// Events go on meanwhile. Those told between the opening and the first tick after the end of a
+/// round explain what in it is not as it was known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Snapshot {
-    /// It begins.
+    /// A round of dumps is about to begin.
+    Open,
+    /// The dump of one namespace begins.
     Begin {
         /// `CLOCK_MONOTONIC`, nanoseconds: events before may be reflected in it, and later ones
         /// too.
@@ -89,13 +95,38 @@ pub enum Snapshot {
     },
     /// A socket or minisock.
     Socket(SnapSocket),
-    /// It is complete.
-    End {
+    /// The dump of the namespace is complete.
+    End(SnapshotEnd),
+    /// The round is over: the namespaces that were found have been told.
+    Over {
         /// `CLOCK_MONOTONIC`, nanoseconds: no later event is reflected in it.
         mono_ns: u64,
-        /// Connections in the SYN queue (`request_sock`), which have no events of their own.
-        syn_queue: u32,
+        /// Whether these were all namespaces that can be reached, rather than new ones.
+        all: bool,
     },
+}
+
+/// What is told of a dump as a whole.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SnapshotEnd {
+    /// `CLOCK_MONOTONIC`, nanoseconds.
+    pub mono_ns: u64,
+    /// The kernel warned that it lacks some sockets.
+    pub lacks_some: bool,
+    /// What has no events.
+    pub unseen: Unseen,
+}
+
+/// Connections in states that no hook tells of: their number as of a snapshot is all that is
+/// known.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Unseen {
+    /// In the SYN queue (`request_sock`), which is SYN_RECV.
+    pub syn_queue: u32,
+    /// Minisocks in FIN_WAIT2, where their timers are not watched; else 0.
+    pub fin_wait2: u32,
+    /// Minisocks in TIME_WAIT, likewise.
+    pub time_wait: u32,
 }
 
 /// A socket in a snapshot.

@@ -10,9 +10,13 @@ use tcptrace_common::{
 };
 use zerocopy::FromBytes as _;
 
+use super::{
+    reconcile::Reconciler,
+    snapshot::{Job, Round, Scope},
+};
 use crate::{
-    host::clock,
-    model::{Accounts, Clock, Event, Input, Lost, Minisock, Transition},
+    host::{clock, netns::Netns},
+    model::{Accounts, Clock, Event, Input, Lost, Minisock, Transition, filter::Filter},
     probe::{Options, Probe, ProbeError, Stacks, Totals, Who},
     track::gate::Gate,
 };
@@ -37,6 +41,9 @@ pub struct Live {
     /// By [`Hook`].
     lost_told: [u64; Hook::ALL.len()],
     clock: Option<Clock>,
+    snapshots: Option<Reconciler>,
+    /// A tick is wanted at the next check: a snapshot waits for it.
+    tick_wanted: bool,
 }
 
 impl Live {
@@ -55,7 +62,36 @@ impl Live {
             malformed: 0,
             lost_told: [0; Hook::ALL.len()],
             clock: None,
+            snapshots: None,
+            tick_wanted: false,
         })
+    }
+
+    /// Has the socket tables that `filter` keeps dumped now and every `every_ns` nanoseconds:
+    /// those of `only`, or of every namespace that can be reached.
+    pub fn take_snapshots(&mut self, only: Option<Netns>, filter: Filter, every_ns: u64) {
+        let minisocks_told = self.probe.time_wait().is_some();
+        self.snapshots = Some(Reconciler::new(Scope { only, filter, minisocks_told }, every_ns));
+    }
+
+    /// The dumps that are to be taken now, if any: [`Open`](crate::model::Snapshot::Open) is to be fed before they
+    /// begin, and what comes out of them is for [`Self::snapshots_taken`].
+    pub fn due_snapshots(&mut self, in_doubt: bool) -> Result<Option<Job>, ProbeError> {
+        let Some(snapshots) = &mut self.snapshots else { return Ok(None) };
+        Ok(snapshots.due(monotonic_ns()?, in_doubt))
+    }
+
+    /// Hands out what was dumped.
+    pub fn snapshots_taken(&mut self, round: Round, sink: &mut impl FnMut(Input)) {
+        if let Some(snapshots) = &mut self.snapshots {
+            snapshots.feed(round, sink);
+            self.tick_wanted = true;
+        }
+    }
+
+    /// What is to be said of snapshots that could not be taken as they should.
+    pub fn take_remarks(&mut self) -> Vec<String> {
+        self.snapshots.as_mut().map(Reconciler::take_remarks).unwrap_or_default()
     }
 
     /// The kernel side, for what describes it.
@@ -80,6 +116,9 @@ impl Live {
             count += 1;
             match record {
                 Record::Event(Event::Transition(event)) => {
+                    if let (Some(snapshots), Some(sock)) = (&mut self.snapshots, event.sock) {
+                        snapshots.saw(sock.netns);
+                    }
                     self.gate.pass(event, |event| {
                         sink(Input::Event(Event::Transition(event)));
                     });
@@ -104,6 +143,7 @@ impl Live {
         sink: &mut impl FnMut(Input),
     ) -> Result<(), ProbeError> {
         let now = monotonic_ns()?;
+        let had_events = std::mem::take(&mut self.tick_wanted) || had_events;
         if now.saturating_sub(self.checked_ns) >= CHECK_EVERY_NS {
             self.checked_ns = now;
             self.check_now(sink)?;

@@ -6,9 +6,11 @@
 //! 0ms begin
 //! 1ms sk=a CLOSE>SYN_SENT 10.0.0.1:0 10.0.0.2:443 pid=812 comm=curl cookie=1 netns=5 linger=0
 //! 60000ms tw=b expired TIME_WAIT 10.0.0.1:7 10.0.0.2:443 cookie=1 netns=5 expires=60000ms
+//! 1ms snapshot open
 //! 1ms snapshot 5
 //! 1ms socket TIME_WAIT 9b2d 10.0.0.1:7 10.0.0.2:443 12000
-//! 1ms snapshot end
+//! 1ms snapshot end syn-queue=3 time-wait=9 lacks-some
+//! 1ms snapshot over
 //! 2ms lost 17
 //! 3ms clock 1000000000
 //! 4ms tick
@@ -25,7 +27,7 @@ use tcptrace_common::counters::Hook;
 
 use crate::model::{
     Clock, Comm, Event, Input, Linger, Lost, Minisock, MinisockEvent, SnapSocket, Snapshot,
-    SockFacts, StateSet, Stopper, Task, TcpState, Transition, Tuple,
+    SnapshotEnd, SockFacts, StateSet, Stopper, Task, TcpState, Transition, Tuple,
 };
 
 /// Reads a script.
@@ -57,7 +59,9 @@ fn input(line: &str) -> Result<Input> {
         "begin" => Input::Begin { mono_ns, hz: 250 },
         "tick" => Input::Tick { mono_ns },
         "snapshot" => match word()? {
-            "end" => Input::Snapshot(Snapshot::End { mono_ns, syn_queue: 0 }),
+            "open" => Input::Snapshot(Snapshot::Open),
+            "end" => Input::Snapshot(Snapshot::End(end(mono_ns, words)?)),
+            "over" => Input::Snapshot(Snapshot::Over { mono_ns, all: true }),
             netns => Input::Snapshot(Snapshot::Begin { mono_ns, netns: netns.parse()? }),
         },
         "socket" => {
@@ -105,6 +109,21 @@ fn input(line: &str) -> Result<Input> {
             Input::Event(Event::Transition(event))
         }
     })
+}
+
+/// `[syn-queue=N] [fin-wait2=N] [time-wait=N] [lacks-some]`
+fn end<'a>(mono_ns: u64, words: impl Iterator<Item = &'a str>) -> Result<SnapshotEnd> {
+    let mut end = SnapshotEnd { mono_ns, ..SnapshotEnd::default() };
+    for word in words {
+        match word.split_once('=') {
+            None if word == "lacks-some" => end.lacks_some = true,
+            Some(("syn-queue", count)) => end.unseen.syn_queue = count.parse()?,
+            Some(("fin-wait2", count)) => end.unseen.fin_wait2 = count.parse()?,
+            Some(("time-wait", count)) => end.unseen.time_wait = count.parse()?,
+            _ => bail!("unknown detail {word}"),
+        }
+    }
+    Ok(end)
 }
 
 /// `tw=ADDR started|stopped|stopped-by-WHO|due|expired|peeked FIN_WAIT2|TIME_WAIT LOCAL REMOTE

@@ -1,158 +1,333 @@
 //! Snapshots: the first of a namespace seeds the tracker, later ones are compared with it.
 //!
-//! A snapshot is not one instant, and events of its time are told after it. So nothing is
-//! concluded until a tick says that all that happened before has been told, and only about
-//! connections that did nothing since the snapshot began.
+//! A snapshot is not one instant, and events of its time may be told before it or after it. So
+//! nothing is concluded until a tick says that all that happened before its end has been told.
+//! By then each socket is one of these:
+//!
+//! - It has had an event since the dump of its namespace began: the events are right, whatever the
+//!   snapshot says. That goes for those that ended meanwhile too, so the ends are kept in mind from
+//!   the opening of the round on.
+//! - It has had none, and is as it was known.
+//! - It is a minisock that was in FIN_WAIT2 and is in TIME_WAIT: no hook tells of that move unless
+//!   the timer changes its slot. It moved, and its timer tells when.
+//! - It was not known, in a namespace that is seen for the first time: it is a seed.
+//! - Else there is a doubt. A dump may leave out a socket whose neighbour in the hash table goes,
+//!   a socket leaves the table before its event (`tcp_set_state()` unhashes it first), and a record
+//!   in the ring may wait behind one that another CPU has not finished. What two rounds in a row
+//!   show is believed, and counted as drift.
 
-use std::collections::{HashMap, HashSet};
+use std::{
+    collections::{HashMap, HashSet},
+    hash::BuildHasherDefault,
+};
 
 use super::{
     conn::{Conn, Entered},
+    minisock::promoted,
+    seed::{Seed, time_wait_since},
+    table::AddressHasher,
     tracker::Tracker,
 };
-use crate::model::{Change, SnapSocket, Snapshot, TcpState};
+use crate::model::{Change, SnapSocket, Snapshot, TcpState, Tuple};
 
-/// `TCP_TIMEWAIT_LEN` in nanoseconds.
-const TIMEWAIT_LEN_NS: u64 = 60_000_000_000;
+/// A round of snapshots.
+#[derive(Default)]
+pub(super) struct Round {
+    spaces: HashMap<u32, Space>,
+    rows: Rows,
+    /// The namespace whose sockets are being told.
+    current: Option<u32>,
+    over_ns: Option<u64>,
+    /// What ended since the opening: by cookie, and by the ends where there is no cookie.
+    ended: HashSet<u64, BuildHasherDefault<AddressHasher>>,
+    ended_ends: HashSet<Tuple>,
+    /// There was no room for all rows.
+    cut: bool,
+}
 
-/// A snapshot that is being taken, or that waits for the tick after it.
-pub(super) struct Comparison {
-    netns: u32,
+/// The dump of one namespace.
+struct Space {
     began_ns: u64,
-    ended_ns: Option<u64>,
-    rows: HashMap<u64, SnapSocket>,
+    ended_ns: u64,
+    lacks_some: bool,
+}
+
+/// Sockets of a round by cookie, and by their ends once one without a cookie is looked for.
+#[derive(Default)]
+struct Rows {
+    by_cookie: HashMap<u64, (u32, SnapSocket), BuildHasherDefault<AddressHasher>>,
+    by_ends: Option<HashMap<Tuple, Vec<u64>>>,
+}
+
+impl Rows {
+    /// Takes out the row of a connection that is known.
+    fn take(&mut self, conn: &Conn) -> Option<(u32, SnapSocket)> {
+        let fits = |row: &(u32, SnapSocket)| conn.netns.is_none_or(|netns| netns == row.0);
+        let cookie = match conn.cookie {
+            Some(cookie) => cookie,
+            None => self.find(conn, fits)?,
+        };
+        self.by_cookie.get(&cookie).filter(|row| fits(row))?;
+        self.by_cookie.remove(&cookie)
+    }
+
+    /// Of several with the same ends (listeners with `SO_REUSEPORT`) rather one in the same state.
+    fn find(&mut self, conn: &Conn, fits: impl Fn(&(u32, SnapSocket)) -> bool) -> Option<u64> {
+        let by_cookie = &self.by_cookie;
+        let by_ends = self.by_ends.get_or_insert_with(|| {
+            let mut by_ends: HashMap<Tuple, Vec<u64>> = HashMap::new();
+            for (&cookie, (_, row)) in by_cookie {
+                by_ends.entry(row.tuple).or_default().push(cookie);
+            }
+            by_ends
+        });
+        let candidates = by_ends.get(&conn.tuple)?.iter().copied().filter_map(|cookie| {
+            let row = by_cookie.get(&cookie).filter(|row| fits(row))?;
+            Some((row.1.state != conn.state, cookie))
+        });
+        candidates.min().map(|(_, cookie)| cookie)
+    }
+}
+
+impl Round {
+    /// A connection ended.
+    pub(super) fn ended(&mut self, cookie: Option<u64>, tuple: &Tuple) {
+        match cookie {
+            Some(cookie) => {
+                self.ended.insert(cookie);
+            }
+            None => {
+                self.ended_ends.insert(*tuple);
+            }
+        }
+    }
+
+    fn has_ended(&self, row: &SnapSocket) -> bool {
+        self.ended.contains(&row.cookie) || self.ended_ends.contains(&row.tuple)
+    }
+
+    /// What the round says of a connection that was known when it began.
+    fn judge(&mut self, conn: &Conn, mini: bool) -> Finding {
+        let row = self.rows.take(conn);
+        let netns = conn.netns.or(row.map(|(netns, _)| netns));
+        let Some(space) = netns.and_then(|netns| self.spaces.get(&netns)) else {
+            return Finding::AsKnown;
+        };
+        if conn.since_ns >= space.began_ns {
+            return Finding::AsKnown;
+        }
+        let Some((netns, row)) = row else {
+            // A connect() without a cookie has no local port yet by which it could be found, and
+            // a child of TCP Fast Open in SYN_RECV cannot be told from the SYN queue.
+            let unfindable =
+                conn.cookie.is_none() && conn.tuple.lport == 0 || conn.state == TcpState::SynRecv;
+            return if space.lacks_some || self.cut || unfindable {
+                Finding::AsKnown
+            } else {
+                Finding::Otherwise(None)
+            };
+        };
+        if row.state == conn.state {
+            return if conn.netns.is_none() { Finding::In(netns) } else { Finding::AsKnown };
+        }
+        match (conn.state, time_wait_since(&row, space.ended_ns)) {
+            (TcpState::FinWait2, Some(at_ns)) if mini => Finding::Promoted {
+                at_ns: at_ns.clamp(conn.since_ns, space.ended_ns),
+                within_ns: space.ended_ns.saturating_sub(space.began_ns),
+            },
+            _ => Finding::Otherwise(Some(row)),
+        }
+    }
+}
+
+/// What a round says of a connection.
+enum Finding {
+    AsKnown,
+    /// The same, and this is its namespace, which was not known (the classic hook does not tell).
+    In(u32),
+    Promoted {
+        at_ns: u64,
+        within_ns: u64,
+    },
+    /// In another state, or not there.
+    Otherwise(Option<SnapSocket>),
 }
 
 /// Where a connection is kept.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Place {
+    /// By the address of the full socket.
     Full(u64),
+    /// By the address of the minisock.
     Mini(u64),
+    /// By the cookie, from a snapshot.
+    Seed(u64),
+    /// Nowhere; a snapshot has one with this cookie.
+    Nowhere(u64),
+}
+
+/// Something that a snapshot has otherwise.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Doubt {
+    netns: u32,
+    place: Place,
+    /// When what is known last changed.
+    since_ns: u64,
 }
 
 impl Tracker {
     /// Takes in a piece of a snapshot.
-    pub(super) fn snapshot(&mut self, snapshot: &Snapshot, out: &mut impl FnMut(Change)) {
+    pub(super) fn snapshot(&mut self, snapshot: &Snapshot) {
+        if matches!(snapshot, Snapshot::Open) {
+            self.round = Some(Round::default());
+        }
+        let Some(round) = &mut self.round else { return };
         match snapshot {
+            Snapshot::Open => {}
             Snapshot::Begin { mono_ns, netns } => {
-                // One at a time; what was left of the last is settled as far as it goes.
-                self.settle_comparison(*mono_ns, out);
-                self.comparison = Some(Comparison {
-                    netns: *netns,
-                    began_ns: *mono_ns,
-                    ended_ns: None,
-                    rows: HashMap::new(),
-                });
+                let space = Space { began_ns: *mono_ns, ended_ns: *mono_ns, lacks_some: true };
+                round.spaces.insert(*netns, space);
+                round.current = Some(*netns);
             }
-            Snapshot::Socket(socket) => {
-                let Some(comparison) = &mut self.comparison else { return };
-                if self.seeded.contains(&comparison.netns) {
-                    comparison.rows.insert(socket.cookie, *socket);
-                } else {
-                    let conn = seed(socket, comparison.netns, comparison.began_ns);
-                    if self.seeds.len() < self.limit {
-                        out(Change::Found(conn.found(comparison.began_ns)));
-                        self.seeds.insert(socket.cookie, conn);
+            Snapshot::Socket(socket) => match round.current {
+                Some(netns) if round.rows.by_cookie.len() < self.limit => {
+                    round.rows.by_cookie.insert(socket.cookie, (netns, *socket));
+                }
+                _ => round.cut = true,
+            },
+            Snapshot::End(end) => {
+                if let Some(netns) = round.current.take()
+                    && let Some(space) = round.spaces.get_mut(&netns)
+                {
+                    space.ended_ns = end.mono_ns;
+                    space.lacks_some = end.lacks_some;
+                }
+            }
+            Snapshot::Over { mono_ns, .. } => round.over_ns = Some(*mono_ns),
+        }
+    }
+
+    /// Concludes from a round, once all events up to its end have been told.
+    pub(super) fn settle_round(&mut self, now: u64, out: &mut impl FnMut(Change)) {
+        let told = |round: &mut Round| round.over_ns.is_some_and(|over_ns| over_ns <= now);
+        let Some(mut round) = self.round.take_if(told) else { return };
+        let mut findings = Vec::new();
+        let mut judge = |place, conn: &Conn, mini| match round.judge(conn, mini) {
+            Finding::AsKnown => {}
+            finding => findings.push((place, *conn, finding)),
+        };
+        self.conns.iter().for_each(|(addr, conn)| judge(Place::Full(addr), conn, false));
+        self.minisocks.iter().for_each(|(addr, conn)| judge(Place::Mini(addr), conn, true));
+        for (cookie, seed) in self.seeds.iter() {
+            judge(Place::Seed(cookie), &seed.conn(cookie), seed.mini);
+        }
+        let mut doubts = HashSet::new();
+        for (place, conn, finding) in findings {
+            match finding {
+                Finding::AsKnown => {}
+                Finding::In(netns) => {
+                    if let Place::Full(addr) = place
+                        && let Some(conn) = self.conns.get_mut(addr)
+                    {
+                        conn.netns = Some(netns);
+                    }
+                }
+                Finding::Promoted { at_ns, within_ns } => {
+                    self.promote(place, conn, at_ns, within_ns, out);
+                }
+                Finding::Otherwise(row) => {
+                    let Some(netns) = conn.netns else { continue };
+                    let doubt = Doubt { netns, place, since_ns: conn.since_ns };
+                    if !self.doubts.contains(&doubt) {
+                        doubts.insert(doubt);
+                        continue;
+                    }
+                    self.drifted += 1;
+                    out(conn.gone(now));
+                    self.forget(place);
+                    if let Some(row) = row {
+                        self.plant(&round, netns, &row, now, out);
                     }
                 }
             }
-            Snapshot::End { mono_ns, .. } => {
-                let Some(comparison) = &mut self.comparison else { return };
-                if self.seeded.insert(comparison.netns) {
-                    self.comparison = None;
-                } else {
-                    comparison.ended_ns = Some(*mono_ns);
+        }
+        let rows = std::mem::take(&mut round.rows.by_cookie);
+        for (cookie, (netns, row)) in rows {
+            if round.has_ended(&row) {
+                continue;
+            }
+            if self.seeded.contains(&netns) {
+                let doubt = Doubt { netns, place: Place::Nowhere(cookie), since_ns: 0 };
+                if !self.doubts.contains(&doubt) {
+                    doubts.insert(doubt);
+                    continue;
+                }
+                // A connect() whose local port is chosen late waits in the gate where there is a
+                // filter on it: that is no drift.
+                self.drifted += u64::from(row.state != TcpState::SynSent);
+            }
+            self.plant(&round, netns, &row, now, out);
+        }
+        self.seeded.extend(round.spaces.keys());
+        self.doubts.retain(|doubt| !round.spaces.contains_key(&doubt.netns));
+        self.doubts.extend(doubts);
+    }
+
+    /// Takes up a socket of a snapshot.
+    fn plant(
+        &mut self,
+        round: &Round,
+        netns: u32,
+        row: &SnapSocket,
+        now: u64,
+        out: &mut impl FnMut(Change),
+    ) {
+        let Some(space) = round.spaces.get(&netns) else { return };
+        if self.seeds.len() >= self.limit {
+            self.unseeded += 1;
+            return;
+        }
+        let seed = Seed::of(row, netns, space.began_ns, space.ended_ns);
+        out(Change::Found(seed.conn(row.cookie).found(now)));
+        self.seeds.insert(row.cookie, seed);
+    }
+
+    fn forget(&mut self, place: Place) {
+        match place {
+            Place::Full(addr) => drop(self.conns.remove(addr)),
+            Place::Mini(addr) => drop(self.minisocks.remove(addr)),
+            Place::Seed(cookie) => drop(self.seeds.remove(cookie)),
+            Place::Nowhere(_) => {}
+        }
+    }
+
+    fn promote(
+        &mut self,
+        place: Place,
+        mut conn: Conn,
+        at_ns: u64,
+        within_ns: u64,
+        out: &mut impl FnMut(Change),
+    ) {
+        let entered = Entered::Within(within_ns.max(self.minisocks.jiffy_ns()));
+        match place {
+            Place::Mini(addr) => {
+                if let Some(conn) = self.minisocks.get_mut(addr) {
+                    promoted(conn, addr, at_ns, entered, out);
                 }
             }
-        }
-    }
-
-    /// Concludes from a snapshot, once all events up to its end have been told.
-    pub(super) fn settle_comparison(&mut self, now: u64, out: &mut impl FnMut(Change)) {
-        let ended = self.comparison.as_ref().and_then(|comparison| comparison.ended_ns);
-        if ended.is_none_or(|ended| ended > now) {
-            return;
-        }
-        let Some(Comparison { netns, began_ns, mut rows, .. }) = self.comparison.take() else {
-            return;
-        };
-        let inside = |conn: &Conn| conn.netns == Some(netns);
-        // What is known, in the namespace.
-        let mut known: HashMap<u64, (Place, Conn)> = HashMap::new();
-        let mut without_cookie = false;
-        let full = self.conns.iter().map(|(addr, conn)| (Place::Full(addr), *conn));
-        let minis = self.minisocks.iter().map(|(addr, conn)| (Place::Mini(addr), *conn));
-        for (place, conn) in full.chain(minis).filter(|(_, conn)| inside(conn)) {
-            match conn.cookie {
-                Some(cookie) => drop(known.insert(cookie, (place, conn))),
-                None => without_cookie = true,
+            Place::Seed(cookie) => {
+                // The address of its minisock is not known.
+                promoted(&mut conn, 0, at_ns, entered, out);
+                if let Some(seed) = self.seeds.get_mut(cookie) {
+                    seed.state = conn.state;
+                    seed.since_ns = at_ns;
+                }
             }
+            Place::Full(_) | Place::Nowhere(_) => {}
         }
-        if without_cookie {
-            // Events without cookies cannot be matched with the snapshot one to one.
-            return;
-        }
-        for (cookie, (place, conn)) in known {
-            let row = rows.remove(&cookie);
-            if conn.since_ns >= began_ns || row.is_some_and(|row| row.state == conn.state) {
-                continue;
-            }
-            // Not there, or elsewhere, and it has told nothing: its events were missed.
-            self.drifted += 1;
-            out(conn.gone(now));
-            match place {
-                Place::Full(addr) => drop(self.conns.remove(addr)),
-                Place::Mini(addr) => drop(self.minisocks.remove(addr)),
-            }
-            if let Some(row) = row {
-                rows.insert(cookie, row);
-            }
-        }
-        let mut drifted = 0;
-        let gone = self.seeds.retain(|cookie, seed| {
-            if seed.netns != Some(netns) {
-                return true;
-            }
-            rows.get(&cookie).is_some_and(|row| row.state == seed.state)
-        });
-        for seed in gone {
-            drifted += 1;
-            out(seed.gone(now));
-        }
-        let seeds: HashSet<u64> = self.seeds.iter().map(|(cookie, _)| cookie).collect();
-        for (cookie, row) in rows {
-            if seeds.contains(&cookie) || self.seeds.len() >= self.limit {
-                continue;
-            }
-            drifted += 1;
-            let conn = seed(&row, netns, began_ns);
-            out(Change::Found(conn.found(now)));
-            self.seeds.insert(cookie, conn);
-        }
-        self.drifted += drifted;
     }
 }
 
-/// A socket of a snapshot as a connection from before.
-fn seed(socket: &SnapSocket, netns: u32, now: u64) -> Conn {
-    // A minisock's timer tells since when it has been running, which is since its birth or since
-    // it was last started anew: either way it has been there at least so long.
-    let since_ns = match (socket.state, socket.minisock_expires_ms) {
-        (TcpState::TimeWait, Some(ms)) => {
-            let left_ns = u64::from(ms) * 1_000_000;
-            now.saturating_sub(TIMEWAIT_LEN_NS.saturating_sub(left_ns))
-        }
-        _ => now,
-    };
-    Conn {
-        state: socket.state,
-        since_ns,
-        entered: Entered::Before,
-        cookie: Some(socket.cookie),
-        netns: Some(netns),
-        birth: None,
-        tuple: socket.tuple,
-        owner: None,
-        sock: None,
-    }
-}
+#[cfg(test)]
+mod tests;

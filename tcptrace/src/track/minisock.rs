@@ -73,6 +73,10 @@ impl Minisocks {
         self.jiffy_ns = 1_000_000_000 / u64::from(hz.max(1));
     }
 
+    pub(super) fn jiffy_ns(&self) -> u64 {
+        self.jiffy_ns
+    }
+
     pub(super) fn len(&self) -> usize {
         self.minis.len()
     }
@@ -84,6 +88,11 @@ impl Minisocks {
     /// Those whose full socket has handed over.
     pub(super) fn iter(&self) -> impl Iterator<Item = (u64, &Conn)> {
         self.minis.iter().filter(|(_, mini)| !mini.awaited).map(|(addr, mini)| (addr, &mini.conn))
+    }
+
+    /// One of them.
+    pub(super) fn get_mut(&mut self, addr: u64) -> Option<&mut Conn> {
+        self.minis.get_mut(addr).map(|mini| &mut mini.conn)
     }
 
     /// Forgets one.
@@ -301,13 +310,24 @@ fn promote(event: &Minisock, conn: &mut Conn, jiffy_ns: u64, out: &mut impl FnMu
         let at_ns = timer_started(event, jiffy_ns).max(conn.since_ns);
         (at_ns, Entered::Within(jiffy_ns))
     };
+    promoted(conn, event.addr, at_ns, entered, out);
+}
+
+/// `conn`, a minisock in FIN_WAIT2, went to TIME_WAIT at `at_ns`.
+pub(super) fn promoted(
+    conn: &mut Conn,
+    addr: u64,
+    at_ns: u64,
+    entered: Entered,
+    out: &mut impl FnMut(Change),
+) {
     let in_old = match (conn.age(at_ns, None), entered) {
         (Age::Exactly(ns), Entered::Within(within_ns)) => Age::About { ns, within_ns },
         (age, _) => age,
     };
     out(Change::Moved(Moved {
         mono_ns: at_ns,
-        skaddr: event.addr,
+        skaddr: addr,
         old: TcpState::FinWait2,
         new: TcpState::TimeWait,
         tuple: conn.tuple,

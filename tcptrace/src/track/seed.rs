@@ -1,21 +1,81 @@
 //! Connections that were there before the hooks, from a snapshot.
 //!
-//! The hooks are attached first and the snapshot is taken after, so that nothing falls between;
-//! events of the time between the two are told after it. A socket of the snapshot is therefore
-//! held here until an event of it comes: if that starts from the state of the snapshot, it
-//! carries on from there; if not, it is from before and says where the socket was, and later
-//! ones will bring it to where the snapshot saw it. Either way it is counted once.
+//! The address of such a socket is not known, so it is held here by its cookie until an event of
+//! it comes. A snapshot is settled after the events of its time (see `compare`), so what is here
+//! has not moved since; where an event says otherwise all the same, the event is right.
 
-use std::collections::HashMap;
+use std::{
+    collections::{HashMap, hash_map::Entry},
+    hash::BuildHasherDefault,
+};
 
-use super::conn::Conn;
-use crate::model::Tuple;
+use super::{
+    conn::{Conn, Entered},
+    table::AddressHasher,
+};
+use crate::model::{SnapSocket, TcpState, Tuple};
 
-/// Seeds by cookie, and by their ends for events that have no cookie.
+/// `TCP_TIMEWAIT_LEN` in nanoseconds.
+const TIMEWAIT_LEN_NS: u64 = 60_000_000_000;
+
+/// What a snapshot told of one socket. Small: there may be a million of them.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Seed {
+    pub(super) state: TcpState,
+    /// It is a minisock.
+    pub(super) mini: bool,
+    /// The first moment at which it was known to be there.
+    pub(super) since_ns: u64,
+    pub(super) netns: u32,
+    pub(super) tuple: Tuple,
+}
+
+impl Seed {
+    /// The seed of a row of a dump of `netns`, taken from `began_ns` to `ended_ns`, that has had
+    /// no event since it began.
+    pub(super) fn of(row: &SnapSocket, netns: u32, began_ns: u64, ended_ns: u64) -> Self {
+        let running = time_wait_since(row, ended_ns);
+        Self {
+            state: row.state,
+            mini: row.minisock_expires_ms.is_some(),
+            since_ns: running.map_or(began_ns, |since| since.min(began_ns)),
+            netns,
+            tuple: row.tuple,
+        }
+    }
+
+    /// The same as a connection from before.
+    pub(super) fn conn(&self, cookie: u64) -> Conn {
+        Conn {
+            state: self.state,
+            since_ns: self.since_ns,
+            entered: Entered::Before,
+            cookie: Some(cookie),
+            netns: Some(self.netns),
+            birth: None,
+            tuple: self.tuple,
+            owner: None,
+            sock: None,
+        }
+    }
+}
+
+/// Since when the timer of a minisock in TIME_WAIT has been running, by what is left of it at
+/// the end of the dump, at the latest: since its birth, or since it was last started anew. Either
+/// way it has been in TIME_WAIT so long.
+pub(super) fn time_wait_since(row: &SnapSocket, ended_ns: u64) -> Option<u64> {
+    let left_ns = u64::from(row.minisock_expires_ms?) * 1_000_000;
+    (row.state == TcpState::TimeWait)
+        .then(|| ended_ns.saturating_sub(TIMEWAIT_LEN_NS.saturating_sub(left_ns)))
+}
+
+/// Seeds by cookie, and by their ends once an event without a cookie asks.
 #[derive(Default)]
 pub(super) struct Seeds {
-    by_cookie: HashMap<u64, Conn>,
-    by_tuple: HashMap<Tuple, u64>,
+    by_cookie: HashMap<u64, Seed, BuildHasherDefault<AddressHasher>>,
+    /// Several have the same ends where listeners share a port (`SO_REUSEPORT`), or namespaces an
+    /// address.
+    by_ends: Option<HashMap<Tuple, Vec<u64>>>,
 }
 
 impl Seeds {
@@ -23,53 +83,66 @@ impl Seeds {
         self.by_cookie.len()
     }
 
-    pub(super) fn insert(&mut self, cookie: u64, conn: Conn) -> Option<Conn> {
-        self.by_tuple.insert(conn.tuple, cookie);
-        self.by_cookie.insert(cookie, conn)
+    pub(super) fn get_mut(&mut self, cookie: u64) -> Option<&mut Seed> {
+        self.by_cookie.get_mut(&cookie)
     }
 
-    /// Takes out the seed of a socket that an event is about.
+    pub(super) fn iter(&self) -> impl Iterator<Item = (u64, &Seed)> {
+        self.by_cookie.iter().map(|(&cookie, seed)| (cookie, seed))
+    }
+
+    pub(super) fn insert(&mut self, cookie: u64, seed: Seed) {
+        if let Some(by_ends) = &mut self.by_ends {
+            by_ends.entry(seed.tuple).or_default().push(cookie);
+        }
+        self.by_cookie.insert(cookie, seed);
+    }
+
+    pub(super) fn remove(&mut self, cookie: u64) -> Option<Seed> {
+        let seed = self.by_cookie.remove(&cookie)?;
+        if let Some(by_ends) = &mut self.by_ends
+            && let Entry::Occupied(mut cookies) = by_ends.entry(seed.tuple)
+        {
+            cookies.get_mut().retain(|&other| other != cookie);
+            if cookies.get().is_empty() {
+                cookies.remove();
+            }
+        }
+        Some(seed)
+    }
+
+    /// Takes out the seed of the socket, or of the minisock, that an event is about.
     pub(super) fn take(
         &mut self,
         cookie: Option<u64>,
         tuple: &Tuple,
         netns: Option<u32>,
+        mini: bool,
     ) -> Option<Conn> {
         if self.by_cookie.is_empty() {
             return None;
         }
+        let fits = |seed: &Seed| seed.mini == mini && netns.is_none_or(|netns| netns == seed.netns);
         let cookie = match cookie {
             Some(cookie) => cookie,
-            None => *self.by_tuple.get(tuple)?,
+            None => self.find(tuple, fits)?,
         };
-        let conn = self.by_cookie.get(&cookie)?;
-        if matches!((conn.netns, netns), (Some(a), Some(b)) if a != b) {
+        if !fits(self.by_cookie.get(&cookie)?) {
             return None;
         }
-        let conn = self.by_cookie.remove(&cookie)?;
-        if self.by_tuple.get(&conn.tuple) == Some(&cookie) {
-            self.by_tuple.remove(&conn.tuple);
-        }
-        Some(conn)
+        Some(self.remove(cookie)?.conn(cookie))
     }
 
-    /// Takes out those that `keep` refuses.
-    pub(super) fn retain(&mut self, mut keep: impl FnMut(u64, &Conn) -> bool) -> Vec<Conn> {
-        let out: Vec<u64> = self
-            .by_cookie
-            .iter()
-            .filter(|(cookie, conn)| !keep(**cookie, conn))
-            .map(|(&cookie, _)| cookie)
-            .collect();
-        out.into_iter()
-            .filter_map(|cookie| {
-                let conn = *self.by_cookie.get(&cookie)?;
-                self.take(Some(cookie), &conn.tuple, conn.netns)
-            })
-            .collect()
-    }
-
-    pub(super) fn iter(&self) -> impl Iterator<Item = (u64, &Conn)> {
-        self.by_cookie.iter().map(|(&cookie, conn)| (cookie, conn))
+    fn find(&mut self, tuple: &Tuple, fits: impl Fn(&Seed) -> bool) -> Option<u64> {
+        let by_cookie = &self.by_cookie;
+        let by_ends = self.by_ends.get_or_insert_with(|| {
+            let mut by_ends: HashMap<Tuple, Vec<u64>> = HashMap::new();
+            for (&cookie, seed) in by_cookie {
+                by_ends.entry(seed.tuple).or_default().push(cookie);
+            }
+            by_ends
+        });
+        let cookies = by_ends.get(tuple)?;
+        cookies.iter().copied().find(|cookie| by_cookie.get(cookie).is_some_and(&fits))
     }
 }

@@ -3,14 +3,15 @@
 use std::collections::HashSet;
 
 use super::{
-    compare::Comparison,
+    compare::{Doubt, Round},
     conn::{Conn, Entered, at_least, differ, owner_of},
     minisock::{Minisocks, Origin},
     seed::Seeds,
     table::Table,
 };
 use crate::model::{
-    Age, Birth, Change, EndReason, Event, Input, Moved, TcpState, Transition, change::is_birth,
+    Age, Birth, Change, EndReason, Event, Input, MinisockEvent, Moved, TcpState, Transition,
+    change::is_birth,
 };
 
 /// Connections that are tracked at a time unless told otherwise.
@@ -39,8 +40,13 @@ pub struct Tracker {
     pub(super) seeds: Seeds,
     /// Namespaces of which there was a snapshot.
     pub(super) seeded: HashSet<u32>,
-    pub(super) comparison: Option<Comparison>,
+    /// The snapshots that are being taken, or wait for the tick after them.
+    pub(super) round: Option<Round>,
+    /// What the last snapshots had otherwise than it was known.
+    pub(super) doubts: HashSet<Doubt>,
     pub(super) limit: usize,
+    /// Sockets of snapshots that there was no room for.
+    pub(super) unseeded: u64,
     /// Since when no event can have been missed: an unknown socket has been in its state at
     /// least since then. `None` before the hooks are in force.
     complete_since: Option<u64>,
@@ -65,8 +71,10 @@ impl Tracker {
             minisocks: Minisocks::new(limit),
             seeds: Seeds::default(),
             seeded: HashSet::new(),
-            comparison: None,
+            round: None,
+            doubts: HashSet::new(),
             limit,
+            unseeded: 0,
             complete_since: None,
             last_loss: None,
             anomalies: 0,
@@ -80,7 +88,7 @@ impl Tracker {
         Counts {
             anomalies: self.anomalies,
             resynchronised: self.resynchronised,
-            evicted: self.conns.evicted() + self.minisocks.evicted(),
+            evicted: self.conns.evicted() + self.minisocks.evicted() + self.unseeded,
             tracked: (self.conns.len() + self.minisocks.len() + self.seeds.len()) as u64,
             drifted: self.drifted,
         }
@@ -92,6 +100,12 @@ impl Tracker {
         self.minisocks.due_peeks(now)
     }
 
+    /// Whether the last snapshots had something otherwise than it was known. Another one soon will
+    /// settle that.
+    pub fn in_doubt(&self) -> bool {
+        !self.doubts.is_empty()
+    }
+
     /// Takes in one input and hands out what follows from it.
     pub fn apply(&mut self, input: &Input, out: &mut impl FnMut(Change)) {
         match input {
@@ -101,8 +115,14 @@ impl Tracker {
             }
             Input::Event(Event::Transition(event)) => self.transition(event, out),
             Input::Event(Event::Minisock(event)) => {
+                if matches!(event.event, MinisockEvent::Expired | MinisockEvent::Stopped { .. })
+                    && let Some(round) = &mut self.round
+                {
+                    round.ended(event.cookie, &event.tuple);
+                }
                 let seeds = &mut self.seeds;
-                let origin = || match seeds.take(event.cookie, &event.tuple, Some(event.netns)) {
+                let netns = Some(event.netns);
+                let origin = || match seeds.take(event.cookie, &event.tuple, netns, true) {
                     Some(seed) => Origin::Seed(seed),
                     None => Origin::Unknown,
                 };
@@ -112,10 +132,10 @@ impl Tracker {
                 self.complete_since = Some(lost.mono_ns);
                 self.last_loss = Some(lost.mono_ns);
             }
-            Input::Snapshot(snapshot) => self.snapshot(snapshot, out),
+            Input::Snapshot(snapshot) => self.snapshot(snapshot),
             Input::Tick { mono_ns } => {
                 self.minisocks.tick(*mono_ns, out);
-                self.settle_comparison(*mono_ns, out);
+                self.settle_round(*mono_ns, out);
             }
             Input::Clock(_) | Input::End(_) => {}
         }
@@ -151,8 +171,13 @@ impl Tracker {
             moved.in_old = *age;
         }
         moved.owner = moved.owner.or_else(|| owner_of(event));
+        let cookie = event.sock.and_then(|sock| sock.cookie);
+        let cookie = cookie.or(known.as_ref().and_then(|(conn, _)| conn.cookie));
         if event.new == TcpState::Close {
             self.conns.remove(event.skaddr);
+            if let Some(round) = &mut self.round {
+                round.ended(cookie, &moved.tuple);
+            }
             if let Some((conn, _)) = known
                 && matches!(event.old, TcpState::FinWait2 | TcpState::Closing)
             {
@@ -174,8 +199,8 @@ impl Tracker {
             state: event.new,
             since_ns: event.mono_ns,
             entered: if from_queue { Entered::Before } else { Entered::Seen },
-            cookie: event.sock.and_then(|sock| sock.cookie),
-            netns: moved.netns,
+            cookie,
+            netns: moved.netns.or(known.and_then(|(conn, _)| conn.netns)),
             birth: moved.birth,
             tuple: moved.tuple,
             owner: moved.owner,
@@ -226,17 +251,18 @@ impl Tracker {
             }
             self.conns.remove(event.skaddr);
         }
-        if born {
-            return None;
-        }
         let netns = event.sock.map(|sock| sock.netns);
-        let seed = self.seeds.take(cookie, &event.tuple, netns);
+        let seed = self.seeds.take(cookie, &event.tuple, netns, false);
         if let Some(seed) = seed {
-            if seed.state == event.old {
+            if !born && seed.state == event.old {
                 let age = seed.age(event.mono_ns, self.last_loss);
                 return Some((seed, age));
             }
-            out(seed.gone(event.mono_ns)); // the event is from before the snapshot saw it
+            // The event is from before the snapshot saw it, and was told late.
+            out(seed.gone(event.mono_ns));
+        }
+        if born {
+            return None;
         }
         let conn = Conn {
             state: event.old,

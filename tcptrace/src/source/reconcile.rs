@@ -1,0 +1,140 @@
+//! When to take snapshots, and of what.
+//!
+//! Once at the start, then at intervals; sooner where the last one raised a doubt, and for a
+//! namespace that an event names and no snapshot has told of yet. Takes none itself.
+
+use std::{
+    collections::{BTreeSet, HashMap, HashSet},
+    sync::Arc,
+};
+
+use super::snapshot::{Job, Round, Scope, Space};
+use crate::{host::clock, model::Input};
+
+/// The least between two rounds.
+const SOON_NS: u64 = 1_000_000_000;
+
+/// Namespaces that may wait to be dumped; the next full round tells of the others.
+const MAX_WANTED: usize = 1024;
+
+/// How long a namespace may be out of sight before it is believed to be gone. A socket or an
+/// orphan that still sends keeps one alive that no process or mount leads to; what is in it then
+/// lasts for `tcp_orphan_retries` (about 100 s) and a TIME_WAIT.
+const GONE_AFTER_NS: u64 = 300_000_000_000;
+
+/// Messages of one kind that are kept from being said again.
+const MAX_SAID: usize = 1024;
+
+/// The schedule.
+pub(super) struct Reconciler {
+    scope: Arc<Scope>,
+    every_ns: u64,
+    /// When the last full round, and the last of any kind, was begun.
+    last_full_ns: Option<u64>,
+    last_ns: u64,
+    /// Namespaces that a dump has told of, and since when they are out of sight.
+    seen: HashMap<u32, Option<u64>>,
+    /// Namespaces that events named and no dump has told of.
+    wanted: BTreeSet<u32>,
+    /// Of those, the ones that could not be found; they wait for the next full round.
+    not_found: HashSet<u32>,
+    /// The namespace of the last event.
+    last_seen: u32,
+    said: HashSet<String>,
+    remarks: Vec<String>,
+}
+
+impl Reconciler {
+    pub(super) fn new(scope: Scope, every_ns: u64) -> Self {
+        Self {
+            scope: Arc::new(scope),
+            every_ns: every_ns.max(SOON_NS),
+            last_full_ns: None,
+            last_ns: 0,
+            seen: HashMap::new(),
+            wanted: BTreeSet::new(),
+            not_found: HashSet::new(),
+            last_seen: 0,
+            said: HashSet::new(),
+            remarks: Vec::new(),
+        }
+    }
+
+    /// An event came from this namespace.
+    pub(super) fn saw(&mut self, netns: u32) {
+        if netns == self.last_seen {
+            return;
+        }
+        self.last_seen = netns;
+        if !self.seen.contains_key(&netns)
+            && !self.not_found.contains(&netns)
+            && self.wanted.len() < MAX_WANTED
+        {
+            self.wanted.insert(netns);
+        }
+    }
+
+    /// What is to be dumped at `now`. Not to be asked again before that was handed in.
+    pub(super) fn due(&mut self, now: u64, in_doubt: bool) -> Option<Job> {
+        let Some(last_full_ns) = self.last_full_ns else {
+            return Some(self.full(now));
+        };
+        if now.saturating_sub(self.last_ns) < SOON_NS {
+            return None;
+        }
+        if in_doubt || now.saturating_sub(last_full_ns) >= self.every_ns {
+            return Some(self.full(now));
+        }
+        if self.wanted.is_empty() || self.scope.only.is_some() {
+            return None;
+        }
+        self.last_ns = now;
+        self.not_found.extend(&self.wanted);
+        Some(Job::among(Arc::clone(&self.scope), std::mem::take(&mut self.wanted)))
+    }
+
+    fn full(&mut self, now: u64) -> Job {
+        self.last_full_ns = Some(now);
+        self.last_ns = now;
+        self.wanted.clear();
+        self.not_found.clear();
+        self.last_seen = 0;
+        Job::all(Arc::clone(&self.scope))
+    }
+
+    /// Hands out what was dumped.
+    pub(super) fn feed(&mut self, mut round: Round, sink: &mut impl FnMut(Input)) {
+        for space in &round.spaces {
+            self.seen.insert(space.netns, None);
+            self.wanted.remove(&space.netns);
+        }
+        if round.all {
+            let now = clock::monotonic_ns().unwrap_or(self.last_ns);
+            let listed: HashSet<u32> = round.spaces.iter().map(|space| space.netns).collect();
+            for (&netns, hidden_since) in &mut self.seen {
+                if listed.contains(&netns) {
+                    continue;
+                }
+                let since = *hidden_since.get_or_insert(now);
+                if now.saturating_sub(since) > GONE_AFTER_NS {
+                    round.spaces.push(Space::gone(netns, now));
+                }
+            }
+            // Two rounds say it, then it is forgotten: its inode may become another's.
+            let forget_ns = GONE_AFTER_NS + 2 * self.every_ns;
+            self.seen.retain(|_, hidden| {
+                hidden.is_none_or(|since| now.saturating_sub(since) < forget_ns)
+            });
+        }
+        for remark in std::mem::take(&mut round.remarks) {
+            if self.said.len() < MAX_SAID && self.said.insert(remark.clone()) {
+                self.remarks.push(remark);
+            }
+        }
+        round.feed(sink);
+    }
+
+    pub(super) fn take_remarks(&mut self) -> Vec<String> {
+        std::mem::take(&mut self.remarks)
+    }
+}
