@@ -10,6 +10,7 @@ mod live;
 mod log;
 mod options;
 mod signals;
+mod states;
 mod target;
 
 use std::process::ExitCode;
@@ -41,6 +42,7 @@ pub fn main() -> ExitCode {
         None => live::run(&cli.live),
         Some(Command::Live(args)) => live::run(&args),
         Some(Command::Hist(args)) => hist::run(&args),
+        Some(Command::States(args)) => states::run(&args),
         Some(Command::Check(args)) => check::run(&args),
         Some(Command::Explain(args)) => explain::run(&args),
     };

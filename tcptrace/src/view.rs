@@ -9,6 +9,7 @@ pub mod hist;
 pub mod json;
 pub mod live;
 mod number;
+pub mod states;
 mod table;
 mod time;
 

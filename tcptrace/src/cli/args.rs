@@ -36,6 +36,8 @@ pub enum Command {
     Live(LiveArgs),
     /// How long connections stay in a state: histograms, TIME_WAIT by why it ended
     Hist(HistArgs),
+    /// How many connections are in each state, now or over time: what `ss -tan` counts
+    States(StatesArgs),
     /// What this kernel allows, which hooks attach, and what that costs in truth
     Check(CheckArgs),
     /// What a state, an end reason or a column means, and what to do about it
@@ -133,6 +135,33 @@ pub struct HistArgs {
     /// End after so long: 10, 10s, 5m
     #[arg(long, value_name = "TIME", value_parser = duration::parse)]
     pub duration: Option<Duration>,
+}
+
+/// `tcptrace states`
+#[derive(Debug, Args)]
+pub struct StatesArgs {
+    /// Between two lines: 1, 0.5, 10s, 5m. Without it the counts of now are printed once, from
+    /// the kernel's tables alone, which needs no hooks (nor root, for one's own namespace)
+    #[arg(value_parser = duration::parse)]
+    pub interval: Option<Duration>,
+    /// End after so many lines
+    #[arg(value_parser = at_least_one)]
+    pub count: Option<u64>,
+    /// What to keep.
+    #[command(flatten)]
+    pub filter: FilterArgs,
+    /// How to listen.
+    #[command(flatten)]
+    pub probe: ProbeArgs,
+    /// Format
+    #[arg(short, long, value_name = "FORMAT", default_value = "table")]
+    pub output: OutputFormat,
+    /// Write to a file instead of stdout
+    #[arg(long, value_name = "FILE")]
+    pub out: Option<PathBuf>,
+    /// No header line
+    #[arg(short = 'H', long)]
+    pub no_header: bool,
 }
 
 /// `tcptrace check`

@@ -7,7 +7,8 @@ use anyhow::Result;
 use super::{
     Usage,
     args::{HistArgs, OutputFormat},
-    duration, listen,
+    duration,
+    listen::{self, Snapshots},
     options::{only, options},
     target::Target,
 };

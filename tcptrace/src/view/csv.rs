@@ -101,6 +101,15 @@ fn number(out: &mut BytesMut, number: Option<u64>) {
     }
 }
 
+/// Appends a comma and a number or plain word, or nothing for what is not known.
+pub(super) fn put_field(out: &mut BytesMut, value: Option<impl std::fmt::Display>) {
+    out.put_u8(b',');
+    if let Some(value) = value {
+        // Writing to memory does not fail.
+        let _ = write!(out, "{value}");
+    }
+}
+
 fn text(out: &mut BytesMut, text: &str) {
     out.put_u8(b',');
     out.put_slice(text.as_bytes());

@@ -42,7 +42,7 @@ impl Json {
         line.clear();
         let out = &mut line;
         out.put_slice(br#"{"v":1,"type":"transition","time":"#);
-        self.time(moved.mono_ns, out);
+        self.wall.put_json(out, moved.mono_ns);
         out.put_slice(br#","mono_ns":""#);
         put_u64(out, moved.mono_ns);
         out.put_slice(br#"","skaddr":"0x"#);
@@ -135,17 +135,6 @@ impl Json {
         out.put_u8(b'\n');
         bytes.put_slice(&line);
         self.line = line;
-    }
-
-    fn time(&mut self, mono_ns: u64, out: &mut Vec<u8>) {
-        let start = out.len();
-        out.put_u8(b'"');
-        if self.wall.put_rfc3339(out, mono_ns) {
-            out.put_u8(b'"');
-        } else {
-            out.truncate(start);
-            out.put_slice(b"null");
-        }
     }
 
     /// `{"v":1,"type":"lost",…}`

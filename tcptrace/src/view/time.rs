@@ -62,6 +62,17 @@ impl WallClock {
         out.put_slice(&fraction);
         true
     }
+
+    /// The same as a JSON value: null if the clocks are not known.
+    pub(super) fn put_json(&mut self, out: &mut impl BufMut, mono_ns: u64) {
+        if self.offset_ns.is_none() {
+            out.put_slice(b"null");
+            return;
+        }
+        out.put_u8(b'"');
+        self.put_rfc3339(out, mono_ns);
+        out.put_u8(b'"');
+    }
 }
 
 #[cfg(test)]
