@@ -131,12 +131,15 @@ fn reachable(remarks: &mut Vec<String>) -> Vec<Netns> {
     match netns::namespaces() {
         Ok(namespaces) => {
             if let Some(refused) = namespaces.refused.first() {
+                let more = match namespaces.refused.len() - 1 + namespaces.refused_more {
+                    0 => String::new(),
+                    more => format!(" (and {more} more)"),
+                };
                 remarks.push(format!(
-                    "not all network namespaces can be looked at: {}: {}, and {} more; seeing \
-                     other users' processes needs CAP_SYS_PTRACE",
+                    "not all network namespaces can be looked at: {}: {}{more}; for those of \
+                     other users' processes CAP_SYS_PTRACE is needed",
                     refused.path.display(),
                     refused.error,
-                    namespaces.refused.len() - 1 + namespaces.refused_more
                 ));
             }
             if namespaces.cut {

@@ -10,6 +10,7 @@ mod live;
 mod net;
 mod netlink;
 mod scenario;
+mod seeding;
 mod sys;
 mod time_wait;
 mod trace;

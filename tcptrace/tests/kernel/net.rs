@@ -9,6 +9,7 @@ use std::net::{Ipv4Addr, UdpSocket};
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::MetadataExt;
 use std::panic;
+use std::path::PathBuf;
 use std::thread;
 
 use anyhow::{Context, Result, ensure};
@@ -62,6 +63,11 @@ impl Netns {
     /// The namespace's inode number, as `ls -l /proc/PID/ns/net` shows it.
     pub fn inode(&self) -> u32 {
         self.inode
+    }
+
+    /// A path that leads to it as long as this lives, in this process only.
+    pub fn path(&self) -> PathBuf {
+        format!("/proc/self/fd/{}", self.handle.as_raw_fd()).into()
     }
 
     /// Runs `work` inside, on a thread of its own whose comm is [`COMM`]. A panic in it is passed

@@ -43,7 +43,7 @@ CLOSING             0
 TIME_WAIT           0
 CLOSE_WAIT          0
 LAST_ACK            0
-CLOSE               - not observable: a socket that is merely bound has no events
+CLOSE               - not observable: a merely bound socket has no events
 all                 5
 ";
     let text = show(Format::Table, None, None, SCRIPT);
@@ -56,7 +56,7 @@ fn an_interval_is_cut_at_its_end_and_fits_eighty_columns() {
     let text = show(Format::Table, Some(1000), None, SCRIPT);
     // The first interval ends at 1002 ms, between two events of one batch.
     let expected = "\
-... CLOSE is not observable: a socket that is merely bound has no events
+... CLOSE is not observable: a merely bound socket has no events
 TIME          EST  SYNS  SYNR   FW1    FW2       TW    CLW  LACK   LIS  CLSG
 -               1     0     3     0      0        0      0     0     1     0
 -               2     0     4     0      0        0      0     0     1     0
@@ -125,10 +125,14 @@ fn a_hold_up_makes_one_line_of_several_intervals() {
 
 #[test]
 fn a_drift_and_a_loss_are_shown() {
-    let round = "snapshot open\n3ms snapshot 5\n3ms snapshot end\n3ms snapshot over\n";
-    let script =
-        format!("{SCRIPT}2150ms lost 7\n2200ms {round}2201ms tick\n2202ms {round}3200ms tick\n");
-    let script = script.replace("3ms snapshot", "2205ms snapshot");
+    let round = |ms: u32| {
+        format!(
+            "{ms}ms snapshot open\n{ms}ms snapshot 5\n{ms}ms snapshot end\n\
+             {ms}ms snapshot over\n{ms}.5ms tick\n"
+        )
+    };
+    let (first, second) = (round(2150), round(2250));
+    let script = format!("{SCRIPT}2140ms lost 7\n{first}{second}3200ms tick\n");
     let text = show(Format::Table, Some(1000), None, &script);
     assert!(text.contains("... 7 transitions lost: the ring was full\n"), "{text}");
     assert!(text.contains("connections were otherwise in the kernel's tables"), "{text}");

@@ -11,7 +11,7 @@ use crate::model::TcpState;
 pub(super) const BLOCKS: u64 = 12;
 
 /// What stands for CLOSE.
-const CLOSE: &str = "not observable: a socket that is merely bound has no events";
+const CLOSE: &str = "not observable: a merely bound socket has no events";
 
 /// A column of the lines of intervals: its state, its name and its width.
 const COLUMNS: [(TcpState, &str, usize); 10] = [
@@ -48,8 +48,8 @@ pub(super) fn once(line: &Line, header: bool, out: &mut BytesMut) {
     out.put_slice(text.as_bytes());
 }
 
-/// The lines of one interval: counts, and since the interval before their change and the
-/// transitions in and out a second.
+/// The lines of one interval: counts, and where anything moved since the interval before, their
+/// change and the transitions in and out a second.
 pub(super) fn block(line: &Line, time: &str, header: bool, first: bool, out: &mut BytesMut) {
     let mut text = String::new();
     // Writing to memory does not fail.
@@ -71,7 +71,7 @@ pub(super) fn block(line: &Line, time: &str, header: bool, first: bool, out: &mu
         let flow = row(state).and_then(|row| row.flow);
         flow.map_or("-".to_owned(), |flow| fit(flow.now, width))
     });
-    if line.since_ns.is_some() {
+    if line.rows.iter().any(|row| row.flow != row.before) && line.since_ns.is_some() {
         put(&mut text, "change", |state, _, width| match row(state).and_then(|row| row.change()) {
             None => "-".to_owned(),
             Some(0) => ".".to_owned(),
