@@ -173,7 +173,7 @@ fn a_minisock_that_ended_while_the_dump_was_taken_is_not_found_again() {
          10ms snapshot 5\n10ms socket TIME_WAIT 1 {A} 1\n\
          12ms snapshot end\n12ms snapshot over\n13ms tick\n"
     ));
-    assert_eq!(told.text, "found TIME_WAIT\nTIME_WAIT>CLOSE ? expired\n");
+    assert_eq!(told.text, "found TIME_WAIT\nTIME_WAIT>CLOSE >=8ms expired\n");
 }
 
 #[test]
