@@ -60,7 +60,7 @@ impl<V: View> Analysis<V> {
         let Self { tracker, view, out } = self;
         tracker.apply(input, &mut |change| view.change(&change, out));
         if !matches!(input, Input::Event(_)) {
-            view.input(input, &tracker.counts(), out);
+            view.input(input, tracker, out);
         }
     }
 

@@ -10,6 +10,7 @@ pub mod json;
 pub mod live;
 mod number;
 pub mod states;
+pub mod states_by;
 mod table;
 mod time;
 
@@ -17,7 +18,7 @@ use bytes::BytesMut;
 
 use crate::{
     model::{Change, Input},
-    track::Counts,
+    track::Tracker,
 };
 
 /// A consumer of the analysis.
@@ -25,7 +26,7 @@ pub trait View {
     /// What is printed before anything happens.
     fn begin(&mut self, out: &mut BytesMut);
     /// An input that is not an event: clocks, losses, the end.
-    fn input(&mut self, input: &Input, counts: &Counts, out: &mut BytesMut);
+    fn input(&mut self, input: &Input, tracker: &Tracker, out: &mut BytesMut);
     /// A change.
     fn change(&mut self, change: &Change, out: &mut BytesMut);
     /// The time of its next line, where those come by the clock (`CLOCK_MONOTONIC`, nanoseconds):

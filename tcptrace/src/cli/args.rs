@@ -147,6 +147,9 @@ pub struct StatesArgs {
     /// End after so many lines
     #[arg(value_parser = at_least_one)]
     pub count: Option<u64>,
+    /// Count groups apart: owner (the task's name), port (of the service), peer or netns
+    #[arg(long, value_name = "KEY")]
+    pub by: Option<By>,
     /// What to keep.
     #[command(flatten)]
     pub filter: FilterArgs,

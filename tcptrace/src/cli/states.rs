@@ -5,6 +5,7 @@ use std::{process::ExitCode, sync::Arc};
 use anyhow::{Context as _, Result};
 
 use super::{
+    Usage,
     args::{OutputFormat, StatesArgs},
     listen::{self, Snapshots},
     log::say,
@@ -15,9 +16,15 @@ use crate::{
     host::{clock, netns::Netns},
     model::{Input, Snapshot, filter::Filter},
     pipeline::Analysis,
+    probe::Options,
     source::snapshot::{Job, Scope},
+    stats::group::By,
     track::Tracker,
-    view::states::{Format, Lines, StatesView},
+    view::{
+        View,
+        states::{Format, Lines, StatesView},
+        states_by::StatesByView,
+    },
 };
 
 pub(super) fn run(args: &StatesArgs) -> Result<ExitCode> {
@@ -30,16 +37,36 @@ pub(super) fn run(args: &StatesArgs) -> Result<ExitCode> {
         OutputFormat::Csv => Format::Csv,
     };
     let lines = Lines { every: args.interval, count: args.count };
-    let view = StatesView::new(format, lines, !args.no_header);
+    let header = !args.no_header;
+    match args.by {
+        Some(By::Reason) => {
+            let misuse =
+                "--by reason: a connection that is open has none: owner, port, peer, netns";
+            Err(Usage(misuse.to_owned()).into())
+        }
+        Some(by) => {
+            show(args, &options, only, target, StatesByView::new(by, format, lines, header))
+        }
+        None => show(args, &options, only, target, StatesView::new(format, lines, header)),
+    }
+}
+
+fn show<V: View>(
+    args: &StatesArgs,
+    options: &Options,
+    only: Option<Netns>,
+    target: Target,
+    view: V,
+) -> Result<ExitCode> {
     if args.interval.is_none() {
-        return once(only, options.filter, target, view);
+        return once(only, options.filter.clone(), target, view);
     }
     let snapshots = Snapshots { only, every: Snapshots::OFTEN };
-    listen::run(&options, snapshots, target, None, view, |_| {})
+    listen::run(options, snapshots, target, None, view, |_| {})
 }
 
 /// One look at the kernel's tables, by the same way as the first line of many.
-fn once(only: Option<Netns>, filter: Filter, target: Target, view: StatesView) -> Result<ExitCode> {
+fn once<V: View>(only: Option<Netns>, filter: Filter, target: Target, view: V) -> Result<ExitCode> {
     let clocks = clock::sample().context("cannot read the clock")?;
     let hz = clock::hz().context("cannot read the clock's resolution")?;
     let mut analysis = Analysis::new(Tracker::default(), view);

@@ -10,7 +10,7 @@ use super::{
     table::Table,
 };
 use crate::model::{
-    Age, Birth, Change, EndReason, Event, Input, MinisockEvent, Moved, TcpState, Transition,
+    Age, Birth, Change, EndReason, Event, Found, Input, MinisockEvent, Moved, TcpState, Transition,
     change::is_birth,
 };
 
@@ -104,6 +104,14 @@ impl Tracker {
     /// settle that.
     pub fn in_doubt(&self) -> bool {
         !self.doubts.is_empty()
+    }
+
+    /// All connections that are known, with the state each is in.
+    pub fn census(&self) -> impl Iterator<Item = Found> {
+        let full = self.conns.iter().map(|(_, conn)| conn.found(0));
+        let minis = self.minisocks.iter().map(|(_, conn)| conn.found(0));
+        let seeds = self.seeds.iter().map(|(cookie, seed)| seed.conn(cookie).found(0));
+        full.chain(minis).chain(seeds)
     }
 
     /// Takes in one input and hands out what follows from it.

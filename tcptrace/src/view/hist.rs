@@ -16,7 +16,7 @@ use super::{View, json::Json, time::WallClock};
 use crate::{
     model::{Change, Input},
     stats::{durations::Durations, steps::Steps},
-    track::Counts,
+    track::Tracker,
 };
 
 /// How the histograms are written.
@@ -139,7 +139,7 @@ impl View for HistView {
         }
     }
 
-    fn input(&mut self, input: &Input, _counts: &Counts, out: &mut BytesMut) {
+    fn input(&mut self, input: &Input, _tracker: &Tracker, out: &mut BytesMut) {
         match input {
             Input::Begin { mono_ns, .. } => {
                 self.begin_ns = *mono_ns;

@@ -6,7 +6,7 @@ pub use super::table::Columns;
 use super::{View, csv, csv::Csv, json::Json, table::Table};
 use crate::{
     model::{Change, Input, StateSet},
-    track::Counts,
+    track::Tracker,
 };
 
 /// How the stream is written.
@@ -119,7 +119,7 @@ impl View for LiveView {
         }
     }
 
-    fn input(&mut self, input: &Input, _counts: &Counts, out: &mut BytesMut) {
+    fn input(&mut self, input: &Input, _tracker: &Tracker, out: &mut BytesMut) {
         match (&mut self.printer, input) {
             (Printer::Table(table), Input::Begin { mono_ns, hz }) => table.begin(*mono_ns, *hz),
             (Printer::Json(json), Input::Begin { hz, .. }) => json.set_hz(*hz),
@@ -173,7 +173,7 @@ mod tests {
         view.begin(&mut out);
         for input in script::inputs(text).unwrap() {
             tracker.apply(&input, &mut |change| view.change(&change, &mut out));
-            view.input(&input, &tracker.counts(), &mut out);
+            view.input(&input, &tracker, &mut out);
         }
         String::from_utf8(out.to_vec()).unwrap()
     }

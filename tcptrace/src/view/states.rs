@@ -14,7 +14,7 @@ use super::{View, csv::put_field, json::Json, time::WallClock};
 use crate::{
     model::{Change, Input, Snapshot, TcpState},
     stats::counts::{COUNTED, Flow, StateCounts},
-    track::Counts,
+    track::Tracker,
 };
 
 /// How the counts are written.
@@ -206,7 +206,7 @@ impl View for StatesView {
         }
     }
 
-    fn input(&mut self, input: &Input, counts: &Counts, out: &mut BytesMut) {
+    fn input(&mut self, input: &Input, tracker: &Tracker, out: &mut BytesMut) {
         self.counts.input(input);
         match input {
             Input::Clock(clock) => self.wall.set(*clock),
@@ -218,7 +218,7 @@ impl View for StatesView {
                 Format::Json => self.json.lost(lost, out),
                 Format::Csv => {} // a row of another kind would break the reader; stderr says it
             },
-            Input::Tick { mono_ns } => self.reach(*mono_ns, counts.drifted, out),
+            Input::Tick { mono_ns } => self.reach(*mono_ns, tracker.counts().drifted, out),
             Input::End(accounts) if self.format == Format::Json => {
                 self.json.summary(accounts, out);
             }

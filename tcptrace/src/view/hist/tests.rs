@@ -19,7 +19,7 @@ fn show(mut view: HistView, text: &str) -> String {
             break;
         }
         tracker.apply(&input, &mut |change| view.change(&change, &mut out));
-        view.input(&input, &tracker.counts(), &mut out);
+        view.input(&input, &tracker, &mut out);
     }
     String::from_utf8(out.to_vec()).unwrap()
 }

@@ -10,7 +10,7 @@ fn show(format: Format, every_ms: Option<u64>, count: Option<u64>, text: &str) -
     view.begin(&mut out);
     for input in script::inputs(text).unwrap() {
         tracker.apply(&input, &mut |change| view.change(&change, &mut out));
-        view.input(&input, &tracker.counts(), &mut out);
+        view.input(&input, &tracker, &mut out);
     }
     String::from_utf8(out.to_vec()).unwrap()
 }

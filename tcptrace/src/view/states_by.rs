@@ -1,0 +1,261 @@
+//! `tcptrace states --by`: how many connections each group has in each state.
+//!
+//! Counted anew from what is known at the end of each interval: a connection may change its
+//! group when its owner becomes known, so counting up and down by changes would drift.
+
+use std::{collections::HashMap, fmt::Write as _};
+
+use bytes::{BufMut as _, BytesMut};
+
+use super::{View, csv::put_field, json::Json, states::Format, states::Lines, time::WallClock};
+use crate::{
+    model::{Change, Input, Snapshot, TcpState},
+    stats::group::{By, Key},
+    track::Tracker,
+};
+
+/// Groups shown in a table; the others are in `(other)`.
+const SHOWN: usize = 20;
+
+/// Groups counted; the others are in `(other)`.
+const LIMIT: usize = 10_000;
+
+const CSV_HEADER: &str = "time,mono_ns,by,group,state,count\n";
+
+/// A column: its state, its name and its width. With the label, 80 characters.
+const COLUMNS: [(TcpState, &str, usize); 10] = [
+    (TcpState::Established, "EST", 8),
+    (TcpState::SynSent, "SYNS", 5),
+    (TcpState::SynRecv, "SYNR", 5),
+    (TcpState::FinWait1, "FW1", 5),
+    (TcpState::FinWait2, "FW2", 6),
+    (TcpState::TimeWait, "TW", 8),
+    (TcpState::CloseWait, "CLW", 6),
+    (TcpState::LastAck, "LACK", 5),
+    (TcpState::Listen, "LIS", 5),
+    (TcpState::Closing, "CLSG", 5),
+];
+
+const LABEL: usize = 22;
+
+/// Counts by [`COLUMNS`].
+type Counts = [u64; COLUMNS.len()];
+
+/// The view.
+pub struct StatesByView {
+    by: By,
+    format: Format,
+    lines: Lines,
+    header: bool,
+    /// The first round of snapshots is over by then.
+    whole_ns: Option<u64>,
+    last_ns: Option<u64>,
+    printed: u64,
+    wall: WallClock,
+    json: Json,
+}
+
+impl StatesByView {
+    /// A view that prints `lines`, by groups.
+    pub fn new(by: By, format: Format, lines: Lines, header: bool) -> Self {
+        Self {
+            by,
+            format,
+            lines,
+            header,
+            whole_ns: None,
+            last_ns: None,
+            printed: 0,
+            wall: match format {
+                Format::Table => WallClock::local_time_of_day(),
+                Format::Json | Format::Csv => WallClock::utc(),
+            },
+            json: Json::new(),
+        }
+    }
+
+    fn is_due(&self, now: u64) -> bool {
+        match (self.last_ns, self.due_ns()) {
+            (None, _) => self.whole_ns.is_some_and(|whole| whole <= now),
+            (Some(_), due) => due.is_some_and(|due| due <= now),
+        }
+    }
+
+    fn print(&mut self, mono_ns: u64, tracker: &Tracker, out: &mut BytesMut) {
+        let groups = census(self.by, tracker);
+        match self.format {
+            Format::Table => {
+                let time = self.wall.at(mono_ns).map_or("-", |(text, _)| text);
+                table(self.by, time, self.header, &groups, out);
+            }
+            Format::Json => self.json_line(mono_ns, &groups, out),
+            Format::Csv => self.csv_rows(mono_ns, &groups, out),
+        }
+        self.last_ns = Some(mono_ns);
+        self.printed += 1;
+    }
+
+    fn json_line(&mut self, mono_ns: u64, groups: &[(Key, Counts)], out: &mut BytesMut) {
+        out.put_slice(br#"{"v":1,"type":"states","time":"#);
+        self.wall.put_json(out, mono_ns);
+        let rows: Vec<_> = groups
+            .iter()
+            .map(|(key, counts)| {
+                let states: serde_json::Map<_, _> = COLUMNS
+                    .iter()
+                    .zip(counts)
+                    .map(|((state, ..), count)| (state.name().to_owned(), (*count).into()))
+                    .collect();
+                serde_json::json!({
+                    "group": key.label(), "other": *key == Key::Other, "states": states
+                })
+            })
+            .collect();
+        // Writing to memory does not fail.
+        let _ = writeln!(
+            out,
+            r#","mono_ns":"{mono_ns}","by":"{}","rows":{}}}"#,
+            self.by.name(),
+            serde_json::Value::Array(rows)
+        );
+    }
+
+    fn csv_rows(&mut self, mono_ns: u64, groups: &[(Key, Counts)], out: &mut BytesMut) {
+        for (key, counts) in groups {
+            for ((state, ..), count) in COLUMNS.iter().zip(counts) {
+                self.wall.put_rfc3339(out, mono_ns);
+                put_field(out, Some(mono_ns));
+                put_field(out, Some(self.by.name()));
+                put_field(out, key.label().map(|label| super::csv::quoted(&label)));
+                put_field(out, Some(state));
+                put_field(out, Some(count));
+                out.put_u8(b'\n');
+            }
+        }
+    }
+}
+
+/// Counts all that is known, the largest group first.
+fn census(by: By, tracker: &Tracker) -> Vec<(Key, Counts)> {
+    let mut groups: HashMap<Key, Counts> = HashMap::new();
+    for found in tracker.census() {
+        let Some(column) = COLUMNS.iter().position(|(state, ..)| *state == found.state) else {
+            continue;
+        };
+        let mut key = by.key(&found);
+        if groups.len() >= LIMIT && !groups.contains_key(&key) {
+            key = Key::Other;
+        }
+        groups.entry(key).or_default()[column] += 1;
+    }
+    let mut groups: Vec<_> = groups.into_iter().collect();
+    groups.sort_by_key(|(key, counts)| (std::cmp::Reverse(counts.iter().sum::<u64>()), *key));
+    groups
+}
+
+fn table(by: By, time: &str, header: bool, groups: &[(Key, Counts)], out: &mut BytesMut) {
+    let mut text = String::new();
+    // Writing to memory does not fail.
+    if header {
+        let _ = write!(text, "{:LABEL$}", format!("{time} {}", by.name().to_uppercase()));
+        for (_, name, width) in COLUMNS {
+            let _ = write!(text, "{name:>width$}");
+        }
+        text.push('\n');
+    }
+    let mut rest = Counts::default();
+    for (index, (key, counts)) in groups.iter().enumerate() {
+        if index >= SHOWN {
+            rest.iter_mut().zip(counts).for_each(|(sum, count)| *sum += count);
+        } else {
+            row(&key.label().unwrap_or_else(|| "-".to_owned()), counts, &mut text);
+        }
+    }
+    if groups.len() > SHOWN {
+        row(&format!("({} others)", groups.len() - SHOWN), &rest, &mut text);
+    }
+    out.put_slice(text.as_bytes());
+}
+
+fn row(label: &str, counts: &Counts, text: &mut String) {
+    let shown: String = label.chars().take(LABEL - 1).collect();
+    // Writing to memory does not fail.
+    let _ = write!(text, "{shown:LABEL$}");
+    for ((_, _, width), count) in COLUMNS.iter().zip(counts) {
+        let _ = write!(text, "{count:>width$}");
+    }
+    text.push('\n');
+}
+
+impl View for StatesByView {
+    fn begin(&mut self, out: &mut BytesMut) {
+        if self.format == Format::Csv && self.header {
+            out.put_slice(CSV_HEADER.as_bytes());
+        }
+    }
+
+    fn input(&mut self, input: &Input, tracker: &Tracker, out: &mut BytesMut) {
+        match input {
+            Input::Clock(clock) => self.wall.set(*clock),
+            Input::Snapshot(Snapshot::Over { mono_ns, all: true }) => {
+                self.whole_ns.get_or_insert(*mono_ns);
+            }
+            Input::Lost(lost) if self.format == Format::Json => self.json.lost(lost, out),
+            Input::Tick { mono_ns } if !self.is_done() && self.is_due(*mono_ns) => {
+                self.print(*mono_ns, tracker, out);
+            }
+            Input::End(accounts) if self.format == Format::Json => {
+                self.json.summary(accounts, out);
+            }
+            _ => {}
+        }
+    }
+
+    fn change(&mut self, _change: &Change, _out: &mut BytesMut) {}
+
+    fn due_ns(&self) -> Option<u64> {
+        let every_ns = u64::try_from(self.lines.every?.as_nanos()).unwrap_or(u64::MAX);
+        Some(self.last_ns?.saturating_add(every_ns))
+    }
+
+    fn is_done(&self) -> bool {
+        let count = if self.lines.every.is_some() { self.lines.count } else { Some(1) };
+        count.is_some_and(|count| self.printed >= count)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::source::script;
+
+    #[test]
+    fn a_group_is_counted_by_what_is_known_at_the_end() {
+        let lines = Lines { every: Some(Duration::from_secs(1)), count: None };
+        let mut view = StatesByView::new(By::Owner, Format::Table, lines, true);
+        let (mut tracker, mut out) = (Tracker::default(), BytesMut::new());
+        let script = "0ms begin\n0ms snapshot open\n0ms snapshot over\n\
+            1ms sk=1 CLOSE>LISTEN 10.0.0.2:443 0.0.0.0:0 comm=nginx\n\
+            5ms sk=c LISTEN>SYN_RECV 10.0.0.2:443 10.0.0.1:7\n\
+            5ms sk=c SYN_RECV>ESTABLISHED 10.0.0.2:443 10.0.0.1:7\n\
+            6ms tick\n\
+            7ms sk=c ESTABLISHED>FIN_WAIT1 10.0.0.2:443 10.0.0.1:7 comm=nginx\n\
+            1100ms tick\n";
+        for input in script::inputs(script).unwrap() {
+            tracker.apply(&input, &mut |change| view.change(&change, &mut out));
+            view.input(&input, &tracker, &mut out);
+        }
+        let text = std::str::from_utf8(&out).unwrap();
+        let expected = "\
+- OWNER                    EST SYNS SYNR  FW1   FW2      TW   CLW LACK  LIS CLSG
+-                            1    0    0    0     0       0     0    0    0    0
+nginx                        0    0    0    0     0       0     0    0    1    0
+- OWNER                    EST SYNS SYNR  FW1   FW2      TW   CLW LACK  LIS CLSG
+nginx                        0    0    0    1     0       0     0    0    1    0
+";
+        assert_eq!(text, expected);
+        assert!(text.lines().all(|line| line.chars().count() <= 80));
+    }
+}
