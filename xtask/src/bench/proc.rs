@@ -41,14 +41,19 @@ pub fn peak_rss(pid: Pid) -> Result<u64> {
     Ok(kib * 1024)
 }
 
-/// How often the threads of the process have gone to sleep and so were woken.
+/// The thread of tcptrace that writes: it is woken for chunks of output, not by events.
+const WRITER: &str = "output";
+
+/// How often the threads of the process have gone to sleep and so were woken, but for the writer.
 pub fn sleeps(pid: Pid) -> Result<u64> {
     let path = format!("/proc/{pid}/task");
     let mut sum = 0;
     for task in fs::read_dir(&path).with_context(|| format!("cannot read {path}"))? {
         // a thread may end between the listing and the look
         let Ok(status) = fs::read_to_string(task?.path().join("status")) else { continue };
-        sum += find_field(&status, "voluntary_ctxt_switches").unwrap_or(0);
+        if !status.starts_with(&format!("Name:\t{WRITER}\n")) {
+            sum += find_field(&status, "voluntary_ctxt_switches").unwrap_or(0);
+        }
     }
     Ok(sum)
 }
