@@ -11,7 +11,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 pub enum Hook {
     /// `sock:inet_sock_set_state`, by either way of attaching.
     SetState = 0,
-    /// The timers of minisocks: `timer_start`, `timer_cancel`, `timer_expire_entry`.
+    /// What becomes of minisocks, by either way of listening to them.
     TimeWait = 1,
 }
 

@@ -117,8 +117,8 @@ pub struct MinisockOffsets {
     pub tw_substate: u32,
     /// `sock_common.skc_cookie`, which a minisock shares with the full socket
     pub skc_cookie: u32,
-    /// Always 0: keeps the address below aligned.
-    pub unused: u32,
+    /// `timer_list.entry.pprev`, not NULL while the timer is to run
+    pub timer_pprev: u32,
     /// Address of `tw_timer_handler()`; 0 matches no timer.
     pub tw_timer_handler: u64,
 }
@@ -135,7 +135,7 @@ impl MinisockOffsets {
         tw_timer: ABSENT,
         tw_substate: ABSENT,
         skc_cookie: ABSENT,
-        unused: 0,
+        timer_pprev: ABSENT,
         tw_timer_handler: 0,
     };
 }

@@ -91,7 +91,7 @@ pub struct Transition {
 const _: () = assert!(size_of::<Transition>() == 112);
 const _: () = assert!(core::mem::offset_of!(Transition, kind) == 0);
 
-/// What happened to a minisock's timer.
+/// What happened to a minisock or its timer.
 #[repr(u8)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TimerEvent {
@@ -104,15 +104,20 @@ pub enum TimerEvent {
     Expired = 3,
     /// Nothing happened; user space asked how the minisock is.
     Peeked = 4,
+    /// It gets a new time, for certain: the minisock is not new.
+    Restarted = 5,
+    /// The last reference to the minisock was given back.
+    Ended = 6,
 }
 
-/// [`TimerEvent::Stopped`] after the timer's time: most likely it is about to run.
-pub const FLAG_DUE: u8 = 1 << 0;
+/// [`TimerEvent::Stopped`] of a timer that may run all the same: its time has come, or it is
+/// about to be stopped and may be faster.
+pub const FLAG_MAY_RUN: u8 = 1 << 0;
 
 /// A `struct inet_timewait_sock` when something happened to its timer.
 ///
-/// Context: the thread that closes, connects or kills (process), or softirq; under the lock of
-/// the timer base, but for [`TimerEvent::Expired`].
+/// Context: the thread that closes, connects or kills (process), or softirq; by the timers'
+/// tracepoints under the lock of the timer base, but for [`TimerEvent::Expired`].
 #[repr(C)]
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, KnownLayout, Immutable)]
 pub struct Minisock {
@@ -159,7 +164,7 @@ const _: () = assert!(size_of::<Minisock>() == 96);
 /// Return addresses kept of a stack.
 pub const FRAMES: usize = 16;
 
-/// A timer that was stopped before its time, and by whom.
+/// A minisock whose timer was stopped before its time, or that ended, and by whom.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, KnownLayout, Immutable)]
 pub struct MinisockStopped {

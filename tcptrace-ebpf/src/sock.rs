@@ -59,8 +59,14 @@ impl Timer {
     /// The minisock that it is in.
     #[inline(always)]
     pub(crate) fn minisock(self) -> u64 {
-        (self.0 as u64).wrapping_sub(u64::from(global!(minisock.tw_timer)))
+        timers_minisock(self.0 as u64)
     }
+}
+
+/// The minisock that the timer at this address is in.
+#[inline(always)]
+pub(crate) fn timers_minisock(timer: u64) -> u64 {
+    timer.wrapping_sub(u64::from(global!(minisock.tw_timer)))
 }
 
 /// A copy of a `struct inet_timewait_sock`. The verifier gives no typed pointer to one from its
@@ -122,6 +128,13 @@ impl<'a> Minisock<'a> {
     #[inline(always)]
     pub(crate) fn expires(&self) -> u64 {
         self.at(global!(minisock.tw_timer) + global!(minisock.timer_expires))
+    }
+
+    /// Whether its timer is to run (`timer_pending()`).
+    #[inline(always)]
+    pub(crate) fn timer_is_pending(&self) -> bool {
+        let pprev: u64 = self.at(global!(minisock.tw_timer) + global!(minisock.timer_pprev));
+        pprev != 0
     }
 
     #[inline(always)]

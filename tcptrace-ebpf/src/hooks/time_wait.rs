@@ -10,27 +10,14 @@
 use core::ffi::c_void;
 
 use aya_ebpf::{
-    EbpfContext as _,
-    helpers::generated::{
-        bpf_get_current_pid_tgid, bpf_get_stack, bpf_jiffies64, bpf_ktime_get_ns,
-    },
+    helpers::generated::bpf_jiffies64,
     macros::{btf_tracepoint, raw_tracepoint},
     programs::{BtfTracePointContext, RawTracePointContext},
 };
-use tcptrace_common::{
-    counters::Hook,
-    filter::{Facts, Verdict, verdict},
-    record::{self, FLAG_DUE, FRAMES, MinisockStopped, RecordKind, TimerEvent},
-};
+use tcptrace_common::record::{FLAG_MAY_RUN, TimerEvent};
 
-use crate::{
-    emit::Counters,
-    filter::InForce,
-    sock::{Minisock, MinisockCopy, Timer},
-};
-
-const TCP_TIME_WAIT: u8 = 6;
-const TCP_CLOSE: u8 = 7;
+use super::minisock::{TCP_TIME_WAIT, emit, emit_with_stack, tell};
+use crate::sock::{Minisock, MinisockCopy, Timer};
 
 /// Minisocks that one call of [`tw_peek`] looks at: the most arguments that a raw tracepoint
 /// program's test run takes (`MAX_BPF_FUNC_ARGS`).
@@ -90,123 +77,20 @@ fn peek(addr: u64) {
     if let Some(minisock) = Minisock::read(addr, &mut copy)
         && minisock.substate() == TCP_TIME_WAIT
     {
-        emit(minisock, TimerEvent::Peeked);
+        emit(minisock, TimerEvent::Peeked, 0);
     }
-}
-
-#[inline(always)]
-fn tell(addr: u64, event: TimerEvent) {
-    let mut copy = MinisockCopy::uninit();
-    if let Some(minisock) = Minisock::read(addr, &mut copy) {
-        emit(minisock, event);
-    }
-}
-
-#[inline(always)]
-fn emit(minisock: Minisock<'_>, event: TimerEvent) {
-    let Some(counters) = Counters::seen(Hook::TimeWait) else { return };
-    let Some(facts) = facts(minisock) else { return counters.filtered() };
-    counters.emit(|out: *mut record::Minisock| {
-        write(out, minisock, &facts, event, RecordKind::Minisock, 0);
-    });
 }
 
 #[inline(always)]
 fn stopped(ctx: &BtfTracePointContext, addr: u64) {
     let mut copy = MinisockCopy::uninit();
     let Some(minisock) = Minisock::read(addr, &mut copy) else { return };
-    let Some(counters) = Counters::seen(Hook::TimeWait) else { return };
-    let Some(facts) = facts(minisock) else { return counters.filtered() };
     // SAFETY: no arguments.
     let now = unsafe { bpf_jiffies64() };
     if now >= minisock.expires() {
         // About to run, nearly always: no need for a stack, which costs more than all the rest.
-        counters.emit(|out: *mut record::Minisock| {
-            write(out, minisock, &facts, TimerEvent::Stopped, RecordKind::Minisock, FLAG_DUE);
-        });
-        return;
+        emit(minisock, TimerEvent::Stopped, FLAG_MAY_RUN);
+    } else {
+        emit_with_stack(ctx, minisock, TimerEvent::Stopped, 0);
     }
-    counters.emit(|out: *mut MinisockStopped| {
-        write(out.cast(), minisock, &facts, TimerEvent::Stopped, RecordKind::MinisockStopped, 0);
-        // SAFETY: a field of the reserved record, which is aligned and not shared yet.
-        let frames = unsafe { &raw mut (*out).frames };
-        // SAFETY: as above. The helper does not clear what it does not fill.
-        unsafe { frames.write([0; FRAMES]) };
-        // SAFETY: the context is the program's own and the buffer as long as told.
-        unsafe { bpf_get_stack(ctx.as_ptr(), frames.cast(), (8 * FRAMES) as u32, 0) };
-    });
-}
-
-/// What the filter looks at, if the minisock passes it.
-#[inline(always)]
-fn facts(minisock: Minisock<'_>) -> Option<Facts> {
-    let family = minisock.family();
-    let (laddr, raddr) = minisock.addresses(family);
-    let facts = Facts {
-        old: TCP_TIME_WAIT,
-        new: TCP_CLOSE,
-        family,
-        netns: minisock.netns(),
-        laddr,
-        raddr,
-        lport: minisock.lport(),
-        rport: minisock.rport(),
-    };
-    (verdict(&InForce, &facts) != Verdict::Drop).then_some(facts)
-}
-
-/// Writes a whole record; every byte, since the kernel does not clear it.
-#[inline(always)]
-fn write(
-    out: *mut record::Minisock,
-    minisock: Minisock<'_>,
-    facts: &Facts,
-    event: TimerEvent,
-    kind: RecordKind,
-    flags: u8,
-) {
-    // SAFETY: no arguments.
-    let mono_ns = unsafe { bpf_ktime_get_ns() };
-    // SAFETY: no arguments.
-    let jiffies = unsafe { bpf_jiffies64() };
-    // SAFETY: no arguments.
-    let pid_tgid = unsafe { bpf_get_current_pid_tgid() };
-    macro_rules! put {
-        ($($field:ident: $value:expr),* $(,)?) => {
-            $({
-                let value = $value;
-                // SAFETY: the record was reserved, is aligned to eight bytes and not shared yet.
-                let field = unsafe { &raw mut (*out).$field };
-                // SAFETY: as above.
-                unsafe { field.write(value) };
-            })*
-        };
-    }
-    // Field by field: a whole record would be built on the stack first.
-    put! {
-        kind: kind as u8,
-        event: event as u8,
-        substate: minisock.substate(),
-        family: facts.family as u8,
-        flags: flags,
-        unused: [0; 3],
-        mono_ns: mono_ns,
-        addr: minisock.addr(),
-        cookie: minisock.cookie(),
-        laddr: bytes(facts.laddr),
-        raddr: bytes(facts.raddr),
-        expires: minisock.expires(),
-        jiffies: jiffies,
-        netns: facts.netns,
-        tgid: (pid_tgid >> 32) as u32,
-        tid: pid_tgid as u32,
-        lport: facts.lport,
-        rport: facts.rport,
-    }
-}
-
-#[inline(always)]
-fn bytes(words: [u32; 4]) -> [u8; 16] {
-    // SAFETY: any 16 bytes are both.
-    unsafe { core::mem::transmute(words) }
 }

@@ -41,7 +41,8 @@ pub(super) fn try_all() -> Tried {
             Ok(probe) => {
                 tried.attached.push(Attached { backend, truth: truth(&probe) });
                 let lacking = probe.unobservable();
-                let verified = match probe.verified_instructions() {
+                let counts = probe.verified_instructions().into_iter().map(|(_, count)| count);
+                let verified = match counts.sum::<Option<u32>>() {
                     Some(count) => format!("{count} instructions verified"),
                     None => "how many instructions were verified is not told".to_owned(),
                 };
@@ -99,15 +100,19 @@ fn truth(probe: &Probe) -> Vec<Row> {
 /// Whether what becomes of minisocks is told.
 fn time_wait(probe: &Probe) -> Row {
     let row = |verdict, found| Row::new(Topic::Truth, "TIME_WAIT", verdict, found);
+    let refusals = probe.time_wait_refusals().iter();
+    let refused: Vec<_> =
+        refusals.map(|(backend, reason)| format!("{backend}: {reason}")).collect();
     match probe.time_wait() {
-        Some(backend) => row(Verdict::Ok, format!("its start, its end and why, by {backend}")),
-        None => {
-            let refusals = probe.time_wait_refusals().iter();
-            let reasons: Vec<_> =
-                refusals.map(|(backend, reason)| format!("{backend}: {reason}")).collect();
-            row(Verdict::Lacks, format!("not observable: {}", reasons.join("; ")))
-                .means("the hand-over to TIME_WAIT shows as FIN_WAIT2 -> CLOSE, its end not at all")
+        Some(backend) if refused.is_empty() => {
+            row(Verdict::Ok, format!("its start, its end and why, by {backend}"))
         }
+        Some(backend) => {
+            let refused = refused.join("; ");
+            row(Verdict::Ok, format!("its start, its end and why, by {backend}; not by {refused}"))
+        }
+        None => row(Verdict::Lacks, format!("not observable: {}", refused.join("; ")))
+            .means("the hand-over to TIME_WAIT shows as FIN_WAIT2 -> CLOSE, its end not at all"),
     }
 }
 

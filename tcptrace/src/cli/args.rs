@@ -206,7 +206,7 @@ pub struct ProbeArgs {
     /// How to listen to sock:inet_sock_set_state: auto, tp_btf, tracepoint
     #[arg(long, value_name = "HOOK", default_value = "auto", value_parser = hook)]
     pub hook: HookChoice,
-    /// How to listen to TIME_WAIT: auto, timers, off (then a hand-over looks like an end)
+    /// How to listen to TIME_WAIT: auto, functions, timers, off (then a hand-over looks like an end)
     #[arg(long, value_name = "HOOK", default_value = "auto", value_parser = time_wait_hook)]
     pub time_wait_hook: TimeWaitChoice,
     /// Size of the ring: a power of two of at least a page, as 4096, 512K, 8M

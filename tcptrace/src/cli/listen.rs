@@ -117,8 +117,10 @@ fn announce(probe: &Probe, fell_back: bool) {
             say(&format!("not by {refusal}"));
         }
     }
-    for (backend, reason) in probe.time_wait_refusals() {
-        say(&format!("TIME_WAIT is not observable by {backend}: {reason}"));
+    if probe.time_wait().is_none() {
+        for (backend, reason) in probe.time_wait_refusals() {
+            say(&format!("TIME_WAIT is not observable by {backend}: {reason}"));
+        }
     }
     let lacking = match probe.unobservable().as_slice() {
         [] => String::new(),

@@ -3,7 +3,7 @@
 use std::net::Ipv6Addr;
 
 use tcptrace_common::record::{
-    self, FLAG_BUCKETS_FULL, FLAG_DEAD, FLAG_DUE, FLAG_KEY_UNKNOWN, FLAG_LINGER, FLAG_SOCK,
+    self, FLAG_BUCKETS_FULL, FLAG_DEAD, FLAG_KEY_UNKNOWN, FLAG_LINGER, FLAG_MAY_RUN, FLAG_SOCK,
     TimerEvent,
 };
 
@@ -88,8 +88,9 @@ pub enum MinisockEvent {
     Started,
     /// Its timer was stopped: to be started anew, to run, or for good.
     Stopped {
-        /// The timer's time had come: most likely it is about to run.
-        due: bool,
+        /// It may run all the same: its time had come, or it is about to be stopped and may be
+        /// faster. What follows tells.
+        may_run: bool,
         /// Who stopped it, if that is known.
         by: Option<Stopper>,
     },
@@ -97,6 +98,20 @@ pub enum MinisockEvent {
     Expired,
     /// Nothing: it was looked at, and is in TIME_WAIT.
     Peeked,
+    /// Its timer gets a new time; it is not new.
+    Restarted,
+    /// It was freed. What was told before says why; if nothing was, who freed it.
+    Ended {
+        /// Who did, if that is known.
+        by: Option<Stopper>,
+    },
+}
+
+impl MinisockEvent {
+    /// Whether its timer is given a time, new or first, at this very moment.
+    pub const fn gives_a_time(self) -> bool {
+        matches!(self, Self::Started | Self::Restarted)
+    }
 }
 
 /// A `struct inet_timewait_sock`, when something happened to it.
@@ -170,16 +185,18 @@ impl TryFrom<&record::Transition> for Transition {
 }
 
 impl Minisock {
-    /// The value of a record; `by` is who its stack says stopped the timer.
+    /// The value of a record; `by` is who its stack says did it.
     pub fn from_record(raw: &record::Minisock, by: Option<Stopper>) -> Result<Self, BadRecord> {
         let bad = || BadRecord(raw.event, raw.substate);
         let event = match raw.event {
             e if e == TimerEvent::Started as u8 => MinisockEvent::Started,
             e if e == TimerEvent::Stopped as u8 => {
-                MinisockEvent::Stopped { due: raw.flags & FLAG_DUE != 0, by }
+                MinisockEvent::Stopped { may_run: raw.flags & FLAG_MAY_RUN != 0, by }
             }
             e if e == TimerEvent::Expired as u8 => MinisockEvent::Expired,
             e if e == TimerEvent::Peeked as u8 => MinisockEvent::Peeked,
+            e if e == TimerEvent::Restarted as u8 => MinisockEvent::Restarted,
+            e if e == TimerEvent::Ended as u8 => MinisockEvent::Ended { by },
             _ => return Err(bad()),
         };
         let substate = TcpState::from_kernel(raw.substate)

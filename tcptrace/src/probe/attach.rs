@@ -10,20 +10,22 @@ use aya::{
     Btf, Ebpf, EbpfLoader, VerifierLogLevel,
     maps::{MapData, MapError, PerCpuArray, RingBuf},
     programs::{
-        BtfTracePoint, ProgramError, TracePoint, tp_btf::BtfTracePointLinkId,
+        BtfTracePoint, Program, ProgramError, TracePoint, tp_btf::BtfTracePointLinkId,
         trace_point::TracePointLinkId,
     },
 };
 use nix::sys::resource::{RLIM_INFINITY, Resource, setrlimit};
 use tcptrace_common::{
     counters::Hook,
-    globals::{BucketOffsets, Globals, MinisockOffsets, SockOffsets, TracepointLayout},
+    globals::{BucketOffsets, Globals, SockOffsets, TracepointLayout},
 };
 use thiserror::Error;
 
 use super::{
-    btf, facts, format, globals, offsets, ring,
-    time_wait::{self, TimeWaitBackend, Timers, Who},
+    btf, facts, format, globals,
+    minisock::{self, Who},
+    offsets, ring,
+    time_wait::{self, Minisocks, TimeWaitBackend, TimeWaitChoice},
     tracefs,
 };
 use crate::{
@@ -185,18 +187,6 @@ pub struct Options {
     pub time_wait: TimeWaitChoice,
 }
 
-/// Which ways to listen to minisocks are to be tried.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum TimeWaitChoice {
-    /// All, from best to worst; none is no reason to fail.
-    #[default]
-    Auto,
-    /// This one; it is an error if the kernel refuses it.
-    Only(TimeWaitBackend),
-    /// None: a hand-over to a minisock looks like an end.
-    Off,
-}
-
 /// A hook's counters, summed over the CPUs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Totals {
@@ -263,10 +253,6 @@ impl Probe {
             for &cookies in with_cookie {
                 match Self::attempt(options, backend, cookies) {
                     Ok(Attached { ebpf, ring, counters, link, sock, time_wait }) => {
-                        let (time_wait, time_wait_refusals) = match time_wait {
-                            Ok(attached) => (attached, Vec::new()),
-                            Err(reason) => (None, vec![(TimeWaitBackend::Timers, reason)]),
-                        };
                         return Ok(Self {
                             ebpf,
                             ring,
@@ -276,8 +262,8 @@ impl Probe {
                             refusals,
                             sock,
                             cookies,
-                            time_wait,
-                            time_wait_refusals,
+                            time_wait: time_wait.attached,
+                            time_wait_refusals: time_wait.refusals,
                         });
                     }
                     Err(Attempt::Fatal(error)) => return Err(error),
@@ -300,14 +286,11 @@ impl Probe {
             Backend::TpBtf => (kernel_offsets()?, TracepointLayout::NONE),
             Backend::Tracepoint => (None, classic_layout()?),
         };
-        let time_wait = plan_time_wait(options);
+        let minisocks = Minisocks::ask(options.time_wait);
         let values = Globals {
-            sock: sock.map_or_else(
-                || time_wait.as_ref().map_or(SockOffsets::NONE, |plan| plan.sock),
-                |(sock, _)| sock,
-            ),
+            sock: sock.map_or_else(|| minisocks.sock(), |(sock, _)| sock),
             buckets: sock.map_or(BucketOffsets::NONE, |(_, buckets)| buckets),
-            minisock: time_wait.as_ref().map_or(MinisockOffsets::NONE, |plan| plan.timers.offsets),
+            minisock: minisocks.offsets(),
             ..globals::globals(&options.filter, options.ring_bytes, layout, cookies)
         };
         let mut ebpf = load(options, &values)?;
@@ -315,17 +298,16 @@ impl Probe {
         // The maps before the hook: whoever attaches must be able to count from the first event.
         let ring = RingBuf::try_from(take(&mut ebpf, "RING")?).map_err(setup)?;
         let counters = PerCpuArray::try_from(take(&mut ebpf, "COUNTERS")?).map_err(setup)?;
+        let btf = Btf::from_sys_fs().map_err(|error| error.to_string());
         // Minisocks first: a hand-over whose birth was not seen would look like an end.
-        let time_wait = match time_wait {
-            Ok(plan) => attach_time_wait(&mut ebpf, plan).map(Some),
-            Err(TimeWaitRefusal::NotAsked) => Ok(None),
-            Err(TimeWaitRefusal::Because(reason)) => Err(reason),
-        };
-        if let (Err(reason), TimeWaitChoice::Only(backend)) = (&time_wait, options.time_wait) {
-            let reason = reason.clone();
+        let time_wait = minisocks.attach(&mut ebpf, &btf);
+        if let (None, TimeWaitChoice::Only(_), Some((backend, reason))) =
+            (&time_wait.attached, options.time_wait, time_wait.refusals.first())
+        {
+            let (backend, reason) = (*backend, reason.clone());
             return Err(Attempt::Fatal(ProbeError::TimeWait { backend, reason }));
         }
-        let link = attach(&mut ebpf, backend)?;
+        let link = attach(&mut ebpf, backend, &btf)?;
         Ok(Attached { ebpf, ring, counters, link, sock: values.sock, time_wait })
     }
 
@@ -346,7 +328,7 @@ impl Probe {
 
     /// The way to listen to minisocks that was taken.
     pub fn time_wait(&self) -> Option<TimeWaitBackend> {
-        self.time_wait.as_ref().map(|_| TimeWaitBackend::Timers)
+        self.time_wait.as_ref().map(time_wait::Attached::backend)
     }
 
     /// The ways to listen to minisocks that were refused, and why.
@@ -415,9 +397,14 @@ impl Probe {
         missed(self.backend.program())
     }
 
-    /// Instructions that the verifier walked through to accept the program (5.16).
-    pub fn verified_instructions(&self) -> Option<u32> {
-        self.ebpf.program(self.backend.program())?.info().ok()?.verified_instruction_count()
+    /// Instructions that the verifier walked through to accept each program that is loaded, by
+    /// the program's name; `None` where the kernel does not tell (before 5.16).
+    pub fn verified_instructions(&self) -> Vec<(String, Option<u32>)> {
+        let told = |(name, program): (&str, &Program)| {
+            let info = program.info().ok()?; // not loaded
+            Some((name.to_owned(), info.verified_instruction_count()))
+        };
+        self.ebpf.programs().filter_map(told).collect()
     }
 
     /// Takes the program off its hook. It stays loaded, with its counters, and records already in
@@ -427,7 +414,7 @@ impl Probe {
         // The other way round than they were put on, for the same reason.
         self.detach_set_state().map_err(failed)?;
         match &mut self.time_wait {
-            Some(attached) => time_wait::detach(&mut self.ebpf, attached).map_err(failed),
+            Some(attached) => attached.programs.detach(&mut self.ebpf).map_err(failed),
             None => Ok(()),
         }
     }
@@ -458,35 +445,7 @@ struct Attached {
     counters: PerCpuArray<MapData, [u64; 3]>,
     link: Link,
     sock: SockOffsets,
-    time_wait: Result<Option<time_wait::Attached>, String>,
-}
-
-/// What is needed to listen to minisocks.
-struct TimeWaitPlan {
-    sock: SockOffsets,
-    timers: Timers,
-}
-
-/// Why minisocks are not listened to.
-enum TimeWaitRefusal {
-    NotAsked,
-    Because(String),
-}
-
-fn plan_time_wait(options: &Options) -> Result<TimeWaitPlan, TimeWaitRefusal> {
-    if options.time_wait == TimeWaitChoice::Off {
-        return Err(TimeWaitRefusal::NotAsked);
-    }
-    let because = |error: String| TimeWaitRefusal::Because(error);
-    let data = vmlinux().map_err(because)?;
-    let btf = btf::Btf::parse(&data).map_err(|error| because(error.to_string()))?;
-    let sock = offsets::sock_offsets(&btf).map_err(|error| because(error.to_string()))?;
-    Ok(TimeWaitPlan { sock, timers: Timers::find(&btf).map_err(because)? })
-}
-
-fn attach_time_wait(ebpf: &mut Ebpf, plan: TimeWaitPlan) -> Result<time_wait::Attached, String> {
-    let btf = Btf::from_sys_fs().map_err(|error| error.to_string())?;
-    time_wait::attach(ebpf, plan.timers, &btf).map_err(program_words)
+    time_wait: time_wait::Outcome,
 }
 
 /// How an attempt ended.
@@ -510,7 +469,7 @@ fn take(ebpf: &mut Ebpf, name: &str) -> Result<aya::maps::Map, Attempt> {
 }
 
 /// The running kernel's BTF.
-fn vmlinux() -> Result<Vec<u8>, String> {
+pub(super) fn vmlinux() -> Result<Vec<u8>, String> {
     const PATH: &str = "/sys/kernel/btf/vmlinux";
     fs::read(PATH).map_err(|error| format!("this kernel has no BTF ({PATH}: {error})"))
 }
@@ -520,7 +479,7 @@ fn kernel_offsets() -> Result<Option<(SockOffsets, BucketOffsets)>, Attempt> {
     let data = vmlinux().map_err(Attempt::Refused)?;
     let btf = btf::Btf::parse(&data).map_err(refused)?;
     let sock = offsets::sock_offsets(&btf).map_err(refused)?;
-    Ok(Some((sock, time_wait::bucket_offsets(&btf))))
+    Ok(Some((sock, minisock::bucket_offsets(&btf))))
 }
 
 /// The layout of the classic tracepoint's record on the running kernel.
@@ -585,15 +544,15 @@ fn refused_map(ring_bytes: u32, name: &str, error: io::Error) -> Attempt {
 }
 
 /// Loads the backend's program and puts it on its hook.
-fn attach(ebpf: &mut Ebpf, backend: Backend) -> Result<Link, Attempt> {
+fn attach(ebpf: &mut Ebpf, backend: Backend, btf: &Result<Btf, String>) -> Result<Link, Attempt> {
     let program = ebpf.program_mut(backend.program()).ok_or_else(|| {
         Attempt::Fatal(ProbeError::Setup(format!("the object has no {}", backend.program())))
     })?;
     match backend {
         Backend::TpBtf => {
-            let btf = Btf::from_sys_fs().map_err(refused)?;
+            let btf = btf.as_ref().map_err(refused)?;
             let program: &mut BtfTracePoint = program.try_into().map_err(refused)?;
-            program.load(TRACEPOINT, &btf).map_err(program_refused)?;
+            program.load(TRACEPOINT, btf).map_err(program_refused)?;
             Ok(Link::TpBtf(program.attach().map_err(program_refused)?))
         }
         Backend::Tracepoint => {
@@ -612,7 +571,7 @@ fn program_refused(error: ProgramError) -> Attempt {
 }
 
 /// The kernel's words without the verifier's log, whose last line says why.
-fn program_words(error: ProgramError) -> String {
+pub(super) fn program_words(error: ProgramError) -> String {
     match &error {
         ProgramError::LoadError { io_error, verifier_log } => {
             let log = verifier_log.to_string();

@@ -1,39 +1,76 @@
-//! How to listen to minisocks, and who stopped the timer of one.
+//! The ways to listen to minisocks, and the programs of each.
 
 use std::{fmt, str::FromStr};
 
 use aya::{
     Btf, Ebpf,
     programs::{
-        BtfTracePoint, ProgramError, RawTracePoint, RawTracePointRunOptions, TestRun as _,
-        tp_btf::BtfTracePointLinkId,
+        BtfTracePoint, FEntry, ProgramError, RawTracePoint, RawTracePointRunOptions, TestRun as _,
+        fentry::FEntryLinkId, tp_btf::BtfTracePointLinkId,
     },
 };
-use tcptrace_common::globals::{ABSENT, BucketOffsets, MINISOCK_MAX, MinisockOffsets};
 
-use super::btf::{self, BtfError};
-use crate::{
-    host::kallsyms::{self, Function},
-    model::Stopper,
+use tcptrace_common::globals::{MinisockOffsets, SockOffsets};
+
+use super::{
+    attach::{program_words, vmlinux},
+    btf,
+    minisock::{Callers, Kernel, Who},
+    offsets,
 };
 
 /// A way to learn what becomes of minisocks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TimeWaitBackend {
-    /// The tracepoints of their timers. Any kernel with BTF whose kallsyms shows addresses.
+    /// The functions that make, time and free them (fentry): every move at its very moment.
+    /// 5.5 on x86-64, 6.4 on arm64; refused on locked-down hosts.
+    Functions,
+    /// The tracepoints of their timers. Any kernel with BTF whose kallsyms shows addresses. A
+    /// move from FIN_WAIT2 to TIME_WAIT inside a minisock is told to a jiffy.
     Timers,
 }
 
 impl TimeWaitBackend {
     /// From best to worst.
-    pub const ALL: [Self; 1] = [Self::Timers];
+    pub const ALL: [Self; 2] = [Self::Functions, Self::Timers];
 
     /// The word for it on the command line and in outputs.
     pub const fn name(self) -> &'static str {
         match self {
+            Self::Functions => "functions",
             Self::Timers => "timers",
         }
     }
+
+    /// Its programs in the kernel object and what each is put on. Births first: a minisock that
+    /// is born between two of them is then at least known.
+    const fn programs(self) -> &'static [(&'static str, &'static str)] {
+        match self {
+            Self::Functions => &[
+                ("twsk_schedule", "__inet_twsk_schedule"),
+                ("twsk_expire", "tw_timer_handler"),
+                ("twsk_deschedule", "inet_twsk_deschedule_put"),
+                ("twsk_destroy", "tcp_twsk_destructor"),
+            ],
+            Self::Timers => &[
+                ("tw_timer_start", "timer_start"),
+                ("tw_timer_cancel", "timer_cancel"),
+                ("tw_timer_expire", "timer_expire_entry"),
+            ],
+        }
+    }
+}
+
+/// Which ways to listen to minisocks are to be tried.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum TimeWaitChoice {
+    /// All, from best to worst; none is no reason to fail.
+    #[default]
+    Auto,
+    /// This one; it is an error if the kernel refuses it.
+    Only(TimeWaitBackend),
+    /// None: a hand-over to a minisock looks like an end.
+    Off,
 }
 
 impl fmt::Display for TimeWaitBackend {
@@ -49,168 +86,163 @@ impl FromStr for TimeWaitBackend {
         Self::ALL
             .into_iter()
             .find(|backend| backend.name() == word)
-            .ok_or_else(|| format!("unknown hook '{}': timers", word.escape_default()))
+            .ok_or_else(|| format!("unknown hook '{}': functions, timers", word.escape_default()))
     }
 }
 
-/// Whose name is on the stack of a stop.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Who {
-    /// `mod_timer_pending()`: the timer is started anew at once.
-    Restarts,
-    /// Somebody who stops it for good, if it is known who.
-    Stops(Option<Stopper>),
+/// What is needed to listen to minisocks, found out before the object is loaded.
+pub(super) struct Minisocks {
+    choice: TimeWaitChoice,
+    kernel: Result<(SockOffsets, Kernel), String>,
 }
 
-/// The functions whose names tell, the innermost first where one calls another.
-///
-/// `__inet_twsk_schedule()` itself may leave the stack by a tail call into `mod_timer_pending()`,
-/// and that by one into `__mod_timer()`, which may be inlined into it.
-const CALLERS: [(&str, Who); 10] = [
-    ("__mod_timer", Who::Restarts),
-    ("mod_timer_pending", Who::Restarts),
-    ("__inet_twsk_schedule", Who::Restarts),
-    ("tcp_timewait_state_process", Who::Stops(Some(Stopper::StateProcess))),
-    ("inet_twsk_purge", Who::Stops(Some(Stopper::Purge))),
-    ("tcp_abort", Who::Stops(Some(Stopper::Abort))),
-    ("tcp_v4_connect", Who::Stops(Some(Stopper::Connect))),
-    ("tcp_v6_connect", Who::Stops(Some(Stopper::Connect))),
-    ("tcp_v4_rcv", Who::Stops(Some(Stopper::Receive))),
-    ("tcp_v6_rcv", Who::Stops(Some(Stopper::Receive))),
-];
-
-/// The tracepoints of timers and the programs on them. The start first: a minisock that is born
-/// between two of them is then at least known.
-const PROGRAMS: [(&str, &str); 3] = [
-    ("tw_timer_start", "timer_start"),
-    ("tw_timer_cancel", "timer_cancel"),
-    ("tw_timer_expire", "timer_expire_entry"),
-];
-
-/// What the timers backend needs to know of the kernel.
-pub(super) struct Timers {
-    pub(super) offsets: MinisockOffsets,
-    callers: Vec<Function>,
+/// What came of trying the backends.
+#[derive(Default)]
+pub(super) struct Outcome {
+    pub(super) attached: Option<Attached>,
+    pub(super) refusals: Vec<(TimeWaitBackend, String)>,
 }
 
-impl Timers {
-    /// Asks BTF and kallsyms.
-    pub(super) fn find(btf: &btf::Btf<'_>) -> Result<Self, String> {
-        let mut offsets = offsets(btf).map_err(|error| error.to_string())?;
-        if [offsets.tw_timer.saturating_add(offsets.timer_expires), offsets.tw_substate]
-            .into_iter()
-            .any(|offset| offset as usize + 8 > MINISOCK_MAX)
-        {
-            return Err("this kernel's struct inet_timewait_sock is longer than expected".into());
-        }
-        let mut names = vec!["tw_timer_handler"];
-        names.extend(CALLERS.iter().map(|(name, _)| name));
-        let mut found = kallsyms::functions(&names)
-            .map_err(|error| format!("/proc/kallsyms: {error}"))?
-            .into_iter();
-        offsets.tw_timer_handler = match found.next() {
-            Some(Function::At(pieces)) if pieces.len() == 1 => pieces[0].start,
-            Some(Function::At(_)) => return Err("two functions tw_timer_handler".into()),
-            Some(Function::Hidden) => {
-                return Err("/proc/kallsyms hides addresses: needs CAP_SYSLOG or \
-                            kernel.kptr_restrict=0"
-                    .into());
-            }
-            _ => return Err("this kernel has no function tw_timer_handler".into()),
+impl Minisocks {
+    /// Asks the kernel, if minisocks are to be listened to.
+    pub(super) fn ask(choice: TimeWaitChoice) -> Self {
+        let ask = || {
+            let data = vmlinux()?;
+            let btf = btf::Btf::parse(&data).map_err(|error| error.to_string())?;
+            let sock = offsets::sock_offsets(&btf).map_err(|error| error.to_string())?;
+            Ok((sock, Kernel::find(&btf)?))
         };
-        Ok(Self { offsets, callers: found.collect() })
+        let kernel = match choice {
+            TimeWaitChoice::Off => Err("not asked for".to_owned()),
+            _ => ask(),
+        };
+        Self { choice, kernel }
     }
 
-    /// Who stopped a timer, by the return addresses on the stack.
-    fn who(&self, frames: &[u64]) -> Who {
-        let on_stack = |function: &Function| frames.iter().any(|&frame| function.contains(frame));
-        let callers = self.callers.iter().zip(CALLERS);
-        callers
-            .filter(|(function, _)| on_stack(function))
-            .map(|(_, (_, who))| who)
-            .next()
-            .unwrap_or(Who::Stops(None))
+    /// Fields of sockets, which minisocks share.
+    pub(super) fn sock(&self) -> SockOffsets {
+        self.kernel.as_ref().map_or(SockOffsets::NONE, |(sock, _)| *sock)
+    }
+
+    /// Fields of minisocks.
+    pub(super) fn offsets(&self) -> MinisockOffsets {
+        self.kernel.as_ref().map_or(MinisockOffsets::NONE, |(_, kernel)| kernel.offsets)
+    }
+
+    /// Attaches the best backend that the kernel takes.
+    pub(super) fn attach(self, ebpf: &mut Ebpf, btf: &Result<Btf, String>) -> Outcome {
+        let backends = match self.choice {
+            TimeWaitChoice::Auto => TimeWaitBackend::ALL.to_vec(),
+            TimeWaitChoice::Only(backend) => vec![backend],
+            TimeWaitChoice::Off => return Outcome::default(),
+        };
+        let mut refusals = Vec::new();
+        for backend in backends {
+            match self.attach_one(ebpf, backend, btf) {
+                Ok(programs) => {
+                    let attached = self
+                        .kernel
+                        .ok()
+                        .map(|(_, kernel)| Attached { programs, callers: kernel.into_callers() });
+                    return Outcome { attached, refusals };
+                }
+                Err(reason) => refusals.push((backend, reason)),
+            }
+        }
+        Outcome { attached: None, refusals }
+    }
+
+    fn attach_one(
+        &self,
+        ebpf: &mut Ebpf,
+        backend: TimeWaitBackend,
+        btf: &Result<Btf, String>,
+    ) -> Result<Programs, String> {
+        let (_, kernel) = self.kernel.as_ref().map_err(String::clone)?;
+        if let (TimeWaitBackend::Timers, Some(reason)) = (backend, &kernel.no_handler) {
+            return Err(reason.clone());
+        }
+        attach(ebpf, backend, btf.as_ref().map_err(String::clone)?).map_err(program_words)
     }
 }
 
-fn offsets(btf: &btf::Btf<'_>) -> Result<MinisockOffsets, BtfError> {
-    let tw = |path| btf.offset_of("inet_timewait_sock", path);
-    Ok(MinisockOffsets {
-        timer_function: btf.offset_of("timer_list", "function")?,
-        timer_expires: btf.offset_of("timer_list", "expires")?,
-        tw_timer: tw("tw_timer")?,
-        tw_substate: tw("tw_substate")?,
-        skc_cookie: tw("__tw_common.skc_cookie")?,
-        unused: 0,
-        tw_timer_handler: 0,
-    })
-}
-
-/// Where the room for minisocks is told.
-pub(super) fn bucket_offsets(btf: &btf::Btf<'_>) -> BucketOffsets {
-    let row = |field: &str| btf.offset_of("net", &format!("ipv4.tcp_death_row.{field}")).ok();
-    let (count, base) = match (row("tw_refcount.refs"), row("tw_count")) {
-        (Some(count), _) => (count, 1),
-        (None, Some(count)) => (count, 0),
-        // Behind a pointer, from 5.18 (fbb8295248e1) to 6.0 (e9bd0cca09d1).
-        (None, None) => return BucketOffsets::NONE,
-    };
-    BucketOffsets { max: row("sysctl_max_tw_buckets").unwrap_or(ABSENT), count, base }
-}
-
-/// The timers backend in force.
-pub(super) struct Attached {
-    timers: Timers,
-    links: Vec<(&'static str, BtfTracePointLinkId)>,
+/// Programs in force.
+pub(super) struct Programs {
+    backend: TimeWaitBackend,
+    links: Vec<(&'static str, Link)>,
     peeks: bool,
 }
 
-/// Loads and attaches the programs of the timers backend; on a refusal takes off what was put on.
-pub(super) fn attach(ebpf: &mut Ebpf, timers: Timers, btf: &Btf) -> Result<Attached, ProgramError> {
-    let mut attached = Attached { timers, links: Vec::new(), peeks: false };
-    for (name, tracepoint) in PROGRAMS {
-        let one = || -> Result<BtfTracePointLinkId, ProgramError> {
-            let program: &mut BtfTracePoint =
-                ebpf.program_mut(name).ok_or(ProgramError::NotLoaded)?.try_into()?;
-            program.load(tracepoint, btf)?;
-            program.attach()
-        };
-        let mut one = one;
-        match one() {
-            Ok(link) => attached.links.push((name, link)),
+/// What takes a program off its hook.
+enum Link {
+    Function(FEntryLinkId),
+    Tracepoint(BtfTracePointLinkId),
+}
+
+/// Loads and attaches the programs of a backend; on a refusal takes off what was put on.
+pub(super) fn attach(
+    ebpf: &mut Ebpf,
+    backend: TimeWaitBackend,
+    btf: &Btf,
+) -> Result<Programs, ProgramError> {
+    let mut programs = Programs { backend, links: Vec::new(), peeks: false };
+    for &(name, hook) in backend.programs() {
+        match attach_one(ebpf, backend, name, hook, btf) {
+            Ok(link) => programs.links.push((name, link)),
             Err(error) => {
-                detach(ebpf, &mut attached)?;
+                programs.detach(ebpf)?;
                 return Err(error);
             }
         }
     }
     // Without it a move from FIN_WAIT2 to TIME_WAIT shows later, not never.
-    attached.peeks = peek_program(ebpf).and_then(|program| program.load()).is_ok();
-    Ok(attached)
+    programs.peeks = backend == TimeWaitBackend::Timers
+        && peek_program(ebpf).and_then(|program| program.load()).is_ok();
+    Ok(programs)
 }
 
-/// Takes the programs off; they stay loaded.
-pub(super) fn detach(ebpf: &mut Ebpf, attached: &mut Attached) -> Result<(), ProgramError> {
-    for (name, link) in attached.links.drain(..) {
-        let program: &mut BtfTracePoint =
-            ebpf.program_mut(name).ok_or(ProgramError::NotLoaded)?.try_into()?;
-        program.detach(link)?;
+fn attach_one(
+    ebpf: &mut Ebpf,
+    backend: TimeWaitBackend,
+    name: &str,
+    hook: &str,
+    btf: &Btf,
+) -> Result<Link, ProgramError> {
+    let program = ebpf.program_mut(name).ok_or(ProgramError::NotLoaded)?;
+    match backend {
+        TimeWaitBackend::Functions => {
+            let program: &mut FEntry = program.try_into()?;
+            program.load(hook, btf)?;
+            Ok(Link::Function(program.attach()?))
+        }
+        TimeWaitBackend::Timers => {
+            let program: &mut BtfTracePoint = program.try_into()?;
+            program.load(hook, btf)?;
+            Ok(Link::Tracepoint(program.attach()?))
+        }
     }
-    Ok(())
 }
 
 fn peek_program(ebpf: &mut Ebpf) -> Result<&mut RawTracePoint, ProgramError> {
     ebpf.program_mut("tw_peek").ok_or(ProgramError::NotLoaded)?.try_into()
 }
 
-impl Attached {
-    /// Who stopped a timer, by its stack.
-    pub(super) fn who(&self, frames: &[u64]) -> Who {
-        self.timers.who(frames)
+impl Programs {
+    /// Takes the programs off; they stay loaded.
+    pub(super) fn detach(&mut self, ebpf: &mut Ebpf) -> Result<(), ProgramError> {
+        for (name, link) in self.links.drain(..) {
+            let program = ebpf.program_mut(name).ok_or(ProgramError::NotLoaded)?;
+            match link {
+                Link::Function(link) => <&mut FEntry>::try_from(program)?.detach(link)?,
+                Link::Tracepoint(link) => <&mut BtfTracePoint>::try_from(program)?.detach(link)?,
+            }
+        }
+        Ok(())
     }
 
-    /// Has the kernel side look at minisocks: it tells of those that are in TIME_WAIT.
-    pub(super) fn peek(&self, ebpf: &mut Ebpf, addrs: &[u64]) -> Result<(), ProgramError> {
+    /// Has the kernel side look at minisocks: it tells of those that are in TIME_WAIT. The
+    /// functions have told of all, so there is nothing to look at.
+    fn peek(&self, ebpf: &mut Ebpf, addrs: &[u64]) -> Result<(), ProgramError> {
         if !self.peeks || addrs.is_empty() {
             return Ok(());
         }
@@ -224,27 +256,24 @@ impl Attached {
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
+/// A backend in force.
+pub(super) struct Attached {
+    pub(super) programs: Programs,
+    pub(super) callers: Callers,
+}
 
-    fn timers() -> Timers {
-        let callers = (0..CALLERS.len() as u64)
-            .map(|i| {
-                Function::At(std::iter::once(0x1000 * (i + 1)..0x1000 * (i + 1) + 0x100).collect())
-            })
-            .collect();
-        Timers { offsets: MinisockOffsets::NONE, callers }
+impl Attached {
+    pub(super) fn backend(&self) -> TimeWaitBackend {
+        self.programs.backend
     }
 
-    #[test]
-    fn the_innermost_name_tells() {
-        let timers = timers();
-        let (schedule, process, receive) = (0x3010, 0x4010, 0x9010);
-        assert_eq!(timers.who(&[0xbad, schedule, process, receive]), Who::Restarts);
-        let reset = Who::Stops(Some(Stopper::StateProcess));
-        assert_eq!(timers.who(&[0xbad, process, receive, 0]), reset);
-        assert_eq!(timers.who(&[receive]), Who::Stops(Some(Stopper::Receive)));
-        assert_eq!(timers.who(&[0, 0x9100]), Who::Stops(None));
+    /// Who ended a minisock, by the stack.
+    pub(super) fn who(&self, frames: &[u64]) -> Who {
+        self.callers.who(frames)
+    }
+
+    /// See [`Programs::peek`].
+    pub(super) fn peek(&self, ebpf: &mut Ebpf, addrs: &[u64]) -> Result<(), ProgramError> {
+        self.programs.peek(ebpf, addrs)
     }
 }

@@ -126,8 +126,9 @@ fn end<'a>(mono_ns: u64, words: impl Iterator<Item = &'a str>) -> Result<Snapsho
     Ok(end)
 }
 
-/// `tw=ADDR started|stopped|stopped-by-WHO|due|expired|peeked FIN_WAIT2|TIME_WAIT LOCAL REMOTE
-/// [netns=N] [cookie=C] [expires=MS]`: the timer is to run at that time.
+/// `tw=ADDR EVENT FIN_WAIT2|TIME_WAIT LOCAL REMOTE [netns=N] [cookie=C] [expires=MS]`: the timer
+/// is to run at that time. Events: started, restarted, stopped, stopped-by-WHO, due,
+/// stopping-by-WHO, expired, peeked, ended, ended-by-WHO.
 fn minisock<'a>(
     mono_ns: u64,
     keyword: &str,
@@ -137,21 +138,29 @@ fn minisock<'a>(
     let mut word = || words.next().context("the line ends too early");
     let event = match word()? {
         "started" => MinisockEvent::Started,
-        "stopped" => MinisockEvent::Stopped { due: false, by: None },
-        "due" => MinisockEvent::Stopped { due: true, by: None },
+        "restarted" => MinisockEvent::Restarted,
+        "stopped" => MinisockEvent::Stopped { may_run: false, by: None },
+        "due" => MinisockEvent::Stopped { may_run: true, by: None },
         "expired" => MinisockEvent::Expired,
         "peeked" => MinisockEvent::Peeked,
-        by => MinisockEvent::Stopped {
-            due: false,
-            by: Some(match by.strip_prefix("stopped-by-") {
-                Some("process") => Stopper::StateProcess,
-                Some("receive") => Stopper::Receive,
-                Some("connect") => Stopper::Connect,
-                Some("abort") => Stopper::Abort,
-                Some("purge") => Stopper::Purge,
-                _ => bail!("unknown event {by}"),
-            }),
-        },
+        "ended" => MinisockEvent::Ended { by: None },
+        word => {
+            let (what, who) = word.split_once("-by-").context("unknown event")?;
+            let by = Some(match who {
+                "process" => Stopper::StateProcess,
+                "receive" => Stopper::Receive,
+                "connect" => Stopper::Connect,
+                "abort" => Stopper::Abort,
+                "purge" => Stopper::Purge,
+                _ => bail!("unknown event {word}"),
+            });
+            match what {
+                "stopped" => MinisockEvent::Stopped { may_run: false, by },
+                "stopping" => MinisockEvent::Stopped { may_run: true, by },
+                "ended" => MinisockEvent::Ended { by },
+                _ => bail!("unknown event {word}"),
+            }
+        }
     };
     let mut minisock = Minisock {
         mono_ns,

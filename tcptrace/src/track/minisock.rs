@@ -3,7 +3,7 @@
 //! `tcp_time_wait()` makes a minisock, starts its timer, and only then moves the full socket to
 //! CLOSE. So a birth is told first, and the socket's →CLOSE that follows is not an end but the
 //! hand-over. From then on the timer tells: it runs (the natural end), is started anew, or is
-//! stopped for good.
+//! stopped for good. Where the functions are listened to, the end itself is told too.
 
 use std::collections::HashMap;
 
@@ -124,16 +124,21 @@ impl Minisocks {
         let jiffy_ns = self.jiffy_ns;
         let Some(mini) = self.minis.get_mut(event.addr) else { return };
         if mini.awaited {
-            return; // it is not ours to tell of until the full socket hands over
+            // It is not ours to tell of until the full socket hands over, and then not any more.
+            if matches!(event.event, MinisockEvent::Expired | MinisockEvent::Ended { .. }) {
+                self.births.remove(&(event.netns, event.tuple));
+                self.minis.remove(event.addr);
+            }
+            return;
         }
         // A stop says this only once it is clear that no start follows, which sets a new time.
-        if matches!(event.event, MinisockEvent::Started | MinisockEvent::Peeked) {
+        if event.event.gives_a_time() || event.event == MinisockEvent::Peeked {
             promote(event, &mut mini.conn, jiffy_ns, out);
         }
         match event.event {
-            MinisockEvent::Started => mini.stopped = None,
+            MinisockEvent::Started | MinisockEvent::Restarted => mini.stopped = None,
             MinisockEvent::Peeked => {}
-            MinisockEvent::Stopped { due: false, by: Some(_) } => {
+            MinisockEvent::Stopped { may_run: false, by: Some(_) } => {
                 let conn = mini.conn;
                 self.minis.remove(event.addr);
                 end(conn, event, reason(event), jiffy_ns, out);
@@ -146,6 +151,13 @@ impl Minisocks {
                 let conn = mini.conn;
                 self.minis.remove(event.addr);
                 end(conn, event, EndReason::Expired, jiffy_ns, out);
+            }
+            MinisockEvent::Ended { .. } => {
+                let conn = mini.conn;
+                // It was stopped, and the timer did not run first.
+                let cause = mini.stopped.unwrap_or(*event);
+                self.minis.remove(event.addr);
+                end(conn, &cause, reason(&cause), jiffy_ns, out);
             }
         }
     }
@@ -175,6 +187,8 @@ impl Minisocks {
         let awaited = match (event.event, origin) {
             // An address that was asked about and has become another's.
             (MinisockEvent::Peeked, _) => return false,
+            // Its end was told by what ended it.
+            (MinisockEvent::Ended { by: None }, Origin::Unknown) => return false,
             (_, Origin::Seed(seed)) => {
                 conn = Conn { cookie: event.cookie, ..seed };
                 false
@@ -276,8 +290,8 @@ impl Minisocks {
                 continue;
             }
             let Some(stop) = mini.stopped else { continue };
-            let due = matches!(stop.event, MinisockEvent::Stopped { due: true, .. });
-            let patience = if due { RUN_NS } else { RESTART_NS };
+            let may_run = matches!(stop.event, MinisockEvent::Stopped { may_run: true, .. });
+            let patience = if may_run { RUN_NS } else { RESTART_NS };
             if now.saturating_sub(stop.mono_ns) < patience {
                 self.unsettled.push(addr);
                 continue;
@@ -304,7 +318,7 @@ fn promote(event: &Minisock, conn: &mut Conn, jiffy_ns: u64, out: &mut impl FnMu
     }
     // A start of the timer is the very moment. Otherwise the timer tells: it was started
     // for TCP_TIMEWAIT_LEN when the FIN came, and counts in jiffies.
-    let (at_ns, entered) = if matches!(event.event, MinisockEvent::Started) {
+    let (at_ns, entered) = if event.event.gives_a_time() {
         (event.mono_ns, Entered::Seen)
     } else {
         let at_ns = timer_started(event, jiffy_ns).max(conn.since_ns);
@@ -367,9 +381,11 @@ fn end(
     }));
 }
 
-/// Why a timer was stopped for good.
+/// Why a timer was stopped for good, or a minisock freed.
 fn reason(stop: &Minisock) -> EndReason {
-    let MinisockEvent::Stopped { by: Some(by), .. } = stop.event else {
+    let (MinisockEvent::Stopped { by: Some(by), .. } | MinisockEvent::Ended { by: Some(by) }) =
+        stop.event
+    else {
         return EndReason::Unknown;
     };
     match by {
@@ -381,5 +397,105 @@ fn reason(stop: &Minisock) -> EndReason {
         Stopper::Connect => EndReason::ReusedByConnect,
         Stopper::Abort => EndReason::Killed,
         Stopper::Purge => EndReason::NetnsExit,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::{
+        model::{Age, Change},
+        source::script,
+        track::Tracker,
+    };
+
+    /// Runs what the functions told after the birth of a minisock in FIN_WAIT2 at 20 ms, and
+    /// prints each change of it.
+    fn track(lines: &str) -> String {
+        let born = "\
+            0ms begin\n\
+            1ms sk=a FIN_WAIT1>FIN_WAIT2 10.0.0.1:7 10.0.0.2:443\n\
+            20ms tw=b started FIN_WAIT2 10.0.0.1:7 10.0.0.2:443\n\
+            21ms sk=a FIN_WAIT2>CLOSE 10.0.0.1:0 10.0.0.2:443\n";
+        let after: String =
+            lines.lines().map(|line| line.trim_start().replace(" TW", TUPLE) + "\n").collect();
+        let mut tracker = Tracker::default();
+        let mut told = Vec::new();
+        for input in script::inputs(&format!("{born}{after}")).unwrap() {
+            tracker.apply(&input, &mut |change| match change {
+                Change::Moved(m) if m.skaddr == 0xb => {
+                    let age = match m.in_old {
+                        Age::Exactly(ns) => format!("{}", ns / 1_000_000),
+                        Age::About { ns, .. } => format!("~{}", ns / 1_000_000),
+                        other => format!("{other:?}"),
+                    };
+                    let why = m.end_reason.map_or("", |reason| reason.name());
+                    told.push(format!("{}>{} {age} {why}", m.old, m.new).trim_end().to_owned());
+                }
+                Change::Found(_) => told.push("found".to_owned()),
+                Change::Gone(_) => told.push("gone".to_owned()),
+                _ => {}
+            });
+        }
+        assert_eq!(tracker.counts().anomalies, 0);
+        told[1..].join(", ") + &format!("; {} left", tracker.counts().tracked)
+    }
+
+    const TUPLE: &str = " TIME_WAIT 10.0.0.1:7 10.0.0.2:443";
+
+    #[test]
+    fn a_restart_is_the_moment_of_the_move_to_time_wait() {
+        let out = track("41ms tw=b restarted TW\n99ms tw=b restarted TW");
+        assert_eq!(out, "FIN_WAIT2>TIME_WAIT 40; 1 left");
+    }
+
+    #[test]
+    fn an_end_is_for_what_was_told_before_it() {
+        let out =
+            track("41ms tw=b restarted TW\n50ms tw=b stopping-by-process TW\n51ms tw=b ended TW\n");
+        assert_eq!(out, "FIN_WAIT2>TIME_WAIT 40, TIME_WAIT>CLOSE 9 reset; 0 left");
+    }
+
+    #[test]
+    fn a_timer_that_was_faster_than_its_stop_is_what_ended_it() {
+        let out = track(
+            "41ms tw=b restarted TW\n\
+             60041ms tw=b stopping-by-receive TW\n\
+             60042ms tw=b expired TW\n\
+             60043ms tw=b ended TW\n",
+        );
+        assert_eq!(out, "FIN_WAIT2>TIME_WAIT 40, TIME_WAIT>CLOSE 60001 expired; 0 left");
+    }
+
+    #[test]
+    fn an_end_that_nothing_announced_is_by_who_freed_it() {
+        let out = track("41ms tw=b restarted TW\n50ms tw=b ended-by-purge TW\n");
+        assert_eq!(out, "FIN_WAIT2>TIME_WAIT 40, TIME_WAIT>CLOSE 9 netns-exit; 0 left");
+        let out = track("41ms tw=b restarted TW\n50ms tw=b ended TW\n");
+        assert_eq!(out, "FIN_WAIT2>TIME_WAIT 40, TIME_WAIT>CLOSE 9 unknown; 0 left");
+    }
+
+    #[test]
+    fn an_end_that_was_lost_is_taken_from_its_stop() {
+        let out = track(
+            "41ms tw=b restarted TW\n50ms tw=b stopping-by-connect TW\n51ms tick\n1051ms tick\n\
+             1052ms tw=b ended TW\n",
+        );
+        assert_eq!(out, "FIN_WAIT2>TIME_WAIT 40, TIME_WAIT>CLOSE 9 reused-by-connect; 0 left");
+    }
+
+    #[test]
+    fn the_end_of_one_from_before_is_told_once() {
+        let out = track("50ms tw=c ended-by-purge TW\n51ms tw=c ended TW");
+        assert_eq!(out, "found; 1 left");
+    }
+
+    #[test]
+    fn one_that_ended_before_its_full_socket_was_told_is_not_found_again() {
+        let out = track(
+            "30ms tw=d started TIME_WAIT 10.0.0.1:8 10.0.0.2:443\n\
+             31ms tw=d ended TIME_WAIT 10.0.0.1:8 10.0.0.2:443\n\
+             200ms tick\n",
+        );
+        assert_eq!(out, "; 1 left");
     }
 }

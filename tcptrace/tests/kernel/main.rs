@@ -15,5 +15,6 @@ mod sys;
 mod time_wait;
 mod trace;
 mod unsupported;
+mod verifier;
 mod wait;
 mod witness;
