@@ -4,21 +4,25 @@
 
 mod attach;
 pub mod btf;
+mod error;
 mod facts;
 mod format;
 mod globals;
 mod minisock;
 mod offsets;
 mod ring;
+mod set_state;
 mod time_wait;
 mod tracefs;
 
-pub use attach::{Backend, Options, Probe, ProbeError, Refusal, Stacks, Totals};
+pub use attach::{Options, Probe, Stacks, Totals};
+pub use error::{ProbeError, Refusal};
 pub use facts::{Fact, Unobservable};
 pub use minisock::Who;
 pub use offsets::sock_offsets;
 pub use ring::{
     BadRingSize, DEFAULT_RING_BYTES, RING_UNIT_HINT, page_bytes, parse_ring_size, ring_supported,
 };
+pub use set_state::Backend;
 pub use time_wait::{TimeWaitBackend, TimeWaitChoice};
 pub use tracefs::{mounted as tracefs_mounted, with_tracefs};

@@ -1,176 +1,34 @@
 //! Loads the kernel object and attaches it, by the best way that this kernel takes.
 
 use std::{
-    fmt, fs, io,
+    fs,
     os::fd::{AsFd as _, AsRawFd as _},
-    str::FromStr,
 };
 
 use aya::{
     Btf, Ebpf, EbpfLoader, VerifierLogLevel,
     maps::{MapData, MapError, PerCpuArray, RingBuf},
-    programs::{
-        BtfTracePoint, Program, ProgramError, TracePoint, tp_btf::BtfTracePointLinkId,
-        trace_point::TracePointLinkId,
-    },
+    programs::{Program, ProgramError},
 };
 use nix::sys::resource::{RLIM_INFINITY, Resource, setrlimit};
 use tcptrace_common::{
     counters::Hook,
     globals::{BucketOffsets, Globals, SockOffsets, TracepointLayout},
 };
-use thiserror::Error;
 
 use super::{
-    btf, facts, format, globals,
+    btf,
+    error::{Attempt, COOKIES, ProbeError, Refusal, lines, refused_map, setup},
+    facts, globals,
     minisock::{self, Who},
-    offsets, ring,
+    offsets,
+    set_state::{self, Backend, Link},
     time_wait::{self, Minisocks, TimeWaitBackend, TimeWaitChoice},
-    tracefs,
 };
-use crate::{
-    host::caps::{Capabilities, Capability},
-    model::filter::Filter,
-};
+use crate::{host::caps::Capabilities, model::filter::Filter};
 
 /// The kernel object, made by `cargo xtask build-ebpf`.
 static OBJECT: &[u8] = aya::include_bytes_aligned!("../../bpf/tcptrace.bpf.o");
-
-const TRACEPOINT: &str = "inet_sock_set_state";
-
-/// The finer point of tp_btf that is tried first and done without.
-const COOKIES: &str = "socket cookies";
-
-/// A way to listen to `sock:inet_sock_set_state`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Backend {
-    /// BTF-typed tracepoint program: sees the socket. 5.5 and BTF.
-    TpBtf,
-    /// Classic tracepoint: sees only the tracepoint's own record. 4.16.
-    Tracepoint,
-}
-
-impl Backend {
-    /// From best to worst.
-    pub const ALL: [Self; 2] = [Self::TpBtf, Self::Tracepoint];
-
-    /// The word for it on the command line and in outputs.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::TpBtf => "tp_btf",
-            Self::Tracepoint => "tracepoint",
-        }
-    }
-
-    /// Name of its program in the kernel object.
-    const fn program(self) -> &'static str {
-        match self {
-            Self::TpBtf => "set_state_btf",
-            Self::Tracepoint => "set_state_classic",
-        }
-    }
-}
-
-impl fmt::Display for Backend {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(self.name())
-    }
-}
-
-impl FromStr for Backend {
-    type Err = String;
-
-    fn from_str(word: &str) -> Result<Self, String> {
-        Self::ALL
-            .into_iter()
-            .find(|backend| backend.name() == word)
-            .ok_or_else(|| format!("unknown hook '{}': tp_btf, tracepoint", word.escape_default()))
-    }
-}
-
-/// Why a way was not taken.
-#[derive(Clone, Debug)]
-pub struct Refusal {
-    /// Which way.
-    pub backend: Backend,
-    /// Which finer point of it, where there are several.
-    pub without: Option<&'static str>,
-    /// What the kernel answered.
-    pub reason: String,
-}
-
-impl fmt::Display for Refusal {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}", self.backend)?;
-        if let Some(without) = self.without {
-            write!(f, " with {without}")?;
-        }
-        write!(f, ": {}", self.reason)
-    }
-}
-
-/// Why nothing could be attached.
-#[derive(Debug, Error)]
-pub enum ProbeError {
-    /// The process may not.
-    #[error(
-        "tracing needs {}, which this process lacks: run as root, or grant them once: \
-         setcap cap_bpf,cap_perfmon+ep $(which tcptrace)",
-        list(missing)
-    )]
-    Privilege {
-        /// What it lacks.
-        missing: Vec<Capability>,
-    },
-    /// The kernel has no ring buffer maps.
-    #[error("this kernel has no BPF ring buffer: tcptrace needs Linux 5.8 or later")]
-    NoRing,
-    /// The ring could not be had.
-    #[error("cannot create a ring of {bytes} bytes: {error}; try a smaller --ring-size")]
-    Ring {
-        /// Size asked for.
-        bytes: u32,
-        /// The kernel's answer.
-        error: io::Error,
-    },
-    /// A filter on what the hook cannot see.
-    #[error(
-        "-N/--netns needs the tp_btf hook: the classic tracepoint does not tell the namespace \
-         ({reason})"
-    )]
-    NetnsUnseen {
-        /// Why tp_btf is not to be had.
-        reason: String,
-    },
-    /// No way was taken by the kernel.
-    #[error(
-        "no hook for {TRACEPOINT} could be attached: {}; tcptrace check says more",
-        lines(refusals)
-    )]
-    NoHook {
-        /// Each way and why not.
-        refusals: Vec<Refusal>,
-    },
-    /// The way to listen to minisocks that was asked for is not to be had.
-    #[error("--time-wait-hook {backend} is refused: {reason}")]
-    TimeWait {
-        /// Which way.
-        backend: TimeWaitBackend,
-        /// Why not.
-        reason: String,
-    },
-    /// The kernel object or its maps could not be used.
-    #[error("cannot set up the kernel side: {0}")]
-    Setup(String),
-}
-
-fn list(missing: &[Capability]) -> String {
-    missing.iter().map(Capability::to_string).collect::<Vec<_>>().join(" and ")
-}
-
-fn lines(refusals: &[Refusal]) -> String {
-    refusals.iter().map(Refusal::to_string).collect::<Vec<_>>().join("; ")
-}
 
 /// What to attach.
 #[derive(Clone, Debug)]
@@ -223,12 +81,6 @@ impl Stacks<'_> {
     }
 }
 
-/// What takes the program off its hook.
-enum Link {
-    TpBtf(BtfTracePointLinkId),
-    Tracepoint(TracePointLinkId),
-}
-
 impl Probe {
     /// Loads and attaches, trying the ways from best to worst.
     pub fn start(options: &Options) -> Result<Self, ProbeError> {
@@ -239,6 +91,9 @@ impl Probe {
             Some(backend) => vec![backend],
             None => Backend::ALL.to_vec(),
         };
+        let needs_btf =
+            backends.contains(&Backend::TpBtf) || options.time_wait != TimeWaitChoice::Off;
+        let known = Known::ask(needs_btf, options.time_wait);
         for backend in backends {
             if backend == Backend::Tracepoint && options.filter.netns.is_some() {
                 let reason = match refusals.is_empty() {
@@ -251,7 +106,7 @@ impl Probe {
             let with_cookie: &[bool] =
                 if backend == Backend::TpBtf { &[true, false] } else { &[false] };
             for &cookies in with_cookie {
-                match Self::attempt(options, backend, cookies) {
+                match attempt(options, &known, backend, cookies) {
                     Ok(Attached { ebpf, ring, counters, link, sock, time_wait }) => {
                         return Ok(Self {
                             ebpf,
@@ -279,36 +134,6 @@ impl Probe {
             Ok(missing) if !missing.is_empty() => ProbeError::Privilege { missing },
             _ => ProbeError::NoHook { refusals },
         })
-    }
-
-    fn attempt(options: &Options, backend: Backend, cookies: bool) -> Result<Attached, Attempt> {
-        let (sock, layout) = match backend {
-            Backend::TpBtf => (kernel_offsets()?, TracepointLayout::NONE),
-            Backend::Tracepoint => (None, classic_layout()?),
-        };
-        let minisocks = Minisocks::ask(options.time_wait);
-        let values = Globals {
-            sock: sock.map_or_else(|| minisocks.sock(), |(sock, _)| sock),
-            buckets: sock.map_or(BucketOffsets::NONE, |(_, buckets)| buckets),
-            minisock: minisocks.offsets(),
-            ..globals::globals(&options.filter, options.ring_bytes, layout, cookies)
-        };
-        let mut ebpf = load(options, &values)?;
-        globals::fill_filter_maps(&mut ebpf, &options.filter).map_err(setup)?;
-        // The maps before the hook: whoever attaches must be able to count from the first event.
-        let ring = RingBuf::try_from(take(&mut ebpf, "RING")?).map_err(setup)?;
-        let counters = PerCpuArray::try_from(take(&mut ebpf, "COUNTERS")?).map_err(setup)?;
-        let btf = Btf::from_sys_fs().map_err(|error| error.to_string());
-        // Minisocks first: a hand-over whose birth was not seen would look like an end.
-        let time_wait = minisocks.attach(&mut ebpf, &btf);
-        if let (None, TimeWaitChoice::Only(_), Some((backend, reason))) =
-            (&time_wait.attached, options.time_wait, time_wait.refusals.first())
-        {
-            let (backend, reason) = (*backend, reason.clone());
-            return Err(Attempt::Fatal(ProbeError::TimeWait { backend, reason }));
-        }
-        let link = attach(&mut ebpf, backend, &btf)?;
-        Ok(Attached { ebpf, ring, counters, link, sock: values.sock, time_wait })
     }
 
     /// The way that was taken.
@@ -412,28 +237,12 @@ impl Probe {
     pub fn detach(&mut self) -> Result<(), ProbeError> {
         let failed = |error: ProgramError| ProbeError::Setup(format!("cannot detach: {error}"));
         // The other way round than they were put on, for the same reason.
-        self.detach_set_state().map_err(failed)?;
+        if let Some(link) = self.link.take() {
+            set_state::detach(&mut self.ebpf, self.backend, link).map_err(failed)?;
+        }
         match &mut self.time_wait {
             Some(attached) => attached.programs.detach(&mut self.ebpf).map_err(failed),
             None => Ok(()),
-        }
-    }
-
-    fn detach_set_state(&mut self) -> Result<(), ProgramError> {
-        let (Some(link), Some(program)) =
-            (self.link.take(), self.ebpf.program_mut(self.backend.program()))
-        else {
-            return Ok(());
-        };
-        match link {
-            Link::TpBtf(link) => {
-                let program: &mut BtfTracePoint = program.try_into()?;
-                program.detach(link)
-            }
-            Link::Tracepoint(link) => {
-                let program: &mut TracePoint = program.try_into()?;
-                program.detach(link)
-            }
         }
     }
 }
@@ -448,20 +257,75 @@ struct Attached {
     time_wait: time_wait::Outcome,
 }
 
-/// How an attempt ended.
-enum Attempt {
-    /// This way is not to be had; another may be.
-    Refused(String),
-    /// No other way would fare better.
-    Fatal(ProbeError),
+/// What is asked of the kernel once, whichever ways are tried.
+struct Known {
+    /// As aya wants it, to find what programs attach to.
+    btf: Result<Btf, String>,
+    sock: Result<(SockOffsets, BucketOffsets), String>,
+    minisocks: Minisocks,
 }
 
-fn refused(error: impl fmt::Display) -> Attempt {
-    Attempt::Refused(error.to_string())
+impl Known {
+    fn ask(needs_btf: bool, time_wait: TimeWaitChoice) -> Self {
+        let not_asked = || "not asked for".to_owned();
+        let data = if needs_btf { vmlinux() } else { Err(not_asked()) };
+        let index = match &data {
+            Ok(data) => btf::Btf::parse(data).map_err(|error| error.to_string()),
+            Err(reason) => Err(reason.clone()),
+        };
+        let sock = index.as_ref().map_err(String::clone).and_then(|btf| {
+            let sock = offsets::sock_offsets(btf).map_err(|error| error.to_string())?;
+            Ok((sock, minisock::bucket_offsets(btf)))
+        });
+        let btf = match &index {
+            Ok(_) => Btf::from_sys_fs().map_err(|error| error.to_string()),
+            Err(reason) => Err(reason.clone()),
+        };
+        Self { btf, sock, minisocks: Minisocks::ask(time_wait, &index) }
+    }
 }
 
-fn setup(error: MapError) -> Attempt {
-    Attempt::Fatal(ProbeError::Setup(error.to_string()))
+/// Loads and attaches by one way.
+fn attempt(
+    options: &Options,
+    known: &Known,
+    backend: Backend,
+    cookies: bool,
+) -> Result<Attached, Attempt> {
+    let (sock, buckets, layout) = match (backend, &known.sock) {
+        (Backend::TpBtf, Ok((sock, buckets))) => (*sock, *buckets, TracepointLayout::NONE),
+        (Backend::TpBtf, Err(reason)) => return Err(Attempt::Refused(reason.clone())),
+        // Minisocks are read as sockets are.
+        (Backend::Tracepoint, sock) => (
+            sock.as_ref().map_or(SockOffsets::NONE, |(sock, _)| *sock),
+            BucketOffsets::NONE,
+            set_state::classic_layout()?,
+        ),
+    };
+    let values = Globals {
+        sock,
+        buckets,
+        minisock: known.minisocks.offsets(),
+        ..globals::globals(&options.filter, options.ring_bytes, layout, cookies)
+    };
+    let mut ebpf = load(options, &values)?;
+    globals::fill_filter_maps(&mut ebpf, &options.filter).map_err(setup)?;
+    // The maps before the hook: whoever attaches must be able to count from the first event.
+    let ring = RingBuf::try_from(take(&mut ebpf, "RING")?).map_err(setup)?;
+    let counters = PerCpuArray::try_from(take(&mut ebpf, "COUNTERS")?).map_err(setup)?;
+    // Most refusals come here, before anything is in force.
+    set_state::load(&mut ebpf, backend, &known.btf)?;
+    // Minisocks first: a hand-over whose birth was not seen would look like an end.
+    let time_wait = known.minisocks.attach(&mut ebpf, &known.btf);
+    if let (None, TimeWaitChoice::Only(_), Some((backend, reason))) =
+        (&time_wait.attached, options.time_wait, time_wait.refusals.first())
+    {
+        let (backend, reason) = (*backend, reason.clone());
+        return Err(Attempt::Fatal(ProbeError::TimeWait { backend, reason }));
+    }
+    let link = set_state::attach(&mut ebpf, backend)?;
+    let sock = if backend == Backend::TpBtf { sock } else { SockOffsets::NONE };
+    Ok(Attached { ebpf, ring, counters, link, sock, time_wait })
 }
 
 fn take(ebpf: &mut Ebpf, name: &str) -> Result<aya::maps::Map, Attempt> {
@@ -469,37 +333,9 @@ fn take(ebpf: &mut Ebpf, name: &str) -> Result<aya::maps::Map, Attempt> {
 }
 
 /// The running kernel's BTF.
-pub(super) fn vmlinux() -> Result<Vec<u8>, String> {
+fn vmlinux() -> Result<Vec<u8>, String> {
     const PATH: &str = "/sys/kernel/btf/vmlinux";
     fs::read(PATH).map_err(|error| format!("this kernel has no BTF ({PATH}: {error})"))
-}
-
-/// Field offsets from the running kernel's BTF.
-fn kernel_offsets() -> Result<Option<(SockOffsets, BucketOffsets)>, Attempt> {
-    let data = vmlinux().map_err(Attempt::Refused)?;
-    let btf = btf::Btf::parse(&data).map_err(refused)?;
-    let sock = offsets::sock_offsets(&btf).map_err(refused)?;
-    Ok(Some((sock, minisock::bucket_offsets(&btf))))
-}
-
-/// The layout of the classic tracepoint's record on the running kernel.
-fn classic_layout() -> Result<TracepointLayout, Attempt> {
-    let text = tracefs::with_tracefs(|tracefs| {
-        let path = tracefs.join("events/sock").join(TRACEPOINT).join("format");
-        fs::read_to_string(&path).map_err(|error| {
-            let hint = match error.kind() {
-                io::ErrorKind::PermissionDenied => "; that takes CAP_DAC_READ_SEARCH",
-                _ => "",
-            };
-            Attempt::Refused(format!("cannot read {}: {error}{hint}", path.display()))
-        })
-    })
-    .map_err(no_tracefs)??;
-    format::set_state_layout(&text).map_err(refused)
-}
-
-fn no_tracefs(error: io::Error) -> Attempt {
-    Attempt::Refused(format!("tracefs is not mounted, and mounting it is refused: {error}"))
 }
 
 /// Creates the maps and prepares the programs.
@@ -517,129 +353,4 @@ fn load(options: &Options, values: &Globals) -> Result<Ebpf, Attempt> {
         }
         Attempt::Fatal(ProbeError::Setup(error.to_string()))
     })
-}
-
-/// What the kernel's refusal of a map means.
-fn refused_map(ring_bytes: u32, name: &str, error: io::Error) -> Attempt {
-    let missing =
-        Capabilities::effective().map(Capabilities::missing_for_tracing).unwrap_or_default();
-    if error.kind() == io::ErrorKind::PermissionDenied && !missing.is_empty() {
-        return Attempt::Fatal(ProbeError::Privilege { missing });
-    }
-    if name == "RING" {
-        if ring::ring_supported() == Some(false) {
-            return Attempt::Fatal(ProbeError::NoRing);
-        }
-        return Attempt::Fatal(ProbeError::Ring { bytes: ring_bytes, error });
-    }
-    let hint = match error.kind() {
-        // With every capability: of a user namespace that is not the first, so most likely.
-        io::ErrorKind::PermissionDenied => {
-            "; in a container it takes the host's CAP_BPF, CAP_PERFMON and a seccomp profile that \
-             allows bpf()"
-        }
-        _ => "",
-    };
-    Attempt::Fatal(ProbeError::Setup(format!("the kernel refused the map {name}: {error}{hint}")))
-}
-
-/// Loads the backend's program and puts it on its hook.
-fn attach(ebpf: &mut Ebpf, backend: Backend, btf: &Result<Btf, String>) -> Result<Link, Attempt> {
-    let program = ebpf.program_mut(backend.program()).ok_or_else(|| {
-        Attempt::Fatal(ProbeError::Setup(format!("the object has no {}", backend.program())))
-    })?;
-    match backend {
-        Backend::TpBtf => {
-            let btf = btf.as_ref().map_err(refused)?;
-            let program: &mut BtfTracePoint = program.try_into().map_err(refused)?;
-            program.load(TRACEPOINT, btf).map_err(program_refused)?;
-            Ok(Link::TpBtf(program.attach().map_err(program_refused)?))
-        }
-        Backend::Tracepoint => {
-            let program: &mut TracePoint = program.try_into().map_err(refused)?;
-            program.load().map_err(program_refused)?;
-            let link = tracefs::with_tracefs(|_| program.attach("sock", TRACEPOINT))
-                .map_err(no_tracefs)?
-                .map_err(program_refused)?;
-            Ok(Link::Tracepoint(link))
-        }
-    }
-}
-
-fn program_refused(error: ProgramError) -> Attempt {
-    Attempt::Refused(program_words(error))
-}
-
-/// The kernel's words without the verifier's log, whose last line says why.
-pub(super) fn program_words(error: ProgramError) -> String {
-    match &error {
-        ProgramError::LoadError { io_error, verifier_log } => {
-            let log = verifier_log.to_string();
-            let why = log
-                .lines()
-                .rev()
-                .find(|line| !line.trim().is_empty() && !line.starts_with("processed "))
-                .unwrap_or_default();
-            let why = if why.is_empty() { String::new() } else { format!(" ({})", why.trim()) };
-            format!("the kernel refused the program: {io_error}{why}")
-        }
-        ProgramError::SyscallError(error) => format!("{}: {}", error.call, error.io_error),
-        _ => error.to_string(),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn every_error_is_one_line_that_says_what_next() {
-        let refusal =
-            |backend, reason: &str| Refusal { backend, without: None, reason: reason.to_owned() };
-        let no_btf = refusal(Backend::TpBtf, "this kernel has no BTF");
-        let no_tracefs = refusal(Backend::Tracepoint, "tracefs cannot be mounted");
-        let denied = || io::Error::from_raw_os_error(libc::EPERM);
-        let fatal = |attempt| match attempt {
-            Attempt::Fatal(error) => error,
-            Attempt::Refused(reason) => panic!("{reason}"),
-        };
-        let cases = [
-            (
-                ProbeError::Privilege { missing: vec![Capability::Bpf, Capability::Perfmon] },
-                &["CAP_BPF and CAP_PERFMON", "root", "setcap cap_bpf,cap_perfmon+ep"][..],
-            ),
-            (ProbeError::NoRing, &["no BPF ring buffer", "5.8"]),
-            (
-                ProbeError::Ring { bytes: 1 << 31, error: denied() },
-                &["2147483648", "smaller --ring-size"],
-            ),
-            (
-                ProbeError::NetnsUnseen { reason: lines(std::slice::from_ref(&no_btf)) },
-                &["-N", "no BTF"],
-            ),
-            (
-                ProbeError::NoHook { refusals: vec![no_btf, no_tracefs] },
-                &["no BTF; tracepoint: tracefs cannot be mounted", "tcptrace check"],
-            ),
-            (
-                fatal(refused_map(4096, "NETS", io::Error::from_raw_os_error(libc::ENOMEM))),
-                &["the map NETS", "memory"],
-            ),
-        ];
-        for (error, says) in cases {
-            let text = error.to_string();
-            assert!(!text.contains('\n'), "{text}");
-            assert!(says.iter().all(|part| text.contains(part)), "{text}: {says:?}");
-        }
-    }
-
-    #[test]
-    fn a_refused_call_leaves_the_other_ways_open() {
-        let refused = program_refused(ProgramError::SyscallError(aya::sys::SyscallError {
-            call: "bpf_raw_tracepoint_open",
-            io_error: io::Error::from_raw_os_error(libc::EINVAL),
-        }));
-        let Attempt::Refused(reason) = refused else { panic!("another way may do") };
-        assert!(reason.starts_with("bpf_raw_tracepoint_open: Invalid argument"), "{reason}");
-    }
 }

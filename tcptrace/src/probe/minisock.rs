@@ -41,10 +41,12 @@ pub(super) struct Kernel {
     pub(super) offsets: MinisockOffsets,
     /// Why it is not known which timers are those of minisocks.
     pub(super) no_handler: Option<String>,
-    callers: Callers,
+    /// Who may end one.
+    pub(super) callers: Callers,
 }
 
 /// Where the [`CALLERS`] are.
+#[derive(Clone)]
 pub(super) struct Callers(Vec<Function>);
 
 impl Kernel {
@@ -81,11 +83,6 @@ impl Kernel {
             None => {}
         }
         Ok(Self { offsets, no_handler, callers: Callers(found.collect()) })
-    }
-
-    /// What remains of use once all is loaded.
-    pub(super) fn into_callers(self) -> Callers {
-        self.callers
     }
 }
 

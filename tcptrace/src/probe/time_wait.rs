@@ -10,13 +10,12 @@ use aya::{
     },
 };
 
-use tcptrace_common::globals::{MinisockOffsets, SockOffsets};
+use tcptrace_common::globals::MinisockOffsets;
 
 use super::{
-    attach::{program_words, vmlinux},
     btf,
+    error::program_words,
     minisock::{Callers, Kernel, Who},
-    offsets,
 };
 
 /// A way to learn what becomes of minisocks.
@@ -93,7 +92,7 @@ impl FromStr for TimeWaitBackend {
 /// What is needed to listen to minisocks, found out before the object is loaded.
 pub(super) struct Minisocks {
     choice: TimeWaitChoice,
-    kernel: Result<(SockOffsets, Kernel), String>,
+    kernel: Result<Kernel, String>,
 }
 
 /// What came of trying the backends.
@@ -105,32 +104,22 @@ pub(super) struct Outcome {
 
 impl Minisocks {
     /// Asks the kernel, if minisocks are to be listened to.
-    pub(super) fn ask(choice: TimeWaitChoice) -> Self {
-        let ask = || {
-            let data = vmlinux()?;
-            let btf = btf::Btf::parse(&data).map_err(|error| error.to_string())?;
-            let sock = offsets::sock_offsets(&btf).map_err(|error| error.to_string())?;
-            Ok((sock, Kernel::find(&btf)?))
-        };
-        let kernel = match choice {
-            TimeWaitChoice::Off => Err("not asked for".to_owned()),
-            _ => ask(),
+    pub(super) fn ask(choice: TimeWaitChoice, btf: &Result<btf::Btf<'_>, String>) -> Self {
+        let kernel = match (choice, btf) {
+            (TimeWaitChoice::Off, _) => Err("not asked for".to_owned()),
+            (_, Ok(btf)) => Kernel::find(btf),
+            (_, Err(reason)) => Err(reason.clone()),
         };
         Self { choice, kernel }
     }
 
-    /// Fields of sockets, which minisocks share.
-    pub(super) fn sock(&self) -> SockOffsets {
-        self.kernel.as_ref().map_or(SockOffsets::NONE, |(sock, _)| *sock)
-    }
-
     /// Fields of minisocks.
     pub(super) fn offsets(&self) -> MinisockOffsets {
-        self.kernel.as_ref().map_or(MinisockOffsets::NONE, |(_, kernel)| kernel.offsets)
+        self.kernel.as_ref().map_or(MinisockOffsets::NONE, |kernel| kernel.offsets)
     }
 
     /// Attaches the best backend that the kernel takes.
-    pub(super) fn attach(self, ebpf: &mut Ebpf, btf: &Result<Btf, String>) -> Outcome {
+    pub(super) fn attach(&self, ebpf: &mut Ebpf, btf: &Result<Btf, String>) -> Outcome {
         let backends = match self.choice {
             TimeWaitChoice::Auto => TimeWaitBackend::ALL.to_vec(),
             TimeWaitChoice::Only(backend) => vec![backend],
@@ -139,13 +128,7 @@ impl Minisocks {
         let mut refusals = Vec::new();
         for backend in backends {
             match self.attach_one(ebpf, backend, btf) {
-                Ok(programs) => {
-                    let attached = self
-                        .kernel
-                        .ok()
-                        .map(|(_, kernel)| Attached { programs, callers: kernel.into_callers() });
-                    return Outcome { attached, refusals };
-                }
+                Ok(attached) => return Outcome { attached: Some(attached), refusals },
                 Err(reason) => refusals.push((backend, reason)),
             }
         }
@@ -157,12 +140,14 @@ impl Minisocks {
         ebpf: &mut Ebpf,
         backend: TimeWaitBackend,
         btf: &Result<Btf, String>,
-    ) -> Result<Programs, String> {
-        let (_, kernel) = self.kernel.as_ref().map_err(String::clone)?;
+    ) -> Result<Attached, String> {
+        let kernel = self.kernel.as_ref().map_err(String::clone)?;
         if let (TimeWaitBackend::Timers, Some(reason)) = (backend, &kernel.no_handler) {
             return Err(reason.clone());
         }
-        attach(ebpf, backend, btf.as_ref().map_err(String::clone)?).map_err(program_words)
+        let btf = btf.as_ref().map_err(String::clone)?;
+        let programs = attach(ebpf, backend, btf).map_err(program_words)?;
+        Ok(Attached { programs, callers: kernel.callers.clone() })
     }
 }
 

@@ -9,6 +9,7 @@ use crate::{checks::settle, trace::by, unsupported::Unsupported};
 const MOST: u32 = 10_000;
 
 /// Loads the programs of one way of listening, and tells of those named `prefix…`.
+#[expect(clippy::print_stdout, reason = "facts for the table go the way of the tests' results")]
 fn count(hook: Backend, time_wait: TimeWaitChoice, prefix: &str, programs: usize) -> Result<()> {
     let probe = match Probe::start(&Options { time_wait, ..by(hook) }) {
         Err(ProbeError::TimeWait { backend: TimeWaitBackend::Functions, reason })

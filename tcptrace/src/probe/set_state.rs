@@ -1,0 +1,144 @@
+//! The ways to listen to `sock:inet_sock_set_state`, and the program of each.
+
+use std::{fmt, fs, io, str::FromStr};
+
+use aya::{
+    Btf, Ebpf,
+    programs::{
+        BtfTracePoint, Program, ProgramError, TracePoint, tp_btf::BtfTracePointLinkId,
+        trace_point::TracePointLinkId,
+    },
+};
+use tcptrace_common::globals::TracepointLayout;
+
+use super::{
+    error::{Attempt, ProbeError, program_refused, refused},
+    format, tracefs,
+};
+
+pub(super) const TRACEPOINT: &str = "inet_sock_set_state";
+
+/// A way to listen to `sock:inet_sock_set_state`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Backend {
+    /// BTF-typed tracepoint program: sees the socket. 5.5 and BTF.
+    TpBtf,
+    /// Classic tracepoint: sees only the tracepoint's own record. 4.16.
+    Tracepoint,
+}
+
+impl Backend {
+    /// From best to worst.
+    pub const ALL: [Self; 2] = [Self::TpBtf, Self::Tracepoint];
+
+    /// The word for it on the command line and in outputs.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::TpBtf => "tp_btf",
+            Self::Tracepoint => "tracepoint",
+        }
+    }
+
+    /// Name of its program in the kernel object.
+    pub(super) const fn program(self) -> &'static str {
+        match self {
+            Self::TpBtf => "set_state_btf",
+            Self::Tracepoint => "set_state_classic",
+        }
+    }
+}
+
+impl fmt::Display for Backend {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.name())
+    }
+}
+
+impl FromStr for Backend {
+    type Err = String;
+
+    fn from_str(word: &str) -> Result<Self, String> {
+        Self::ALL
+            .into_iter()
+            .find(|backend| backend.name() == word)
+            .ok_or_else(|| format!("unknown hook '{}': tp_btf, tracepoint", word.escape_default()))
+    }
+}
+
+/// What takes the program off its hook.
+pub(super) enum Link {
+    TpBtf(BtfTracePointLinkId),
+    Tracepoint(TracePointLinkId),
+}
+
+/// The layout of the classic tracepoint's record on the running kernel.
+pub(super) fn classic_layout() -> Result<TracepointLayout, Attempt> {
+    let text = tracefs::with_tracefs(|tracefs| {
+        let path = tracefs.join("events/sock").join(TRACEPOINT).join("format");
+        fs::read_to_string(&path).map_err(|error| {
+            let hint = match error.kind() {
+                io::ErrorKind::PermissionDenied => "; that takes CAP_DAC_READ_SEARCH",
+                _ => "",
+            };
+            Attempt::Refused(format!("cannot read {}: {error}{hint}", path.display()))
+        })
+    })
+    .map_err(no_tracefs)??;
+    format::set_state_layout(&text).map_err(refused)
+}
+
+fn no_tracefs(error: io::Error) -> Attempt {
+    Attempt::Refused(format!("tracefs is not mounted, and mounting it is refused: {error}"))
+}
+
+fn the_program(ebpf: &mut Ebpf, backend: Backend) -> Result<&mut Program, Attempt> {
+    ebpf.program_mut(backend.program()).ok_or_else(|| {
+        Attempt::Fatal(ProbeError::Setup(format!("the object has no {}", backend.program())))
+    })
+}
+
+/// Loads the backend's program.
+pub(super) fn load(
+    ebpf: &mut Ebpf,
+    backend: Backend,
+    btf: &Result<Btf, String>,
+) -> Result<(), Attempt> {
+    let program = the_program(ebpf, backend)?;
+    match backend {
+        Backend::TpBtf => {
+            let program: &mut BtfTracePoint = program.try_into().map_err(refused)?;
+            program.load(TRACEPOINT, btf.as_ref().map_err(refused)?).map_err(program_refused)
+        }
+        Backend::Tracepoint => {
+            let program: &mut TracePoint = program.try_into().map_err(refused)?;
+            program.load().map_err(program_refused)
+        }
+    }
+}
+
+/// Puts the backend's program on its hook.
+pub(super) fn attach(ebpf: &mut Ebpf, backend: Backend) -> Result<Link, Attempt> {
+    let program = the_program(ebpf, backend)?;
+    match backend {
+        Backend::TpBtf => {
+            let program: &mut BtfTracePoint = program.try_into().map_err(refused)?;
+            Ok(Link::TpBtf(program.attach().map_err(program_refused)?))
+        }
+        Backend::Tracepoint => {
+            let program: &mut TracePoint = program.try_into().map_err(refused)?;
+            let link = tracefs::with_tracefs(|_| program.attach("sock", TRACEPOINT))
+                .map_err(no_tracefs)?
+                .map_err(program_refused)?;
+            Ok(Link::Tracepoint(link))
+        }
+    }
+}
+
+/// Takes the backend's program off its hook; it stays loaded.
+pub(super) fn detach(ebpf: &mut Ebpf, backend: Backend, link: Link) -> Result<(), ProgramError> {
+    let program = ebpf.program_mut(backend.program()).ok_or(ProgramError::NotLoaded)?;
+    match link {
+        Link::TpBtf(link) => <&mut BtfTracePoint>::try_from(program)?.detach(link),
+        Link::Tracepoint(link) => <&mut TracePoint>::try_from(program)?.detach(link),
+    }
+}
