@@ -8,6 +8,7 @@ pub mod caps;
 pub mod clock;
 pub mod kallsyms;
 pub mod kernel;
+pub mod loopback;
 pub mod mounts;
 pub mod netns;
 pub mod netstat;

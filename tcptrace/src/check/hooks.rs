@@ -1,10 +1,14 @@
 //! Trying the hooks: each is attached for a moment, and what it can tell is noted.
 
+use std::io;
+
 use super::{Row, Topic, Verdict};
 use crate::{
+    host::loopback,
     model::filter::Filter,
     probe::{
-        self, Backend, Fact, Options, Probe, ProbeError, Refusal, TimeWaitChoice, Unobservable,
+        self, Backend, Fact, Options, Probe, ProbeError, Refusal, TimeWaitBackend, TimeWaitChoice,
+        Unobservable,
     },
 };
 
@@ -94,6 +98,9 @@ fn truth(probe: &Probe) -> Vec<Row> {
         .means("transitions that the hook did not see are not told"),
     });
     rows.push(time_wait(probe));
+    if let Some(backend) = probe.time_wait() {
+        rows.push(self_test(backend, probe.silent_hooks(loopback::live_a_life)));
+    }
     rows
 }
 
@@ -116,6 +123,22 @@ fn time_wait(probe: &Probe) -> Row {
     }
 }
 
+/// What a TIME_WAIT of one's own showed.
+fn self_test(backend: TimeWaitBackend, silent: io::Result<Vec<&'static str>>) -> Row {
+    let row = |verdict, found| Row::new(Topic::Truth, "self-test", verdict, found);
+    match silent {
+        Ok(silent) if silent.is_empty() => {
+            row(Verdict::Ok, format!("a TIME_WAIT of its own was noticed by {backend}"))
+        }
+        Ok(silent) => row(
+            Verdict::Lacks,
+            format!("attached, but not called for a TIME_WAIT of its own: {}", silent.join(", ")),
+        )
+        .means("ends or their reasons may be missed; --time-wait-hook names another way"),
+        Err(error) => row(Verdict::Unknown, format!("could not be run: {error}")),
+    }
+}
+
 /// What goes without saying when a fact is not told.
 const fn costs(fact: Fact) -> &'static str {
     match fact {
@@ -124,5 +147,21 @@ const fn costs(fact: Fact) -> &'static str {
         Fact::Linger => "whether a close was meant to reset is not told",
         Fact::Cgroup => "containers are not told apart",
         Fact::Cookie => "a socket is known by its kernel address alone, which is reused",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_hook_that_never_fires_is_said() {
+        let row = |silent| self_test(TimeWaitBackend::Functions, silent);
+        assert_eq!(row(Ok(Vec::new())).verdict, Verdict::Ok);
+        let silent = row(Ok(vec!["inet_twsk_free"]));
+        assert_eq!(silent.verdict, Verdict::Lacks);
+        assert!(silent.found.ends_with("inet_twsk_free"), "{silent:?}");
+        let refused = row(Err(io::Error::from_raw_os_error(libc::EPERM)));
+        assert_eq!(refused.verdict, Verdict::Unknown);
     }
 }

@@ -1,7 +1,7 @@
 //! Loads the kernel object and attaches it, by the best way that this kernel takes.
 
 use std::{
-    fs,
+    fs, io,
     os::fd::{AsFd as _, AsRawFd as _},
 };
 
@@ -159,6 +159,19 @@ impl Probe {
     /// The ways to listen to minisocks that were refused, and why.
     pub fn time_wait_refusals(&self) -> &[(TimeWaitBackend, String)] {
         &self.time_wait_refusals
+    }
+
+    /// Has `work` make a TIME_WAIT begin and end before its time, and says which of the hooks for
+    /// that did not notice: a function may be there to be attached to, and yet be inlined
+    /// wherever it is called.
+    pub fn silent_hooks(
+        &self,
+        work: impl FnOnce() -> io::Result<()>,
+    ) -> io::Result<Vec<&'static str>> {
+        match &self.time_wait {
+            Some(attached) => attached.silent(&self.ebpf, work),
+            None => Ok(Vec::new()),
+        }
     }
 
     /// Reads the next record out of the ring, if there is one. `read` gets its bytes, which are

@@ -4,10 +4,7 @@ use std::net::SocketAddr;
 
 use anyhow::{Context as _, Result, ensure};
 use tcptrace::{
-    model::{
-        Accounts,
-        filter::{Filter, Net, PortSet},
-    },
+    model::filter::{Filter, Net, PortSet},
     probe::{Backend, Options, ProbeError},
     source::live::Live,
 };
@@ -21,34 +18,6 @@ use crate::{
 
 const CLIENT: &str = "CLOSE SYN_SENT ESTABLISHED FIN_WAIT1 FIN_WAIT2 CLOSE";
 const SERVER: &str = "LISTEN SYN_RECV ESTABLISHED CLOSE_WAIT LAST_ACK CLOSE";
-
-/// What an active close in `netns` shows under `filter`, of the client and of the server, and the
-/// account.
-fn under(
-    backend: Backend,
-    netns: &Netns,
-    family: Family,
-    filter: impl Fn(SocketAddr) -> Filter,
-) -> Result<(String, String, Accounts)> {
-    // The server's address is needed for the filter, and the filter before the server: the
-    // listener's port is fixed.
-    let address = family.address(17_393);
-    let mut trace = Trace::start(&Options { filter: filter(address), ..by(backend) })?;
-    // No sentinel: the filter may not let it pass. The second tracer sees all of it.
-    let mut all = Trace::start(&by(backend))?;
-    let (done, whole) = all.of(netns, family, || close::active_on(family, address.port()))?;
-    trace.drain()?;
-    trace.finish().map(|account| {
-        let seen = trace.of_netns(0, netns);
-        let ends = done.ends;
-        assert_eq!(whole.of(ends.client, ends.server).path(), CLIENT);
-        (
-            seen.of(ends.client, ends.server).path(),
-            seen.of(ends.server, ends.client).path(),
-            account,
-        )
-    })
-}
 
 fn ports(list: &str) -> Option<PortSet> {
     let mut set = PortSet::default();
@@ -65,11 +34,27 @@ fn nets(list: &[&str]) -> Vec<Net> {
 /// A name, a filter for a server's address, and which of client and server it lets pass.
 type Case<'a> = (&'a str, &'a dyn Fn(SocketAddr) -> Filter, bool, bool);
 
-/// Runs each case: a filter and which of client and server it lets pass.
+/// Runs one connection under all cases at once, a tracer for each: to start one is most of the
+/// time.
 fn cases(backend: Backend, family: Family, cases: &[Case<'_>]) -> Result<()> {
     let netns = Netns::new()?;
-    for (name, filter, client, server) in cases {
-        let (of_client, of_server, account) = under(backend, &netns, family, filter)?;
+    // The server's address is needed for the filters, and the filters before the server: the
+    // listener's port is fixed.
+    let address = family.address(17_393);
+    let mut traces = Vec::new();
+    for (_, filter, ..) in cases {
+        traces.push(Trace::start(&Options { filter: filter(address), ..by(backend) })?);
+    }
+    // No sentinel for them: the filter may not let it pass. One more tracer sees all of it.
+    let mut all = Trace::start(&by(backend))?;
+    let (done, whole) = all.of(&netns, family, || close::active_on(family, address.port()))?;
+    let ends = done.ends;
+    ensure!(whole.of(ends.client, ends.server).path() == CLIENT, "{whole:?}");
+    for ((name, _, client, server), mut trace) in cases.iter().zip(traces) {
+        let account = trace.finish()?;
+        let seen = trace.of_netns(0, &netns);
+        let of_client = seen.of(ends.client, ends.server).path();
+        let of_server = seen.of(ends.server, ends.client).path();
         let expected = (if *client { CLIENT } else { "" }, if *server { SERVER } else { "" });
         ensure!(
             (of_client.as_str(), of_server.as_str()) == expected,

@@ -364,6 +364,23 @@ fn natural_expiry(backend: TimeWaitBackend) {
     settle(&format!("{backend}"), outcome());
 }
 
+/// The self-test finds all hooks called; and if nothing happens, it finds them silent.
+fn self_test(backend: TimeWaitBackend) {
+    let outcome = || -> Result<()> {
+        let mut trace = start(backend)?;
+        let probe = trace.live().probe();
+        let silent = probe.silent_hooks(tcptrace::host::loopback::live_a_life)?;
+        ensure!(silent.is_empty(), "not called: {silent:?}");
+        // The timers' tracepoints fire for every timer, and other hosts have TIME_WAITs too.
+        if backend == TimeWaitBackend::Functions && std::env::var_os("VM_TEST").is_some() {
+            let silent = probe.silent_hooks(|| Ok(()))?;
+            ensure!(silent.len() == 3, "called for nothing, but for {silent:?}");
+        }
+        Ok(())
+    };
+    settle(&format!("{backend}"), outcome());
+}
+
 macro_rules! for_each_backend {
     ($($test:ident),* $(,)?) => {
         mod functions {
@@ -403,4 +420,5 @@ for_each_backend!(
     self_connect,
     linger_settings,
     natural_expiry,
+    self_test,
 );
