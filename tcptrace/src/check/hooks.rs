@@ -111,12 +111,17 @@ fn time_wait(probe: &Probe) -> Row {
     let refused: Vec<_> =
         refusals.map(|(backend, reason)| format!("{backend}: {reason}")).collect();
     match probe.time_wait() {
-        Some(backend) if refused.is_empty() => {
-            row(Verdict::Ok, format!("its start, its end and why, by {backend}"))
-        }
         Some(backend) => {
-            let refused = refused.join("; ");
-            row(Verdict::Ok, format!("its start, its end and why, by {backend}; not by {refused}"))
+            let not_by = match refused.as_slice() {
+                [] => String::new(),
+                refused => format!("; not by {}", refused.join("; ")),
+            };
+            if probe.tells_who() {
+                row(Verdict::Ok, format!("its start, its end and why, by {backend}{not_by}"))
+            } else {
+                row(Verdict::Lacks, format!("its start and its end, by {backend}{not_by}"))
+                    .means("reasons but expired are not told: /proc/kallsyms hides addresses")
+            }
         }
         None => row(Verdict::Lacks, format!("not observable: {}", refused.join("; ")))
             .means("the hand-over to TIME_WAIT shows as FIN_WAIT2 -> CLOSE, its end not at all"),

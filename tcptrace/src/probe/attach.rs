@@ -156,6 +156,12 @@ impl Probe {
         self.time_wait.as_ref().map(time_wait::Attached::backend)
     }
 
+    /// Whether it is told who ended a minisock before its time, which takes addresses in
+    /// `/proc/kallsyms`.
+    pub fn tells_who(&self) -> bool {
+        self.time_wait.as_ref().is_some_and(|attached| attached.callers.are_known())
+    }
+
     /// The ways to listen to minisocks that were refused, and why.
     pub fn time_wait_refusals(&self) -> &[(TimeWaitBackend, String)] {
         &self.time_wait_refusals

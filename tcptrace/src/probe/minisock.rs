@@ -87,6 +87,11 @@ impl Kernel {
 }
 
 impl Callers {
+    /// Whether kallsyms told where any of them is.
+    pub(super) fn are_known(&self) -> bool {
+        self.0.iter().any(|function| matches!(function, Function::At(_)))
+    }
+
     /// Who ended a minisock, by the return addresses on the stack; nobody is known where
     /// kallsyms hides addresses.
     pub(super) fn who(&self, frames: &[u64]) -> Who {
