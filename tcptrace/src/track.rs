@@ -3,12 +3,14 @@
 //! Pure: time is an argument, there is no I/O, and no input makes it panic. What cannot be is
 //! counted as an anomaly and the tracker goes on from what the kernel says now.
 
+mod births;
 mod compare;
 mod conn;
 pub mod gate;
 mod minisock;
 mod peek;
 mod seed;
+mod slab;
 mod table;
 mod tracker;
 

@@ -25,7 +25,7 @@ use super::{
     conn::{Conn, Entered},
     minisock::promoted,
     seed::{Seed, time_wait_since},
-    table::AddressHasher,
+    slab::{AddressHasher, Slab},
     tracker::Tracker,
 };
 use crate::model::{Change, SnapSocket, Snapshot, TcpState, Tuple};
@@ -55,7 +55,7 @@ struct Space {
 /// Sockets of a round by cookie, and by their ends once one without a cookie is looked for.
 #[derive(Default)]
 struct Rows {
-    by_cookie: HashMap<u64, (u32, SnapSocket), BuildHasherDefault<AddressHasher>>,
+    by_cookie: Slab<(u32, SnapSocket)>,
     by_ends: Option<HashMap<Tuple, Vec<u64>>>,
 }
 
@@ -63,12 +63,12 @@ impl Rows {
     /// Takes out the row of a connection that is known.
     fn take(&mut self, conn: &Conn) -> Option<(u32, SnapSocket)> {
         let fits = |row: &(u32, SnapSocket)| conn.netns.is_none_or(|netns| netns == row.0);
-        let cookie = match conn.cookie {
+        let cookie = match conn.cookie() {
             Some(cookie) => cookie,
             None => self.find(conn, fits)?,
         };
-        self.by_cookie.get(&cookie).filter(|row| fits(row))?;
-        self.by_cookie.remove(&cookie)
+        self.by_cookie.get(cookie).filter(|row| fits(row))?;
+        self.by_cookie.remove(cookie)
     }
 
     /// Of several with the same ends (listeners with `SO_REUSEPORT`) rather one in the same state.
@@ -76,13 +76,13 @@ impl Rows {
         let by_cookie = &self.by_cookie;
         let by_ends = self.by_ends.get_or_insert_with(|| {
             let mut by_ends: HashMap<Tuple, Vec<u64>> = HashMap::new();
-            for (&cookie, (_, row)) in by_cookie {
+            for (cookie, (_, row)) in by_cookie.iter() {
                 by_ends.entry(row.tuple).or_default().push(cookie);
             }
             by_ends
         });
         let candidates = by_ends.get(&conn.tuple)?.iter().copied().filter_map(|cookie| {
-            let row = by_cookie.get(&cookie).filter(|row| fits(row))?;
+            let row = by_cookie.get(cookie).filter(|row| fits(row))?;
             Some((row.1.state != conn.state, cookie))
         });
         candidates.min().map(|(_, cookie)| cookie)
@@ -252,7 +252,7 @@ impl Tracker {
             }
         }
         let rows = std::mem::take(&mut round.rows.by_cookie);
-        for (cookie, (netns, row)) in rows {
+        for (cookie, (netns, row)) in rows.into_iter() {
             if round.has_ended(&row) {
                 continue;
             }

@@ -1,24 +1,27 @@
 //! What is known of one connection, and how long it has been where it is.
 
+use std::num::NonZeroU64;
+
 use crate::model::{
-    Age, Birth, Change, Found, Owner, OwnerFrom, SockFacts, TcpState, Transition, Tuple,
+    Age, Birth, Change, Found, Linger, Owner, OwnerFrom, SockFacts, TcpState, Transition, Tuple,
 };
 
-/// A connection in a state.
+/// A connection in a state. Small: there may be a million of them.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Conn {
     pub(super) state: TcpState,
     /// When it entered `state`, or the latest moment at which it was known to be in it already.
     pub(super) since_ns: u64,
     /// How sure `since_ns` is.
-    pub(super) entered: Entered,
-    pub(super) cookie: Option<u64>,
+    entered: PackedEntered,
+    /// 0 is none, to the kernel too.
+    pub(super) cookie: Option<NonZeroU64>,
     pub(super) netns: Option<u32>,
     pub(super) birth: Option<Birth>,
     pub(super) tuple: Tuple,
     pub(super) owner: Option<Owner>,
-    /// As the last event told them.
-    pub(super) sock: Option<SockFacts>,
+    /// What the last event told, but for the cookie and the namespace.
+    facts: PackedFacts,
 }
 
 /// What is known of the moment at which a state was entered.
@@ -32,7 +35,128 @@ pub(super) enum Entered {
     Before,
 }
 
+/// [`Entered`] in 8 bytes: to within 0 ns is seen, and to within all of time is before.
+#[derive(Clone, Copy, Debug)]
+struct PackedEntered(u64);
+
+impl From<Entered> for PackedEntered {
+    fn from(entered: Entered) -> Self {
+        Self(match entered {
+            Entered::Seen => 0,
+            Entered::Within(ns) => ns,
+            Entered::Before => u64::MAX,
+        })
+    }
+}
+
+impl From<PackedEntered> for Entered {
+    fn from(packed: PackedEntered) -> Self {
+        match packed.0 {
+            0 => Self::Seen,
+            u64::MAX => Self::Before,
+            ns => Self::Within(ns),
+        }
+    }
+}
+
+/// `Option<SockFacts>` in 16 bytes, without what [`Conn`] knows anyway.
+#[derive(Clone, Copy, Debug, Default)]
+struct PackedFacts {
+    cgroup: Option<NonZeroU64>,
+    linger_jiffies: u32,
+    err: u16,
+    shutdown: u8,
+    flags: u8,
+}
+
+impl PackedFacts {
+    /// There are facts at all.
+    const KNOWN: u8 = 1;
+    /// The cookie is one of them.
+    const COOKIE: u8 = 2;
+    const DEAD: u8 = 4;
+    const LINGER: u8 = 8;
+
+    fn new(facts: &SockFacts) -> Self {
+        let flag = |of, bit| if of { bit } else { 0 };
+        let (linger, linger_jiffies) = match facts.linger {
+            Linger::Off => (false, 0),
+            Linger::Jiffies(jiffies) => (true, jiffies),
+        };
+        Self {
+            cgroup: facts.cgroup.and_then(NonZeroU64::new),
+            linger_jiffies,
+            err: facts.err,
+            shutdown: facts.shutdown,
+            flags: Self::KNOWN
+                | flag(facts.cookie.is_some(), Self::COOKIE)
+                | flag(facts.dead, Self::DEAD)
+                | flag(linger, Self::LINGER),
+        }
+    }
+
+    fn has(&self, flag: u8) -> bool {
+        self.flags & flag != 0
+    }
+}
+
 impl Conn {
+    /// A connection of which no more is known.
+    pub(super) fn new(state: TcpState, since_ns: u64, entered: Entered, tuple: Tuple) -> Self {
+        Self {
+            state,
+            since_ns,
+            entered: entered.into(),
+            cookie: None,
+            netns: None,
+            birth: None,
+            tuple,
+            owner: None,
+            facts: PackedFacts::default(),
+        }
+    }
+
+    /// It enters a state.
+    pub(super) fn enter(&mut self, state: TcpState, since_ns: u64, entered: Entered) {
+        self.state = state;
+        self.since_ns = since_ns;
+        self.entered = entered.into();
+    }
+
+    /// An event of it told `sock`. Cookie and namespace stay known where it does not tell them.
+    pub(super) fn set_sock(&mut self, sock: Option<&SockFacts>) {
+        let Some(sock) = sock else {
+            self.facts = PackedFacts::default();
+            return;
+        };
+        self.cookie = sock.cookie.and_then(NonZeroU64::new).or(self.cookie);
+        self.netns = Some(sock.netns);
+        self.facts = PackedFacts::new(sock);
+    }
+
+    /// As the last event told them.
+    pub(super) fn sock(&self) -> Option<SockFacts> {
+        let facts = &self.facts;
+        facts.has(PackedFacts::KNOWN).then(|| SockFacts {
+            cookie: self.cookie().filter(|_| facts.has(PackedFacts::COOKIE)),
+            netns: self.netns.unwrap_or(0),
+            cgroup: facts.cgroup.map(NonZeroU64::get),
+            err: facts.err,
+            shutdown: facts.shutdown,
+            dead: facts.has(PackedFacts::DEAD),
+            linger: if facts.has(PackedFacts::LINGER) {
+                Linger::Jiffies(facts.linger_jiffies)
+            } else {
+                Linger::Off
+            },
+        })
+    }
+
+    /// The cookie, if it is known.
+    pub(super) fn cookie(&self) -> Option<u64> {
+        self.cookie.map(NonZeroU64::get)
+    }
+
     /// Time in the present state, at `now`.
     pub(super) fn age(&self, now: u64, last_loss: Option<u64>) -> Age {
         match last_loss {
@@ -46,7 +170,7 @@ impl Conn {
             }
             _ => {
                 let ns = now.saturating_sub(self.since_ns);
-                match self.entered {
+                match self.entered.into() {
                     Entered::Seen => Age::Exactly(ns),
                     Entered::Within(within_ns) => Age::About { ns, within_ns },
                     Entered::Before => at_least(self.since_ns, now),
@@ -96,4 +220,63 @@ pub(super) fn owner_of(event: &Transition) -> Option<Owner> {
         _ => return None,
     };
     Some(Owner { task: event.task, from })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn conn() -> Conn {
+        let any = std::net::Ipv6Addr::UNSPECIFIED;
+        let tuple = Tuple { laddr: any, raddr: any, lport: 1, rport: 2, v6_socket: true };
+        Conn::new(TcpState::Established, 1, Entered::Before, tuple)
+    }
+
+    #[test]
+    fn what_is_packed_comes_out_again() {
+        let facts = SockFacts {
+            cookie: Some(7),
+            netns: 5,
+            cgroup: Some(8),
+            err: 104,
+            shutdown: 3,
+            dead: true,
+            linger: Linger::Jiffies(0),
+        };
+        let none = SockFacts { cookie: None, cgroup: None, netns: 0, ..facts };
+        let off = SockFacts { dead: false, linger: Linger::Off, ..facts };
+        let jiffies = SockFacts { linger: Linger::Jiffies(u32::MAX), ..facts };
+        for sock in [Some(facts), Some(none), Some(off), Some(jiffies), None] {
+            let mut conn = conn();
+            conn.set_sock(sock.as_ref());
+            assert_eq!(conn.sock(), sock);
+        }
+        for entered in [Entered::Seen, Entered::Within(4_000_000), Entered::Before] {
+            assert_eq!(Entered::from(PackedEntered::from(entered)), entered);
+        }
+    }
+
+    #[test]
+    fn cookie_and_namespace_stay_known_but_were_not_told() {
+        let mut conn = conn();
+        (conn.cookie, conn.netns) = (NonZeroU64::new(7), Some(5));
+        conn.set_sock(None);
+        assert_eq!((conn.cookie(), conn.netns, conn.sock()), (Some(7), Some(5), None));
+        let facts = SockFacts {
+            cookie: None,
+            netns: 5,
+            cgroup: None,
+            err: 0,
+            shutdown: 0,
+            dead: false,
+            linger: Linger::Off,
+        };
+        conn.set_sock(Some(&facts));
+        assert_eq!((conn.cookie(), conn.sock()), (Some(7), Some(facts)));
+    }
+
+    #[test]
+    fn it_is_small() {
+        assert!(size_of::<Conn>() <= 136, "{}", size_of::<Conn>());
+    }
 }

@@ -5,16 +5,15 @@
 //! hand-over. From then on the timer tells: it runs (the natural end), is started anew, or is
 //! stopped for good. Where the functions are listened to, the end itself is told too.
 
-use std::collections::HashMap;
+use std::num::NonZeroU64;
 
 use super::{
-    conn::{Conn, Entered},
+    births::Births,
+    conn::{Conn, Entered, differ},
     peek::Peeks,
     table::Table,
 };
-use crate::model::{
-    Age, Change, EndReason, Minisock, MinisockEvent, Moved, Stopper, TcpState, Tuple,
-};
+use crate::model::{Age, Change, EndReason, Minisock, MinisockEvent, Moved, Stopper, TcpState};
 
 /// `TCP_TIMEWAIT_LEN` in seconds: a constant of the kernel.
 const TIMEWAIT_LEN_S: u64 = 60;
@@ -29,20 +28,77 @@ const RUN_NS: u64 = 1_000_000_000;
 /// A birth whose full socket does not follow was none: the timer of a minisock from before.
 const HAND_OVER_NS: u64 = 50_000_000;
 
-/// A live minisock.
+/// A live minisock. Small: there may be a million of them.
 struct Mini {
     conn: Conn,
     /// The full socket has not been told to CLOSE yet.
     awaited: bool,
     /// Its timer was stopped, and it is not known yet what for.
-    stopped: Option<Minisock>,
+    stopped: Option<Box<Minisock>>,
+}
+
+/// What becomes of what is known of a minisock after an event of it.
+enum Then {
+    Stays,
+    /// Time will settle what the event meant.
+    Waits,
+    Goes,
+}
+
+impl Mini {
+    /// Whether an event at its address is of the same connection.
+    fn is_of(&self, event: &Minisock) -> bool {
+        self.conn.tuple == event.tuple
+            && self.conn.netns == Some(event.netns)
+            && !differ(self.conn.cookie(), event.cookie)
+    }
+
+    /// Takes in an event of it.
+    fn told(&mut self, event: &Minisock, jiffy_ns: u64, out: &mut impl FnMut(Change)) -> Then {
+        if self.awaited {
+            // It is not ours to tell of until the full socket hands over, and then not any more.
+            return match event.event {
+                MinisockEvent::Expired | MinisockEvent::Ended { .. } => Then::Goes,
+                _ => Then::Stays,
+            };
+        }
+        // A stop says this only once it is clear that no start follows, which sets a new time.
+        if event.event.gives_a_time() || event.event == MinisockEvent::Peeked {
+            promote(event, &mut self.conn, jiffy_ns, out);
+        }
+        match event.event {
+            MinisockEvent::Started | MinisockEvent::Restarted => {
+                self.stopped = None;
+                Then::Stays
+            }
+            MinisockEvent::Peeked => Then::Stays,
+            MinisockEvent::Stopped { may_run: false, by: Some(_) } => {
+                end(&mut self.conn, event, reason(event), jiffy_ns, out);
+                Then::Goes
+            }
+            MinisockEvent::Stopped { .. } => {
+                self.stopped = Some(Box::new(*event));
+                Then::Waits
+            }
+            MinisockEvent::Expired => {
+                end(&mut self.conn, event, EndReason::Expired, jiffy_ns, out);
+                Then::Goes
+            }
+            MinisockEvent::Ended { .. } => {
+                // It was stopped, and the timer did not run first.
+                let cause = self.stopped.as_deref().unwrap_or(event);
+                end(&mut self.conn, cause, reason(cause), jiffy_ns, out);
+                Then::Goes
+            }
+        }
+    }
 }
 
 /// The minisocks that are known by their address.
 pub(super) struct Minisocks {
     minis: Table<Mini>,
     /// Births that await their full socket.
-    births: HashMap<(u32, Tuple), u64>,
+    births: Births,
     /// Addresses of those with a stop or a birth that time will settle.
     unsettled: Vec<u64>,
     peeks: Peeks,
@@ -62,7 +118,7 @@ impl Minisocks {
     pub(super) fn new(limit: usize) -> Self {
         Self {
             minis: Table::new(limit),
-            births: HashMap::new(),
+            births: Births::default(),
             unsettled: Vec::new(),
             peeks: Peeks::default(),
             jiffy_ns: 4_000_000,
@@ -107,94 +163,69 @@ impl Minisocks {
         origin: impl FnOnce() -> Origin,
         out: &mut impl FnMut(Change),
     ) {
-        if self.is_another(event) {
-            // Its end was not told: lost.
-            if let Some(mini) = self.minis.remove(event.addr)
-                && !mini.awaited
-            {
-                match mini.stopped {
-                    Some(stop) => end(mini.conn, &stop, reason(&stop), self.jiffy_ns, out),
-                    None => out(mini.conn.gone(event.mono_ns)),
+        let told = match self.minis.get_mut(event.addr) {
+            Some(mini) if mini.is_of(event) => Ok(mini.told(event, self.jiffy_ns, out)),
+            other => Err(other.is_some()),
+        };
+        let then = told.unwrap_or_else(|another| {
+            if another {
+                self.replaced(event, out);
+            }
+            if !self.adopt(event, origin(), out) {
+                return Then::Stays;
+            }
+            let mini = self.minis.get_mut(event.addr);
+            mini.map_or(Then::Stays, |mini| mini.told(event, self.jiffy_ns, out))
+        });
+        match then {
+            Then::Stays => {}
+            Then::Waits => self.unsettled.push(event.addr),
+            Then::Goes => {
+                if let Some(mini) = self.minis.remove(event.addr) {
+                    self.not_born(event.addr, &mini);
                 }
-            }
-        }
-        if self.minis.get(event.addr).is_none() && !self.adopt(event, origin(), out) {
-            return;
-        }
-        let jiffy_ns = self.jiffy_ns;
-        let Some(mini) = self.minis.get_mut(event.addr) else { return };
-        if mini.awaited {
-            // It is not ours to tell of until the full socket hands over, and then not any more.
-            if matches!(event.event, MinisockEvent::Expired | MinisockEvent::Ended { .. }) {
-                self.births.remove(&(event.netns, event.tuple));
-                self.minis.remove(event.addr);
-            }
-            return;
-        }
-        // A stop says this only once it is clear that no start follows, which sets a new time.
-        if event.event.gives_a_time() || event.event == MinisockEvent::Peeked {
-            promote(event, &mut mini.conn, jiffy_ns, out);
-        }
-        match event.event {
-            MinisockEvent::Started | MinisockEvent::Restarted => mini.stopped = None,
-            MinisockEvent::Peeked => {}
-            MinisockEvent::Stopped { may_run: false, by: Some(_) } => {
-                let conn = mini.conn;
-                self.minis.remove(event.addr);
-                end(conn, event, reason(event), jiffy_ns, out);
-            }
-            MinisockEvent::Stopped { .. } => {
-                mini.stopped = Some(*event);
-                self.unsettled.push(event.addr);
-            }
-            MinisockEvent::Expired => {
-                let conn = mini.conn;
-                self.minis.remove(event.addr);
-                end(conn, event, EndReason::Expired, jiffy_ns, out);
-            }
-            MinisockEvent::Ended { .. } => {
-                let conn = mini.conn;
-                // It was stopped, and the timer did not run first.
-                let cause = mini.stopped.unwrap_or(*event);
-                self.minis.remove(event.addr);
-                end(conn, &cause, reason(&cause), jiffy_ns, out);
             }
         }
     }
 
-    /// Whether the address now belongs to another connection than the one known there.
-    fn is_another(&self, event: &Minisock) -> bool {
-        self.minis.get(event.addr).is_some_and(|mini| {
-            mini.conn.tuple != event.tuple
-                || mini.conn.netns != Some(event.netns)
-                || super::conn::differ(mini.conn.cookie, event.cookie)
-        })
+    /// The address now belongs to another connection than the one known there: its end was not
+    /// told, but lost.
+    fn replaced(&mut self, event: &Minisock, out: &mut impl FnMut(Change)) {
+        let Some(mut mini) = self.minis.remove(event.addr) else { return };
+        self.not_born(event.addr, &mini);
+        if mini.awaited {
+            return;
+        }
+        match mini.stopped.take() {
+            Some(stop) => end(&mut mini.conn, &stop, reason(&stop), self.jiffy_ns, out),
+            None => out(mini.conn.gone(event.mono_ns)),
+        }
+    }
+
+    /// A minisock goes: if it awaited its full socket, it does so no more.
+    fn not_born(&mut self, addr: u64, mini: &Mini) {
+        if let Some(netns) = mini.conn.netns
+            && mini.awaited
+        {
+            self.births.forget(netns, &mini.conn.tuple, addr);
+        }
     }
 
     /// Takes up a minisock that is new here; false if there is nothing to take up.
     fn adopt(&mut self, event: &Minisock, origin: Origin, out: &mut impl FnMut(Change)) -> bool {
-        let mut conn = Conn {
-            state: event.substate,
-            since_ns: event.mono_ns,
-            entered: Entered::Before,
-            cookie: event.cookie,
-            netns: Some(event.netns),
-            birth: None,
-            tuple: event.tuple,
-            owner: None,
-            sock: None,
-        };
+        let mut conn = Conn::new(event.substate, event.mono_ns, Entered::Before, event.tuple);
+        conn.netns = Some(event.netns);
         let awaited = match (event.event, origin) {
             // An address that was asked about and has become another's.
             (MinisockEvent::Peeked, _) => return false,
             // Its end was told by what ended it.
             (MinisockEvent::Ended { by: None }, Origin::Unknown) => return false,
             (_, Origin::Seed(seed)) => {
-                conn = Conn { cookie: event.cookie, ..seed };
+                conn = seed;
                 false
             }
             (MinisockEvent::Started, Origin::Unknown) => {
-                self.births.insert((event.netns, event.tuple), event.addr);
+                self.births.insert(event.netns, event.tuple, event.addr);
                 self.unsettled.push(event.addr);
                 true
             }
@@ -207,11 +238,13 @@ impl Minisocks {
                 false
             }
         };
+        conn.cookie = event.cookie.and_then(NonZeroU64::new);
         let mini = Mini { conn, awaited, stopped: None };
-        if let Some(evicted) = self.minis.insert(event.addr, mini)
-            && !evicted.awaited
-        {
-            out(evicted.conn.gone(event.mono_ns));
+        if let Some((addr, evicted)) = self.minis.insert(event.addr, mini) {
+            self.not_born(addr, &evicted);
+            if !evicted.awaited {
+                out(evicted.conn.gone(event.mono_ns));
+            }
         }
         true
     }
@@ -226,14 +259,14 @@ impl Minisocks {
         out: &mut impl FnMut(Change),
     ) -> bool {
         let netns = moved.sock.map(|sock| sock.netns);
-        let Some(addr) = self.take_birth(netns, &moved.tuple) else { return false };
+        let Some(addr) = self.births.take(netns, &moved.tuple) else { return false };
         let Some(mini) = self.minis.get_mut(addr) else { return false };
         let born_ns = mini.conn.since_ns;
         let substate = mini.conn.state;
         mini.awaited = false;
+        conn.set_sock(moved.sock.as_ref());
         conn.netns = conn.netns.or(mini.conn.netns);
         conn.cookie = conn.cookie.or(mini.conn.cookie);
-        conn.sock = moved.sock;
         if conn.state == substate {
             mini.conn = conn;
             self.peeks.add(addr, born_ns);
@@ -246,20 +279,9 @@ impl Minisocks {
             in_old: conn.age(born_ns, last_loss),
             ..*moved
         }));
-        mini.conn = Conn { state: substate, since_ns: born_ns, entered: Entered::Seen, ..conn };
+        conn.enter(substate, born_ns, Entered::Seen);
+        mini.conn = conn;
         true
-    }
-
-    /// The birth of a minisock with these ends; the classic hook does not tell the namespace.
-    fn take_birth(&mut self, netns: Option<u32>, tuple: &Tuple) -> Option<u64> {
-        if self.births.is_empty() {
-            return None;
-        }
-        let netns = match netns {
-            Some(netns) => netns,
-            None => self.births.keys().find(|(_, of)| of == tuple)?.0,
-        };
-        self.births.remove(&(netns, *tuple))
     }
 
     /// Addresses of minisocks to be looked at, at `now`.
@@ -282,23 +304,22 @@ impl Minisocks {
                 }
                 // No full socket: not a birth but a new start of one from before.
                 mini.awaited = false;
-                self.births.remove(&(mini.conn.netns.unwrap_or(0), mini.conn.tuple));
+                self.births.forget(mini.conn.netns.unwrap_or(0), &mini.conn.tuple, addr);
                 out(Change::Found(mini.conn.found(now)));
                 if mini.conn.state == TcpState::FinWait2 {
                     self.peeks.add(addr, now);
                 }
                 continue;
             }
-            let Some(stop) = mini.stopped else { continue };
+            let Some(stop) = mini.stopped.as_deref() else { continue };
             let may_run = matches!(stop.event, MinisockEvent::Stopped { may_run: true, .. });
             let patience = if may_run { RUN_NS } else { RESTART_NS };
             if now.saturating_sub(stop.mono_ns) < patience {
                 self.unsettled.push(addr);
                 continue;
             }
-            let conn = mini.conn;
+            end(&mut mini.conn, stop, reason(stop), self.jiffy_ns, out);
             self.minis.remove(addr);
-            end(conn, &stop, reason(&stop), self.jiffy_ns, out);
         }
     }
 }
@@ -349,23 +370,21 @@ pub(super) fn promoted(
         birth: conn.birth,
         in_old,
         owner: conn.owner,
-        sock: conn.sock,
+        sock: conn.sock(),
         end_reason: None,
     }));
-    conn.state = TcpState::TimeWait;
-    conn.since_ns = at_ns;
-    conn.entered = entered;
+    conn.enter(TcpState::TimeWait, at_ns, entered);
 }
 
 /// Says that a minisock ended with `event`.
 fn end(
-    mut conn: Conn,
+    conn: &mut Conn,
     event: &Minisock,
     reason: EndReason,
     jiffy_ns: u64,
     out: &mut impl FnMut(Change),
 ) {
-    promote(event, &mut conn, jiffy_ns, out);
+    promote(event, conn, jiffy_ns, out);
     out(Change::Moved(Moved {
         mono_ns: event.mono_ns,
         skaddr: event.addr,
@@ -376,7 +395,7 @@ fn end(
         birth: conn.birth,
         in_old: conn.age(event.mono_ns, None),
         owner: conn.owner,
-        sock: conn.sock,
+        sock: conn.sock(),
         end_reason: Some(reason),
     }));
 }

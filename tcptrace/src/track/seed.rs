@@ -6,12 +6,12 @@
 
 use std::{
     collections::{HashMap, hash_map::Entry},
-    hash::BuildHasherDefault,
+    num::NonZeroU64,
 };
 
 use super::{
     conn::{Conn, Entered},
-    table::AddressHasher,
+    slab::Slab,
 };
 use crate::model::{SnapSocket, TcpState, Tuple};
 
@@ -46,17 +46,10 @@ impl Seed {
 
     /// The same as a connection from before.
     pub(super) fn conn(&self, cookie: u64) -> Conn {
-        Conn {
-            state: self.state,
-            since_ns: self.since_ns,
-            entered: Entered::Before,
-            cookie: Some(cookie),
-            netns: Some(self.netns),
-            birth: None,
-            tuple: self.tuple,
-            owner: None,
-            sock: None,
-        }
+        let mut conn = Conn::new(self.state, self.since_ns, Entered::Before, self.tuple);
+        conn.cookie = NonZeroU64::new(cookie);
+        conn.netns = Some(self.netns);
+        conn
     }
 }
 
@@ -72,7 +65,7 @@ pub(super) fn time_wait_since(row: &SnapSocket, ended_ns: u64) -> Option<u64> {
 /// Seeds by cookie, and by their ends once an event without a cookie asks.
 #[derive(Default)]
 pub(super) struct Seeds {
-    by_cookie: HashMap<u64, Seed, BuildHasherDefault<AddressHasher>>,
+    by_cookie: Slab<Seed>,
     /// Several have the same ends where listeners share a port (`SO_REUSEPORT`), or namespaces an
     /// address.
     by_ends: Option<HashMap<Tuple, Vec<u64>>>,
@@ -84,11 +77,11 @@ impl Seeds {
     }
 
     pub(super) fn get_mut(&mut self, cookie: u64) -> Option<&mut Seed> {
-        self.by_cookie.get_mut(&cookie)
+        self.by_cookie.get_mut(cookie)
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = (u64, &Seed)> {
-        self.by_cookie.iter().map(|(&cookie, seed)| (cookie, seed))
+        self.by_cookie.iter()
     }
 
     pub(super) fn insert(&mut self, cookie: u64, seed: Seed) {
@@ -99,7 +92,7 @@ impl Seeds {
     }
 
     pub(super) fn remove(&mut self, cookie: u64) -> Option<Seed> {
-        let seed = self.by_cookie.remove(&cookie)?;
+        let seed = self.by_cookie.remove(cookie)?;
         if let Some(by_ends) = &mut self.by_ends
             && let Entry::Occupied(mut cookies) = by_ends.entry(seed.tuple)
         {
@@ -127,7 +120,7 @@ impl Seeds {
             Some(cookie) => cookie,
             None => self.find(tuple, fits)?,
         };
-        if !fits(self.by_cookie.get(&cookie)?) {
+        if !fits(self.by_cookie.get(cookie)?) {
             return None;
         }
         Some(self.remove(cookie)?.conn(cookie))
@@ -137,12 +130,12 @@ impl Seeds {
         let by_cookie = &self.by_cookie;
         let by_ends = self.by_ends.get_or_insert_with(|| {
             let mut by_ends: HashMap<Tuple, Vec<u64>> = HashMap::new();
-            for (&cookie, seed) in by_cookie {
+            for (cookie, seed) in by_cookie.iter() {
                 by_ends.entry(seed.tuple).or_default().push(cookie);
             }
             by_ends
         });
         let cookies = by_ends.get(tuple)?;
-        cookies.iter().copied().find(|cookie| by_cookie.get(cookie).is_some_and(&fits))
+        cookies.iter().copied().find(|&cookie| by_cookie.get(cookie).is_some_and(&fits))
     }
 }

@@ -2,105 +2,88 @@
 //!
 //! Must not grow past its limit: the entry that was added first goes, and is counted.
 
-use std::{
-    collections::{HashMap, VecDeque},
-    hash::{BuildHasherDefault, Hasher},
-};
+use std::collections::VecDeque;
 
-/// Hashes the address of a kernel object by one multiplication. Not for keys that a stranger
-/// chooses: these are the kernel's.
-#[derive(Default)]
-pub(crate) struct AddressHasher(u64);
+use super::slab::Slab;
 
-impl Hasher for AddressHasher {
-    fn write(&mut self, bytes: &[u8]) {
-        for &byte in bytes {
-            self.write_u64(u64::from(byte));
-        }
-    }
-
-    fn write_u64(&mut self, n: u64) {
-        // Fibonacci hashing; slab objects are aligned, so the low bits alone say nothing.
-        self.0 = (self.0 ^ n).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_right(29);
-    }
-
-    fn finish(&self) -> u64 {
-        self.0
-    }
-}
-
-struct Slot<T> {
-    /// Distinguishes the tenants of one key over time.
-    serial: u64,
+struct Tenant<T> {
+    /// Distinguishes the tenants of one slot over time. It wraps around, long after the queue has
+    /// dropped the tenants that had the same.
+    serial: u32,
     value: T,
 }
 
 /// Values by the address of a kernel object, at most `limit`.
-pub(crate) struct Table<T> {
-    slots: HashMap<u64, Slot<T>, BuildHasherDefault<AddressHasher>>,
-    /// Keys in the order in which they were added; may hold tenants that have left since.
-    order: VecDeque<(u64, u64)>,
+pub(super) struct Table<T> {
+    tenants: Slab<Tenant<T>>,
+    /// Slot and serial in the order in which they were added; may hold tenants that have left
+    /// since.
+    order: VecDeque<(u32, u32)>,
     limit: usize,
-    serial: u64,
+    serial: u32,
     evicted: u64,
 }
 
+/// Far below what a slot and a serial can count.
+const MOST: usize = 1 << 28;
+
 impl<T> Table<T> {
-    pub(crate) fn new(limit: usize) -> Self {
+    pub(super) fn new(limit: usize) -> Self {
         Self {
-            slots: HashMap::default(),
+            tenants: Slab::default(),
             order: VecDeque::new(),
-            limit: limit.max(1),
+            limit: limit.clamp(1, MOST),
             serial: 0,
             evicted: 0,
         }
     }
 
-    pub(crate) fn len(&self) -> usize {
-        self.slots.len()
+    pub(super) fn len(&self) -> usize {
+        self.tenants.len()
     }
 
     /// How many entries had to go to keep the limit.
-    pub(crate) fn evicted(&self) -> u64 {
+    pub(super) fn evicted(&self) -> u64 {
         self.evicted
     }
 
-    pub(crate) fn get(&self, key: u64) -> Option<&T> {
-        self.slots.get(&key).map(|slot| &slot.value)
+    pub(super) fn get(&self, key: u64) -> Option<&T> {
+        self.tenants.get(key).map(|tenant| &tenant.value)
     }
 
-    pub(crate) fn iter(&self) -> impl Iterator<Item = (u64, &T)> {
-        self.slots.iter().map(|(&key, slot)| (key, &slot.value))
+    pub(super) fn iter(&self) -> impl Iterator<Item = (u64, &T)> {
+        self.tenants.iter().map(|(key, tenant)| (key, &tenant.value))
     }
 
-    pub(crate) fn get_mut(&mut self, key: u64) -> Option<&mut T> {
-        self.slots.get_mut(&key).map(|slot| &mut slot.value)
+    pub(super) fn get_mut(&mut self, key: u64) -> Option<&mut T> {
+        self.tenants.get_mut(key).map(|tenant| &mut tenant.value)
     }
 
-    pub(crate) fn remove(&mut self, key: u64) -> Option<T> {
-        self.slots.remove(&key).map(|slot| slot.value)
+    pub(super) fn remove(&mut self, key: u64) -> Option<T> {
+        self.tenants.remove(key).map(|tenant| tenant.value)
     }
 
     /// Adds or replaces the entry of `key`. Returns what was evicted for it.
-    pub(crate) fn insert(&mut self, key: u64, value: T) -> Option<T> {
-        self.serial += 1;
+    pub(super) fn insert(&mut self, key: u64, value: T) -> Option<(u64, T)> {
+        let full = self.tenants.len() >= self.limit && !self.tenants.contains_key(key);
+        let evicted = if full { self.evict_oldest() } else { None };
+        self.serial = self.serial.wrapping_add(1);
         let serial = self.serial;
-        self.slots.insert(key, Slot { serial, value });
-        self.order.push_back((key, serial));
-        let evicted = if self.slots.len() > self.limit { self.evict_oldest() } else { None };
+        let at = self.tenants.insert(key, Tenant { serial, value });
+        self.order.push_back((at, serial));
         // Those that left without being evicted stay in the queue until it is half empty.
-        if self.order.len() > 2 * self.slots.len() + 1024 {
-            let slots = &self.slots;
-            self.order.retain(|(key, serial)| slots.get(key).is_some_and(|s| s.serial == *serial));
+        if self.order.len() > 2 * self.tenants.len() + 1024 {
+            let tenants = &self.tenants;
+            self.order.retain(|&(at, serial)| tenants.at(at).is_some_and(|t| t.serial == serial));
         }
         evicted
     }
 
-    fn evict_oldest(&mut self) -> Option<T> {
-        while let Some((key, serial)) = self.order.pop_front() {
-            if self.slots.get(&key).is_some_and(|slot| slot.serial == serial) {
+    fn evict_oldest(&mut self) -> Option<(u64, T)> {
+        while let Some((at, serial)) = self.order.pop_front() {
+            if self.tenants.at(at).is_some_and(|tenant| tenant.serial == serial) {
                 self.evicted += 1;
-                return self.remove(key);
+                return self.tenants.remove_at(at).map(|(key, tenant)| (key, tenant.value));
             }
         }
         None
@@ -117,7 +100,7 @@ mod tests {
         table.insert(1, 'a');
         table.insert(2, 'b');
         table.insert(1, 'c'); // a new tenant of 1 is younger than 2's
-        assert_eq!(table.insert(3, 'd'), Some('b'));
+        assert_eq!(table.insert(3, 'd'), Some((2, 'b')));
         assert_eq!(table.evicted(), 1);
         assert_eq!(table.get_mut(1), Some(&mut 'c'));
         assert_eq!(table.len(), 2);

@@ -180,7 +180,7 @@ impl Tracker {
         }
         moved.owner = moved.owner.or_else(|| owner_of(event));
         let cookie = event.sock.and_then(|sock| sock.cookie);
-        let cookie = cookie.or(known.as_ref().and_then(|(conn, _)| conn.cookie));
+        let cookie = cookie.or(known.as_ref().and_then(|(conn, _)| conn.cookie()));
         if event.new == TcpState::Close {
             self.conns.remove(event.skaddr);
             if let Some(round) = &mut self.round {
@@ -189,7 +189,8 @@ impl Tracker {
             if let Some((conn, _)) = known
                 && matches!(event.old, TcpState::FinWait2 | TcpState::Closing)
             {
-                let conn = Conn { owner: moved.owner, tuple: moved.tuple, ..conn };
+                let mut conn = conn;
+                (conn.owner, conn.tuple) = (moved.owner, moved.tuple);
                 if self.minisocks.hand_over(conn, &moved, self.last_loss, out) {
                     return;
                 }
@@ -203,22 +204,20 @@ impl Tracker {
         out(Change::Moved(moved));
         // A connection in SYN_RECV was in the SYN queue before, unseen, as a request_sock.
         let from_queue = event.new == TcpState::SynRecv && event.old == TcpState::Listen;
-        let conn = Conn {
-            state: event.new,
-            since_ns: event.mono_ns,
-            entered: if from_queue { Entered::Before } else { Entered::Seen },
-            cookie,
-            netns: moved.netns.or(known.and_then(|(conn, _)| conn.netns)),
-            birth: moved.birth,
-            tuple: moved.tuple,
-            owner: moved.owner,
-            sock: event.sock,
+        let entered = if from_queue { Entered::Before } else { Entered::Seen };
+        let is_known = known.is_some();
+        let mut conn = match known {
+            Some((conn, _)) => conn,
+            None => Conn::new(event.new, event.mono_ns, entered, event.tuple),
         };
-        if known.is_some()
-            && let Some(slot) = self.conns.get_mut(event.skaddr)
-        {
+        conn.enter(event.new, event.mono_ns, entered);
+        conn.tuple = moved.tuple;
+        conn.birth = moved.birth;
+        conn.owner = moved.owner;
+        conn.set_sock(event.sock.as_ref());
+        if is_known && let Some(slot) = self.conns.get_mut(event.skaddr) {
             *slot = conn;
-        } else if let Some(evicted) = self.conns.insert(event.skaddr, conn) {
+        } else if let Some((_, evicted)) = self.conns.insert(event.skaddr, conn) {
             // An unknown socket may now be the evicted one, which was in its state before; it
             // may also have moved before it was evicted, up to now.
             self.complete_since = Some(event.mono_ns);
@@ -241,7 +240,7 @@ impl Tracker {
                 // The address may have become another socket's, whose birth is among the lost.
                 conn.birth = None;
             }
-            let another = born || differ(conn.cookie, cookie);
+            let another = born || differ(conn.cookie(), cookie);
             if !another && conn.state == event.old {
                 return Some((conn, conn.age(event.mono_ns, self.last_loss)));
             }
@@ -252,7 +251,7 @@ impl Tracker {
             }
             out(conn.gone(event.mono_ns));
             if !another {
-                let conn = Conn { state: event.old, ..conn };
+                conn.state = event.old;
                 out(Change::Found(conn.found(event.mono_ns)));
                 let age = lost.map_or(Age::Unknown, |loss| at_least(loss, event.mono_ns));
                 return Some((conn, age));
@@ -272,17 +271,9 @@ impl Tracker {
         if born {
             return None;
         }
-        let conn = Conn {
-            state: event.old,
-            since_ns: event.mono_ns,
-            entered: Entered::Before,
-            cookie,
-            netns,
-            birth: None,
-            tuple: event.tuple,
-            owner: seed.and_then(|seed| seed.owner),
-            sock: event.sock,
-        };
+        let mut conn = Conn::new(event.old, event.mono_ns, Entered::Before, event.tuple);
+        conn.owner = seed.and_then(|seed| seed.owner);
+        conn.set_sock(event.sock.as_ref());
         out(Change::Found(conn.found(event.mono_ns)));
         let age = self.complete_since.map_or(Age::Unknown, |since| at_least(since, event.mono_ns));
         Some((conn, age))
