@@ -8,4 +8,20 @@ mod host;
 mod misuse;
 mod output;
 mod peer;
+mod real_server;
 mod run;
+mod witness;
+
+// Network namespaces, as the tests that need a kernel have them.
+#[path = "../kernel/net.rs"]
+#[expect(dead_code, reason = "no pairs of namespaces here, and none that is watched as it goes")]
+mod net;
+#[path = "../kernel/netlink.rs"]
+mod netlink;
+#[path = "../kernel/sys.rs"]
+#[expect(dead_code, reason = "a part of it is for scenarios")]
+mod sys;
+#[path = "../kernel/unsupported.rs"]
+mod unsupported;
+#[path = "../kernel/wait.rs"]
+mod wait;

@@ -10,6 +10,7 @@ use std::os::fd::AsRawFd;
 use std::os::unix::fs::MetadataExt;
 use std::panic;
 use std::path::PathBuf;
+use std::process;
 use std::thread;
 
 use anyhow::{Context, Result, ensure};
@@ -65,9 +66,9 @@ impl Netns {
         self.inode
     }
 
-    /// A path that leads to it as long as this lives, in this process only.
+    /// A path that leads to it as long as this lives, in other processes too.
     pub fn path(&self) -> PathBuf {
-        format!("/proc/self/fd/{}", self.handle.as_raw_fd()).into()
+        format!("/proc/{}/fd/{}", process::id(), self.handle.as_raw_fd()).into()
     }
 
     /// Runs `work` inside, on a thread of its own whose comm is [`COMM`]. A panic in it is passed
