@@ -28,7 +28,8 @@ pub fn output(netns: &Netns, program: &str, arguments: &[&str]) -> Option<Output
         Ok(output) => Some(output),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             // Not by eprintln!, which libtest keeps to itself when the test passes.
-            writeln!(io::stderr(), "skipped: {program} is not installed").unwrap();
+            let says = format!("skipped: {program} is not installed\n");
+            io::stderr().write_all(says.as_bytes()).unwrap();
             None
         }
         Err(error) => panic!("{program}: {error}"),

@@ -18,3 +18,4 @@ mod unsupported;
 mod verifier;
 mod wait;
 mod witness;
+mod witnesses;
