@@ -72,6 +72,10 @@ pub fn main(args: &Args) -> Result<ExitCode> {
     step("clippy", &mut || {
         cargo(&workspace, &["clippy", "--locked", "--all-targets", "--", "-D", "warnings"])
     });
+    // Tests bring features of dependencies along that the program itself may lack.
+    step("build as people do", &mut || {
+        cargo(&workspace, &["check", "--locked", "--package", "tcptrace"])
+    });
     step("clippy of the kernel side", &mut || clippy_ebpf(&workspace, &args.toolchain));
     step("kernel object", &mut || {
         Ok(match build_ebpf::check(&workspace, &args.toolchain)? {
