@@ -24,6 +24,15 @@ pub enum Input {
     Clock(Clock),
     /// Events that did not arrive.
     Lost(Lost),
+    /// Events that the hooks did not see, because the kernel skips a program that is already
+    /// running on a CPU: as lost as those of [`Input::Lost`], but never seen, so not in the
+    /// account.
+    Missed {
+        /// How many since the last word on it.
+        count: u64,
+        /// When that was noticed: all of them happened before. `CLOCK_MONOTONIC`, nanoseconds.
+        mono_ns: u64,
+    },
     /// What the kernel's tables hold, at the start or to compare with.
     Snapshot(Snapshot),
     /// The ring has been emptied: whatever happened before this moment has been told.

@@ -40,6 +40,7 @@ pub struct Live {
     malformed: u64,
     /// By [`Hook`].
     lost_told: [u64; Hook::ALL.len()],
+    missed_told: u64,
     clock: Option<Clock>,
     snapshots: Option<Reconciler>,
     /// A tick is wanted at the next check: a snapshot waits for it.
@@ -61,6 +62,7 @@ impl Live {
             delivered: 0,
             malformed: 0,
             lost_told: [0; Hook::ALL.len()],
+            missed_told: 0,
             clock: None,
             snapshots: None,
             tick_wanted: false,
@@ -167,6 +169,12 @@ impl Live {
                 *told = lost;
                 sink(Input::Lost(Lost { hook, count, mono_ns: monotonic_ns()? }));
             }
+        }
+        let missed = self.probe.missed().unwrap_or(0);
+        if missed > self.missed_told {
+            let count = missed - self.missed_told;
+            self.missed_told = missed;
+            sink(Input::Missed { count, mono_ns: monotonic_ns()? });
         }
         let now = clock::sample().map_err(clock_error)?;
         let moved = self.clock.is_none_or(|told| {

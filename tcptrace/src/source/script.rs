@@ -74,6 +74,7 @@ fn input(line: &str) -> Result<Input> {
                 minisock_expires_ms: words.next().map(str::parse).transpose()?,
             }))
         }
+        "missed" => Input::Missed { count: word()?.parse()?, mono_ns },
         "lost" => Input::Lost(Lost { hook: Hook::SetState, count: word()?.parse()?, mono_ns }),
         "clock" => Input::Clock(Clock { mono_ns, realtime_offset_ns: word()?.parse()? }),
         _ if keyword.starts_with("tw=") => minisock(mono_ns, keyword, words)?,

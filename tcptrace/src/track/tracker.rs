@@ -10,8 +10,8 @@ use super::{
     table::Table,
 };
 use crate::model::{
-    Age, Birth, Change, EndReason, Event, Found, Input, MinisockEvent, Moved, TcpState, Transition,
-    change::is_birth,
+    Age, Birth, Change, EndReason, Event, Found, Input, Lost, MinisockEvent, Moved, TcpState,
+    Transition, change::is_birth,
 };
 
 /// Connections that are tracked at a time unless told otherwise.
@@ -136,9 +136,9 @@ impl Tracker {
                 };
                 self.minisocks.event(event, origin, out);
             }
-            Input::Lost(lost) => {
-                self.complete_since = Some(lost.mono_ns);
-                self.last_loss = Some(lost.mono_ns);
+            Input::Lost(Lost { mono_ns, .. }) | Input::Missed { mono_ns, .. } => {
+                self.complete_since = Some(*mono_ns);
+                self.last_loss = Some(*mono_ns);
             }
             Input::Snapshot(snapshot) => self.snapshot(snapshot),
             Input::Tick { mono_ns } => {
@@ -412,6 +412,21 @@ mod tests {
                 "e 10.0.0.1:9 10.0.0.2:443 ESTABLISHED>CLOSE >=4000us",
                 "0 1 0 3",
             ]
+        );
+    }
+
+    #[test]
+    fn what_the_kernel_skipped_makes_no_anomaly_either() {
+        let out = track(
+            9,
+            "0ms begin\n\
+             1ms sk=a CLOSE>SYN_SENT 10.0.0.1:7 10.0.0.2:443 comm=curl\n\
+             4ms missed 1\n\
+             7ms sk=a ESTABLISHED>CLOSE_WAIT 10.0.0.1:7 10.0.0.2:443\n",
+        );
+        assert!(
+            out.ends_with("ESTABLISHED>CLOSE_WAIT >=3000us curl by connect\n0 1 0 1\n"),
+            "{out}"
         );
     }
 
