@@ -13,17 +13,23 @@ pub enum Hook {
     SetState = 0,
     /// What becomes of minisocks, by either way of listening to them.
     TimeWait = 1,
+    /// `tcp:tcp_send_reset` and `tcp:tcp_receive_reset`, of full sockets.
+    Reset = 2,
+    /// Connections that processes take from listeners.
+    Accept = 3,
 }
 
 impl Hook {
     /// All hooks, in the order of their index.
-    pub const ALL: [Hook; 2] = [Hook::SetState, Hook::TimeWait];
+    pub const ALL: [Hook; 4] = [Hook::SetState, Hook::TimeWait, Hook::Reset, Hook::Accept];
 
     /// The word that outputs use for it.
     pub const fn name(self) -> &'static str {
         match self {
             Hook::SetState => "set_state",
             Hook::TimeWait => "time_wait",
+            Hook::Reset => "reset",
+            Hook::Accept => "accept",
         }
     }
 }

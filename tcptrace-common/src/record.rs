@@ -16,6 +16,12 @@ pub enum RecordKind {
     Minisock = 2,
     /// A [`MinisockStopped`].
     MinisockStopped = 3,
+    /// A [`Closed`].
+    Closed = 4,
+    /// A [`Reset`].
+    Reset = 5,
+    /// An [`Accept`].
+    Accept = 6,
 }
 
 /// The socket is closed on this side and no process holds it any more (`SOCK_DEAD`).
@@ -32,6 +38,10 @@ pub const FLAG_KEY_UNKNOWN: u8 = 1 << 3;
 /// At →CLOSE out of FIN_WAIT2 or CLOSING: the namespace has as many minisocks as
 /// `tcp_max_tw_buckets` allows, so there was no room for this connection's.
 pub const FLAG_BUCKETS_FULL: u8 = 1 << 4;
+
+/// `sk_socket` is NULL without [`FLAG_DEAD`]: no process has ever held it, since `accept()` has not
+/// handed it out (`sock_graft()`).
+pub const FLAG_UNACCEPTED: u8 = 1 << 5;
 
 /// Length of a task's name in the kernel (`TASK_COMM_LEN`), the closing NUL included.
 pub const COMM_LEN: usize = 16;
@@ -175,3 +185,103 @@ pub struct MinisockStopped {
 }
 
 const _: () = assert!(size_of::<MinisockStopped>() == 96 + 128);
+
+/// What a full socket has done in its life, read when it goes to CLOSE.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, KnownLayout, Immutable)]
+pub struct Totals {
+    /// `bytes_acked`: payload sent that the peer acknowledged, a FIN or SYN counted as one byte.
+    pub bytes_acked: u64,
+    /// `bytes_received`: payload received in order, a FIN counted as one byte.
+    pub bytes_received: u64,
+    /// `srtt_us`, the smoothed round-trip time, in eighths of a microsecond.
+    pub srtt_us8: u32,
+    /// `total_retrans`: segments that were sent again.
+    pub retransmits: u32,
+    /// `rcv_nxt` less `copied_seq`: bytes received that no process has read, a FIN counted as one.
+    pub unread: u32,
+    /// `write_seq` less `snd_una`: bytes that the peer has not acknowledged, a FIN counted as one.
+    pub unacked: u32,
+    /// `icsk_user_timeout` (`TCP_USER_TIMEOUT`), milliseconds; 0 for none.
+    pub user_timeout_ms: u32,
+    /// Always 0.
+    pub unused: u32,
+}
+
+const _: () = assert!(size_of::<Totals>() == 40);
+
+/// The last transition of a full socket that BTF told of: to CLOSE, out of a state other than
+/// LISTEN.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, KnownLayout, Immutable)]
+pub struct Closed {
+    /// The transition; its `kind` is [`RecordKind::Closed`].
+    pub transition: Transition,
+    /// What the socket did in its life.
+    pub totals: Totals,
+}
+
+const _: () = assert!(size_of::<Closed>() == 112 + 40);
+
+/// [`Reset::direction`]: `tcp:tcp_send_reset`.
+pub const RESET_SENT: u8 = 1;
+/// [`Reset::direction`]: `tcp:tcp_receive_reset`. It also fires, and no RST came, where data
+/// arrives after close() (`tcp_rcv_state_process()` calls `tcp_reset()`).
+pub const RESET_RECEIVED: u8 = 2;
+/// [`Reset::reason`] where the kernel gives none (before 6.10, and for a RST received).
+pub const NO_REASON: u32 = u32::MAX;
+
+/// A RST that a full socket sent or received. One for no socket, a minisock or a request is not
+/// told.
+///
+/// Context: softirq, or the process that closes.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, KnownLayout, Immutable)]
+pub struct Reset {
+    /// [`RecordKind::Reset`].
+    pub kind: u8,
+    /// [`RESET_SENT`] or [`RESET_RECEIVED`].
+    pub direction: u8,
+    /// `sk_state` at that moment: CLOSE already where close() resets.
+    pub state: u8,
+    /// Always 0.
+    pub unused: u8,
+    /// `enum sk_rst_reason` as this kernel numbers it, or [`NO_REASON`].
+    pub reason: u32,
+    /// `CLOCK_MONOTONIC`, nanoseconds.
+    pub mono_ns: u64,
+    /// Address of the `struct sock`.
+    pub skaddr: u64,
+}
+
+const _: () = assert!(size_of::<Reset>() == 24);
+
+/// A process took a connection from a listener.
+///
+/// Context: process, in accept().
+#[repr(C)]
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, KnownLayout, Immutable)]
+pub struct Accept {
+    /// [`RecordKind::Accept`].
+    pub kind: u8,
+    /// Always 0.
+    pub unused: [u8; 3],
+    /// Inode of the network namespace.
+    pub netns: u32,
+    /// `CLOCK_MONOTONIC`, nanoseconds.
+    pub mono_ns: u64,
+    /// Address of the `struct sock` of the connection.
+    pub skaddr: u64,
+    /// Process that called accept().
+    pub tgid: u32,
+    /// Thread that called accept().
+    pub tid: u32,
+    /// Its user.
+    pub uid: u32,
+    /// Always 0.
+    pub unused2: u32,
+    /// Name of the thread, NUL-padded. Whatever bytes the process chose.
+    pub comm: [u8; COMM_LEN],
+}
+
+const _: () = assert!(size_of::<Accept>() == 56);

@@ -10,10 +10,15 @@ pub mod input;
 pub mod state;
 pub mod task;
 pub mod tuple;
+pub mod verdict;
 
 pub use change::{Age, Birth, Change, EndReason, Found, Moved, Opened, Owner, OwnerFrom};
-pub use event::{Linger, Minisock, MinisockEvent, SockFacts, Stopper, Transition};
+pub use event::{
+    Accept, Linger, Minisock, MinisockEvent, Reset, ResetDirection, RstReason, SockFacts, Stopper,
+    Totals, Transition,
+};
 pub use input::{Accounts, Clock, Event, Input, Lost, SnapSocket, Snapshot, SnapshotEnd, Unseen};
 pub use state::{StateSet, TcpState};
 pub use task::{Comm, Task};
 pub use tuple::{Family, Tuple};
+pub use verdict::{How, Initiator, RstWhy, Timeout, Verdict};

@@ -141,10 +141,12 @@ fn closed(number: u64) -> [Event; EVENTS] {
                 err: 0,
                 shutdown: 2,
                 dead: false,
+                unaccepted: false,
                 linger: Linger::Off,
             }),
             key_unknown: false,
             buckets_full: false,
+            totals: None,
         })
     };
     [

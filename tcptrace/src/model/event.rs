@@ -4,7 +4,7 @@ use std::net::Ipv6Addr;
 
 use tcptrace_common::record::{
     self, FLAG_BUCKETS_FULL, FLAG_DEAD, FLAG_KEY_UNKNOWN, FLAG_LINGER, FLAG_MAY_RUN, FLAG_SOCK,
-    TimerEvent,
+    FLAG_UNACCEPTED, RESET_RECEIVED, RESET_SENT, TimerEvent,
 };
 
 use super::{
@@ -39,8 +39,29 @@ pub struct SockFacts {
     pub shutdown: u8,
     /// `SOCK_DEAD`: no process holds it.
     pub dead: bool,
+    /// No process has ever held it: accept() has not handed it out.
+    pub unaccepted: bool,
     /// `SO_LINGER`.
     pub linger: Linger,
+}
+
+/// What a full socket has done in its life, as its last transition to CLOSE told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Totals {
+    /// Payload bytes that the peer acknowledged, a SYN and a FIN counted as one each.
+    pub bytes_acked: u64,
+    /// Payload bytes received in order, a FIN counted as one.
+    pub bytes_received: u64,
+    /// Smoothed round-trip time in eighths of a microsecond; 0 if there was no sample.
+    pub srtt_us8: u32,
+    /// Segments that were sent again.
+    pub retransmits: u32,
+    /// Bytes received that no process has read, a FIN counted as one.
+    pub unread: u32,
+    /// Bytes that the peer has not acknowledged, a FIN counted as one.
+    pub unacked: u32,
+    /// `TCP_USER_TIMEOUT` in milliseconds; 0 for none.
+    pub user_timeout_ms: u32,
 }
 
 /// One run of `sock:inet_sock_set_state`.
@@ -64,6 +85,67 @@ pub struct Transition {
     pub key_unknown: bool,
     /// There was no room for a minisock of this connection (`tcp_max_tw_buckets`).
     pub buckets_full: bool,
+    /// At →CLOSE of a connection: what it did. `None` elsewhere, and from the classic tracepoint.
+    pub totals: Option<Totals>,
+}
+
+/// Why the kernel sent a RST: the names of `enum sk_rst_reason` (6.10) that tell of connections.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum RstReason {
+    /// `SK_RST_REASON_TCP_ABORT_ON_DATA`: data came after close().
+    AbortOnData,
+    /// `SK_RST_REASON_TCP_ABORT_ON_CLOSE`: close() with data unread.
+    AbortOnClose,
+    /// `SK_RST_REASON_TCP_ABORT_ON_LINGER`: `TCP_LINGER2` below 0.
+    AbortOnLinger,
+    /// `SK_RST_REASON_TCP_ABORT_ON_MEMORY`: too many orphans, or no memory.
+    AbortOnMemory,
+    /// `SK_RST_REASON_TCP_STATE`: the state calls for it; `SO_LINGER` 0 and connect(AF_UNSPEC).
+    TcpState,
+    /// `SK_RST_REASON_TCP_KEEPALIVE_TIMEOUT`.
+    KeepaliveTimeout,
+    /// `SK_RST_REASON_TCP_DISCONNECT_WITH_DATA`: connect(AF_UNSPEC) with data unsent.
+    DisconnectWithData,
+    /// Another one.
+    Other,
+}
+
+/// Which way a RST went.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ResetDirection {
+    /// This host sent it.
+    Sent,
+    /// It came from the peer, or so the kernel behaved: the tracepoint also fires where data
+    /// arrives after close(), and no RST came.
+    Received,
+}
+
+/// A RST that a full socket sent or received.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Reset {
+    /// `CLOCK_MONOTONIC`, nanoseconds.
+    pub mono_ns: u64,
+    /// Address of the `struct sock`.
+    pub skaddr: u64,
+    /// Which way.
+    pub direction: ResetDirection,
+    /// The state of the socket at that moment: CLOSE already where close() resets.
+    pub state: TcpState,
+    /// Why it was sent; `None` where the kernel does not tell (before 6.10).
+    pub reason: Option<RstReason>,
+}
+
+/// A process took a connection from a listener.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Accept {
+    /// `CLOCK_MONOTONIC`, nanoseconds.
+    pub mono_ns: u64,
+    /// Address of the `struct sock` of the connection.
+    pub skaddr: u64,
+    /// Inode of the network namespace.
+    pub netns: u32,
+    /// The task that called accept().
+    pub task: Task,
 }
 
 /// Who stopped a minisock's timer before its time, by the kernel function that did.
@@ -172,6 +254,7 @@ impl TryFrom<&record::Transition> for Transition {
                 err: raw.sk_err,
                 shutdown: raw.shutdown,
                 dead: flag(FLAG_DEAD),
+                unaccepted: flag(FLAG_UNACCEPTED),
                 linger: if flag(FLAG_LINGER) {
                     Linger::Jiffies(raw.linger_jiffies)
                 } else {
@@ -180,7 +263,47 @@ impl TryFrom<&record::Transition> for Transition {
             }),
             key_unknown: flag(FLAG_KEY_UNKNOWN),
             buckets_full: flag(FLAG_BUCKETS_FULL),
+            totals: None,
         })
+    }
+}
+
+impl TryFrom<&record::Closed> for Transition {
+    type Error = BadRecord;
+
+    fn try_from(raw: &record::Closed) -> Result<Self, BadRecord> {
+        let totals = &raw.totals;
+        let totals = Totals {
+            bytes_acked: totals.bytes_acked,
+            bytes_received: totals.bytes_received,
+            srtt_us8: totals.srtt_us8,
+            retransmits: totals.retransmits,
+            unread: totals.unread,
+            unacked: totals.unacked,
+            user_timeout_ms: totals.user_timeout_ms,
+        };
+        Ok(Self { totals: Some(totals), ..Self::try_from(&raw.transition)? })
+    }
+}
+
+impl Reset {
+    /// The value of a record; `reason` is the name of its number in this kernel.
+    pub fn from_record(raw: &record::Reset, reason: Option<RstReason>) -> Result<Self, BadRecord> {
+        let bad = || BadRecord(raw.direction, raw.state);
+        let direction = match raw.direction {
+            RESET_SENT => ResetDirection::Sent,
+            RESET_RECEIVED => ResetDirection::Received,
+            _ => return Err(bad()),
+        };
+        let state = TcpState::from_kernel(raw.state).ok_or_else(bad)?;
+        Ok(Self { mono_ns: raw.mono_ns, skaddr: raw.skaddr, direction, state, reason })
+    }
+}
+
+impl From<&record::Accept> for Accept {
+    fn from(raw: &record::Accept) -> Self {
+        let task = Task { tgid: raw.tgid, tid: raw.tid, uid: raw.uid, comm: Comm::new(raw.comm) };
+        Self { mono_ns: raw.mono_ns, skaddr: raw.skaddr, netns: raw.netns, task }
     }
 }
 

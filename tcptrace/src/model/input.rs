@@ -3,7 +3,7 @@
 use tcptrace_common::counters::Hook;
 
 use super::{
-    event::{Minisock, Transition},
+    event::{Accept, Minisock, Reset, Transition},
     state::TcpState,
     tuple::Tuple,
 };
@@ -83,6 +83,10 @@ pub enum Event {
     Transition(Transition),
     /// Something happened to a minisock.
     Minisock(Minisock),
+    /// A RST was sent or received.
+    Reset(Reset),
+    /// A process took a connection from a listener.
+    Accept(Accept),
 }
 
 /// A piece of what inet_diag dumps tell. They come in rounds: [`Snapshot::Open`], then for each

@@ -99,10 +99,12 @@ fn input(line: &str) -> Result<Input> {
                     err: 0,
                     shutdown: 0,
                     dead: false,
+                    unaccepted: false,
                     linger: Linger::Off,
                 }),
                 key_unknown: false,
                 buckets_full: false,
+                totals: None,
             };
             for word in words {
                 detail(&mut event, word)?;

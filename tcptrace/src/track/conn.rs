@@ -76,6 +76,7 @@ impl PackedFacts {
     const COOKIE: u8 = 2;
     const DEAD: u8 = 4;
     const LINGER: u8 = 8;
+    const UNACCEPTED: u8 = 16;
 
     fn new(facts: &SockFacts) -> Self {
         let flag = |of, bit| if of { bit } else { 0 };
@@ -91,6 +92,7 @@ impl PackedFacts {
             flags: Self::KNOWN
                 | flag(facts.cookie.is_some(), Self::COOKIE)
                 | flag(facts.dead, Self::DEAD)
+                | flag(facts.unaccepted, Self::UNACCEPTED)
                 | flag(linger, Self::LINGER),
         }
     }
@@ -144,6 +146,7 @@ impl Conn {
             err: facts.err,
             shutdown: facts.shutdown,
             dead: facts.has(PackedFacts::DEAD),
+            unaccepted: facts.has(PackedFacts::UNACCEPTED),
             linger: if facts.has(PackedFacts::LINGER) {
                 Linger::Jiffies(facts.linger_jiffies)
             } else {
@@ -241,6 +244,7 @@ mod tests {
             err: 104,
             shutdown: 3,
             dead: true,
+            unaccepted: false,
             linger: Linger::Jiffies(0),
         };
         let none = SockFacts { cookie: None, cgroup: None, netns: 0, ..facts };
@@ -269,6 +273,7 @@ mod tests {
             err: 0,
             shutdown: 0,
             dead: false,
+            unaccepted: true,
             linger: Linger::Off,
         };
         conn.set_sock(Some(&facts));

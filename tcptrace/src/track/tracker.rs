@@ -145,7 +145,7 @@ impl Tracker {
                 self.minisocks.tick(*mono_ns, out);
                 self.settle_round(*mono_ns, out);
             }
-            Input::Clock(_) | Input::End(_) => {}
+            Input::Event(Event::Reset(_) | Event::Accept(_)) | Input::Clock(_) | Input::End(_) => {}
         }
     }
 
