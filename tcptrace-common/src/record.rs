@@ -43,6 +43,9 @@ pub const FLAG_BUCKETS_FULL: u8 = 1 << 4;
 /// handed it out (`sock_graft()`).
 pub const FLAG_UNACCEPTED: u8 = 1 << 5;
 
+/// The peer's FIN has been received (`SOCK_DONE`, set by `tcp_fin()`).
+pub const FLAG_PEER_FIN: u8 = 1 << 6;
+
 /// Length of a task's name in the kernel (`TASK_COMM_LEN`), the closing NUL included.
 pub const COMM_LEN: usize = 16;
 

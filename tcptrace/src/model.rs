@@ -12,7 +12,7 @@ pub mod task;
 pub mod tuple;
 pub mod verdict;
 
-pub use change::{Age, Birth, Change, EndReason, Found, Moved, Opened, Owner, OwnerFrom};
+pub use change::{Age, Birth, Change, EndReason, Found, Moved, Opened, Owner, OwnerFrom, Retired};
 pub use event::{
     Accept, Linger, Minisock, MinisockEvent, Reset, ResetDirection, RstReason, SockFacts, Stopper,
     Totals, Transition,

@@ -7,11 +7,14 @@ mod births;
 mod compare;
 mod conn;
 pub mod gate;
+mod held;
+mod listeners;
 mod minisock;
 mod peek;
 mod seed;
 mod slab;
 mod table;
 mod tracker;
+mod verdict;
 
 pub use tracker::{Counts, DEFAULT_LIMIT, Tracker};

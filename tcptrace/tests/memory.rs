@@ -142,6 +142,7 @@ fn closed(number: u64) -> [Event; EVENTS] {
                 shutdown: 2,
                 dead: false,
                 unaccepted: false,
+                peer_fin: false,
                 linger: Linger::Off,
             }),
             key_unknown: false,

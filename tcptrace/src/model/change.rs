@@ -1,10 +1,11 @@
 //! What the tracker concludes from its inputs.
 
 use super::{
-    event::{Linger, SockFacts},
+    event::{Linger, SockFacts, Totals},
     state::TcpState,
     task::Task,
     tuple::Tuple,
+    verdict::Verdict,
 };
 
 /// How long a socket was in the state that it left.
@@ -87,6 +88,8 @@ pub enum OwnerFrom {
     Connect,
     /// The task that called listen().
     Listener,
+    /// The task that took the connection from the listener.
+    Accept,
     /// The task that closed or shut down the socket.
     Close,
 }
@@ -97,6 +100,7 @@ impl OwnerFrom {
         match self {
             Self::Connect => "connect",
             Self::Listener => "listener",
+            Self::Accept => "accept",
             Self::Close => "close",
         }
     }
@@ -148,6 +152,8 @@ impl Birth {
 /// A true transition.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Moved {
+    /// Tells connections apart, within one run of the tracker. Never 0.
+    pub id: u64,
     /// `CLOCK_MONOTONIC`, nanoseconds.
     pub mono_ns: u64,
     /// Address of the kernel's object: of the `struct sock`, and of the minisock once that has
@@ -171,6 +177,9 @@ pub struct Moved {
     pub sock: Option<SockFacts>,
     /// How a minisock ended, on its way to CLOSE.
     pub end_reason: Option<EndReason>,
+    /// What this transition settles of how the connection ends; on →CLOSE, and on the way into
+    /// TIME_WAIT, all that is settled by then.
+    pub verdict: Verdict,
 }
 
 impl Moved {
@@ -205,11 +214,27 @@ pub enum Change {
     /// A connection is not known any more, though its end was not seen: evicted, or gone while
     /// events were lost.
     Gone(Found),
+    /// A connection's full socket is gone: what it did in its life. What follows of the connection
+    /// is its end, or that of its minisock. Nothing to count in any state.
+    Retired(Retired),
+}
+
+/// What the full socket of a connection did in its life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Retired {
+    /// The connection.
+    pub id: u64,
+    /// `CLOCK_MONOTONIC`, nanoseconds.
+    pub mono_ns: u64,
+    /// What it did.
+    pub totals: Totals,
 }
 
 /// A connection in a state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Found {
+    /// Tells connections apart, within one run of the tracker. Never 0.
+    pub id: u64,
     /// `CLOCK_MONOTONIC`, nanoseconds.
     pub mono_ns: u64,
     /// Its state.

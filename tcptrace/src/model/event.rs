@@ -3,8 +3,8 @@
 use std::net::Ipv6Addr;
 
 use tcptrace_common::record::{
-    self, FLAG_BUCKETS_FULL, FLAG_DEAD, FLAG_KEY_UNKNOWN, FLAG_LINGER, FLAG_MAY_RUN, FLAG_SOCK,
-    FLAG_UNACCEPTED, RESET_RECEIVED, RESET_SENT, TimerEvent,
+    self, FLAG_BUCKETS_FULL, FLAG_DEAD, FLAG_KEY_UNKNOWN, FLAG_LINGER, FLAG_MAY_RUN, FLAG_PEER_FIN,
+    FLAG_SOCK, FLAG_UNACCEPTED, RESET_RECEIVED, RESET_SENT, TimerEvent,
 };
 
 use super::{
@@ -41,6 +41,8 @@ pub struct SockFacts {
     pub dead: bool,
     /// No process has ever held it: accept() has not handed it out.
     pub unaccepted: bool,
+    /// The peer's FIN has been received (`SOCK_DONE`).
+    pub peer_fin: bool,
     /// `SO_LINGER`.
     pub linger: Linger,
 }
@@ -255,6 +257,7 @@ impl TryFrom<&record::Transition> for Transition {
                 shutdown: raw.shutdown,
                 dead: flag(FLAG_DEAD),
                 unaccepted: flag(FLAG_UNACCEPTED),
+                peer_fin: flag(FLAG_PEER_FIN),
                 linger: if flag(FLAG_LINGER) {
                     Linger::Jiffies(raw.linger_jiffies)
                 } else {

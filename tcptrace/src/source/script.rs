@@ -5,6 +5,8 @@
 //! ```text
 //! 0ms begin
 //! 1ms sk=a CLOSE>SYN_SENT 10.0.0.1:0 10.0.0.2:443 pid=812 comm=curl cookie=1 netns=5 linger=0
+//! 2ms sk=a reset-sent CLOSE abort-on-data
+//! 2ms sk=b accept pid=813 comm=nginx netns=5
 //! 60000ms tw=b expired TIME_WAIT 10.0.0.1:7 10.0.0.2:443 cookie=1 netns=5 expires=60000ms
 //! 1ms snapshot open
 //! 1ms snapshot 5
@@ -26,8 +28,9 @@ use anyhow::{Context as _, Result, bail};
 use tcptrace_common::counters::Hook;
 
 use crate::model::{
-    Clock, Comm, Event, Input, Linger, Lost, Minisock, MinisockEvent, SnapSocket, Snapshot,
-    SnapshotEnd, SockFacts, StateSet, Stopper, Task, TcpState, Transition, Tuple,
+    Accept, Clock, Comm, Event, Input, Linger, Lost, Minisock, MinisockEvent, Reset,
+    ResetDirection, RstReason, SnapSocket, Snapshot, SnapshotEnd, SockFacts, StateSet, Stopper,
+    Task, TcpState, Totals, Transition, Tuple,
 };
 
 /// Reads a script.
@@ -83,7 +86,14 @@ fn input(line: &str) -> Result<Input> {
                 keyword.strip_prefix("sk=").context("neither sk= nor a keyword")?,
                 16,
             )?;
-            let (old, new) = word()?.split_once('>').context("no OLD>NEW")?;
+            let what = word()?;
+            match what {
+                "accept" => return accept(mono_ns, skaddr, words),
+                "reset-sent" => return reset(mono_ns, skaddr, ResetDirection::Sent, words),
+                "reset-received" => return reset(mono_ns, skaddr, ResetDirection::Received, words),
+                _ => {}
+            }
+            let (old, new) = what.split_once('>').context("no OLD>NEW")?;
             let (local, remote) = (word()?.parse()?, word()?.parse()?);
             let mut event = Transition {
                 mono_ns,
@@ -100,6 +110,7 @@ fn input(line: &str) -> Result<Input> {
                     shutdown: 0,
                     dead: false,
                     unaccepted: false,
+                    peer_fin: false,
                     linger: Linger::Off,
                 }),
                 key_unknown: false,
@@ -112,6 +123,58 @@ fn input(line: &str) -> Result<Input> {
             Input::Event(Event::Transition(event))
         }
     })
+}
+
+/// `[pid=PID] [uid=UID] [comm=NAME] [netns=N]`
+fn accept<'a>(mono_ns: u64, skaddr: u64, words: impl Iterator<Item = &'a str>) -> Result<Input> {
+    let task = Task { tgid: 0, tid: 0, uid: 0, comm: Comm::new([0; 16]) };
+    let mut accept = Accept { mono_ns, skaddr, netns: 0, task };
+    for word in words {
+        match word.split_once('=').context("no key=value")? {
+            ("netns", netns) => accept.netns = netns.parse()?,
+            (key, value) if task_detail(&mut accept.task, key, value)? => {}
+            _ => bail!("unknown detail {word}"),
+        }
+    }
+    Ok(Input::Event(Event::Accept(accept)))
+}
+
+/// `STATE [REASON]`
+fn reset<'a>(
+    mono_ns: u64,
+    skaddr: u64,
+    direction: ResetDirection,
+    mut words: impl Iterator<Item = &'a str>,
+) -> Result<Input> {
+    let state = state(words.next().context("no state")?)?;
+    let reason = words.next().map(|word| {
+        Ok(match word {
+            "abort-on-data" => RstReason::AbortOnData,
+            "abort-on-close" => RstReason::AbortOnClose,
+            "abort-on-linger" => RstReason::AbortOnLinger,
+            "abort-on-memory" => RstReason::AbortOnMemory,
+            "tcp-state" => RstReason::TcpState,
+            "keepalive" => RstReason::KeepaliveTimeout,
+            "other" => RstReason::Other,
+            _ => bail!("unknown reason {word}"),
+        })
+    });
+    let reason = reason.transpose()?;
+    Ok(Input::Event(Event::Reset(Reset { mono_ns, skaddr, direction, state, reason })))
+}
+
+/// A detail of a task; false if it is not one.
+fn task_detail(task: &mut Task, key: &str, value: &str) -> Result<bool> {
+    match key {
+        "pid" => {
+            task.tgid = value.parse()?;
+            task.tid = task.tgid;
+        }
+        "uid" => task.uid = value.parse()?,
+        "comm" => task.comm = Comm::from(value),
+        _ => return Ok(false),
+    }
+    Ok(true)
 }
 
 /// `[syn-queue=N] [fin-wait2=N] [time-wait=N] [lacks-some]`
@@ -192,16 +255,21 @@ fn detail(event: &mut Transition, word: &str) -> Result<()> {
         "unknown" => event.key_unknown = true,
         "full" => event.buckets_full = true,
         "classic" => event.sock = None,
-        "dead" => event.sock.as_mut().context("a classic event knows no such thing")?.dead = true,
+        "dead" | "unaccepted" | "peer-fin" => {
+            let sock = event.sock.as_mut().context("a classic event knows no such thing")?;
+            match word {
+                "dead" => sock.dead = true,
+                "unaccepted" => sock.unaccepted = true,
+                _ => sock.peer_fin = true,
+            }
+        }
         _ => {
             let (key, value) = word.split_once('=').context("neither key=value nor a flag")?;
             match key {
-                "pid" => {
-                    event.task.tgid = value.parse()?;
-                    event.task.tid = event.task.tgid;
-                }
-                "uid" => event.task.uid = value.parse()?,
-                "comm" => event.task.comm = Comm::from(value),
+                _ if task_detail(&mut event.task, key, value)? => {}
+                "unread" => totals(event).unread = value.parse()?,
+                "unacked" => totals(event).unacked = value.parse()?,
+                "user-timeout" => totals(event).user_timeout_ms = value.parse()?,
                 _ => {
                     let sock =
                         event.sock.as_mut().context("a classic event knows no such thing")?;
@@ -220,6 +288,19 @@ fn detail(event: &mut Transition, word: &str) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// The totals of an event, which are all 0 unless said otherwise.
+fn totals(event: &mut Transition) -> &mut Totals {
+    event.totals.get_or_insert(Totals {
+        bytes_acked: 0,
+        bytes_received: 0,
+        srtt_us8: 0,
+        retransmits: 0,
+        unread: 0,
+        unacked: 0,
+        user_timeout_ms: 0,
+    })
 }
 
 /// Milliseconds with decimals, to nanoseconds, without a detour through floating point.

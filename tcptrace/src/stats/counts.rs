@@ -64,6 +64,7 @@ impl StateCounts {
             }
             Change::Found(found) => self.now[slot(found.state)] += 1,
             Change::Gone(gone) => self.now[slot(gone.state)] -= 1,
+            Change::Retired(_) => {}
         }
     }
 

@@ -174,6 +174,7 @@ mod tests {
             tracker.apply(&input, &mut |change| match &change {
                 Change::Moved(moved) => keys.push(by.key(moved).to_string()),
                 Change::Found(found) | Change::Gone(found) => keys.push(by.key(found).to_string()),
+                Change::Retired(_) => {}
             });
         }
         keys

@@ -287,7 +287,7 @@ impl Tracker {
             self.unseeded += 1;
             return;
         }
-        let seed = Seed::of(row, netns, space.began_ns, space.ended_ns);
+        let seed = Seed::of(self.ids.next(), row, netns, space.began_ns, space.ended_ns);
         out(Change::Found(seed.conn(row.cookie).found(now)));
         self.seeds.insert(row.cookie, seed);
     }

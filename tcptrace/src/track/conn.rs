@@ -2,13 +2,28 @@
 
 use std::num::NonZeroU64;
 
+use super::verdict::Ending;
 use crate::model::{
     Age, Birth, Change, Found, Linger, Owner, OwnerFrom, SockFacts, TcpState, Transition, Tuple,
 };
 
+/// Numbers that tell connections apart.
+#[derive(Default)]
+pub(super) struct Ids(u64);
+
+impl Ids {
+    /// One that was not given before; never 0.
+    pub(super) fn next(&mut self) -> u64 {
+        self.0 += 1;
+        self.0
+    }
+}
+
 /// A connection in a state. Small: there may be a million of them.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Conn {
+    /// Tells connections apart.
+    pub(super) id: u64,
     pub(super) state: TcpState,
     /// When it entered `state`, or the latest moment at which it was known to be in it already.
     pub(super) since_ns: u64,
@@ -20,6 +35,7 @@ pub(super) struct Conn {
     pub(super) birth: Option<Birth>,
     pub(super) tuple: Tuple,
     pub(super) owner: Option<Owner>,
+    pub(super) ending: Ending,
     /// What the last event told, but for the cookie and the namespace.
     facts: PackedFacts,
 }
@@ -77,6 +93,7 @@ impl PackedFacts {
     const DEAD: u8 = 4;
     const LINGER: u8 = 8;
     const UNACCEPTED: u8 = 16;
+    const PEER_FIN: u8 = 32;
 
     fn new(facts: &SockFacts) -> Self {
         let flag = |of, bit| if of { bit } else { 0 };
@@ -93,6 +110,7 @@ impl PackedFacts {
                 | flag(facts.cookie.is_some(), Self::COOKIE)
                 | flag(facts.dead, Self::DEAD)
                 | flag(facts.unaccepted, Self::UNACCEPTED)
+                | flag(facts.peer_fin, Self::PEER_FIN)
                 | flag(linger, Self::LINGER),
         }
     }
@@ -104,8 +122,15 @@ impl PackedFacts {
 
 impl Conn {
     /// A connection of which no more is known.
-    pub(super) fn new(state: TcpState, since_ns: u64, entered: Entered, tuple: Tuple) -> Self {
+    pub(super) fn new(
+        id: u64,
+        state: TcpState,
+        since_ns: u64,
+        entered: Entered,
+        tuple: Tuple,
+    ) -> Self {
         Self {
+            id,
             state,
             since_ns,
             entered: entered.into(),
@@ -114,6 +139,7 @@ impl Conn {
             birth: None,
             tuple,
             owner: None,
+            ending: Ending::default(),
             facts: PackedFacts::default(),
         }
     }
@@ -147,6 +173,7 @@ impl Conn {
             shutdown: facts.shutdown,
             dead: facts.has(PackedFacts::DEAD),
             unaccepted: facts.has(PackedFacts::UNACCEPTED),
+            peer_fin: facts.has(PackedFacts::PEER_FIN),
             linger: if facts.has(PackedFacts::LINGER) {
                 Linger::Jiffies(facts.linger_jiffies)
             } else {
@@ -185,6 +212,7 @@ impl Conn {
     /// As the values that say that it is known, or not known any more.
     pub(super) fn found(&self, mono_ns: u64) -> Found {
         Found {
+            id: self.id,
             mono_ns,
             state: self.state,
             tuple: self.tuple,
@@ -220,9 +248,29 @@ pub(super) fn owner_of(event: &Transition) -> Option<Owner> {
         (Close, SynSent) => OwnerFrom::Connect,
         (Close, Listen) => OwnerFrom::Listener,
         (_, FinWait1) | (CloseWait, LastAck) => OwnerFrom::Close,
+        // close() that resets, connect(AF_UNSPEC): nobody else ends a socket that is held, without
+        // an error, before its own FIN.
+        (Established | CloseWait | SynRecv | FinWait1, Close)
+            if event.sock.is_some_and(|sock| sock.err == 0 && !sock.dead && !sock.unaccepted) =>
+        {
+            OwnerFrom::Close
+        }
         _ => return None,
     };
-    Some(Owner { task: event.task, from })
+    // A file whose last reference goes in a kernel thread is closed there (delayed_fput()).
+    let is_kworker = event.task.comm.as_bytes().starts_with(b"kworker/");
+    (!is_kworker).then_some(Owner { task: event.task, from })
+}
+
+/// Which of two words on whose a connection is holds: a later one only where it says more.
+pub(super) fn better(known: Option<Owner>, later: Option<Owner>) -> Option<Owner> {
+    let (Some(known), Some(later)) = (known, later) else { return known.or(later) };
+    let rank = |owner: Owner| match owner.from {
+        OwnerFrom::Connect | OwnerFrom::Accept => 3,
+        OwnerFrom::Close => 2,
+        OwnerFrom::Listener => 1,
+    };
+    Some(if rank(later) > rank(known) { later } else { known })
 }
 
 #[cfg(test)]
@@ -232,7 +280,7 @@ mod tests {
     fn conn() -> Conn {
         let any = std::net::Ipv6Addr::UNSPECIFIED;
         let tuple = Tuple { laddr: any, raddr: any, lport: 1, rport: 2, v6_socket: true };
-        Conn::new(TcpState::Established, 1, Entered::Before, tuple)
+        Conn::new(1, TcpState::Established, 1, Entered::Before, tuple)
     }
 
     #[test]
@@ -245,6 +293,7 @@ mod tests {
             shutdown: 3,
             dead: true,
             unaccepted: false,
+            peer_fin: true,
             linger: Linger::Jiffies(0),
         };
         let none = SockFacts { cookie: None, cgroup: None, netns: 0, ..facts };
@@ -274,6 +323,7 @@ mod tests {
             shutdown: 0,
             dead: false,
             unaccepted: true,
+            peer_fin: false,
             linger: Linger::Off,
         };
         conn.set_sock(Some(&facts));
@@ -282,6 +332,6 @@ mod tests {
 
     #[test]
     fn it_is_small() {
-        assert!(size_of::<Conn>() <= 136, "{}", size_of::<Conn>());
+        assert!(size_of::<Conn>() <= 152, "{}", size_of::<Conn>());
     }
 }

@@ -9,7 +9,7 @@ use std::num::NonZeroU64;
 
 use super::{
     births::Births,
-    conn::{Conn, Entered, differ},
+    conn::{Conn, Entered, Ids, differ},
     peek::Peeks,
     table::Table,
 };
@@ -160,6 +160,7 @@ impl Minisocks {
     pub(super) fn event(
         &mut self,
         event: &Minisock,
+        ids: &mut Ids,
         origin: impl FnOnce() -> Origin,
         out: &mut impl FnMut(Change),
     ) {
@@ -171,7 +172,7 @@ impl Minisocks {
             if another {
                 self.replaced(event, out);
             }
-            if !self.adopt(event, origin(), out) {
+            if !self.adopt(event, ids, origin(), out) {
                 return Then::Stays;
             }
             let mini = self.minis.get_mut(event.addr);
@@ -212,8 +213,14 @@ impl Minisocks {
     }
 
     /// Takes up a minisock that is new here; false if there is nothing to take up.
-    fn adopt(&mut self, event: &Minisock, origin: Origin, out: &mut impl FnMut(Change)) -> bool {
-        let mut conn = Conn::new(event.substate, event.mono_ns, Entered::Before, event.tuple);
+    fn adopt(
+        &mut self,
+        event: &Minisock,
+        ids: &mut Ids,
+        origin: Origin,
+        out: &mut impl FnMut(Change),
+    ) -> bool {
+        let mut conn = Conn::new(0, event.substate, event.mono_ns, Entered::Before, event.tuple);
         conn.netns = Some(event.netns);
         let awaited = match (event.event, origin) {
             // An address that was asked about and has become another's.
@@ -234,6 +241,7 @@ impl Minisocks {
                 if event.substate == TcpState::TimeWait {
                     conn.since_ns = timer_started(event, self.jiffy_ns);
                 }
+                conn.id = ids.next();
                 out(Change::Found(conn.found(event.mono_ns)));
                 false
             }
@@ -272,11 +280,14 @@ impl Minisocks {
             self.peeks.add(addr, born_ns);
             return true;
         }
+        // From FIN_WAIT1 or CLOSING the kernel makes a minisock in TIME_WAIT only.
+        let verdict = conn.ending.entered_time_wait();
         out(Change::Moved(Moved {
             mono_ns: born_ns,
             new: substate,
             netns: conn.netns,
             in_old: conn.age(born_ns, last_loss),
+            verdict,
             ..*moved
         }));
         conn.enter(substate, born_ns, Entered::Seen);
@@ -293,7 +304,7 @@ impl Minisocks {
     }
 
     /// All that happened before `now` has been told: settles what was waiting for more.
-    pub(super) fn tick(&mut self, now: u64, out: &mut impl FnMut(Change)) {
+    pub(super) fn tick(&mut self, now: u64, ids: &mut Ids, out: &mut impl FnMut(Change)) {
         let unsettled = std::mem::take(&mut self.unsettled);
         for addr in unsettled {
             let Some(mini) = self.minis.get_mut(addr) else { continue };
@@ -305,6 +316,7 @@ impl Minisocks {
                 // No full socket: not a birth but a new start of one from before.
                 mini.awaited = false;
                 self.births.forget(mini.conn.netns.unwrap_or(0), &mini.conn.tuple, addr);
+                mini.conn.id = ids.next();
                 out(Change::Found(mini.conn.found(now)));
                 if mini.conn.state == TcpState::FinWait2 {
                     self.peeks.add(addr, now);
@@ -360,7 +372,9 @@ pub(super) fn promoted(
         (Age::Exactly(ns), Entered::Within(within_ns)) => Age::About { ns, within_ns },
         (age, _) => age,
     };
+    let verdict = conn.ending.entered_time_wait();
     out(Change::Moved(Moved {
+        id: conn.id,
         mono_ns: at_ns,
         skaddr: addr,
         old: TcpState::FinWait2,
@@ -372,6 +386,7 @@ pub(super) fn promoted(
         owner: conn.owner,
         sock: conn.sock(),
         end_reason: None,
+        verdict,
     }));
     conn.enter(TcpState::TimeWait, at_ns, entered);
 }
@@ -385,7 +400,9 @@ fn end(
     out: &mut impl FnMut(Change),
 ) {
     promote(event, conn, jiffy_ns, out);
+    let verdict = conn.ending.minisock_ended(conn.state, reason);
     out(Change::Moved(Moved {
+        id: conn.id,
         mono_ns: event.mono_ns,
         skaddr: event.addr,
         old: conn.state,
@@ -397,6 +414,7 @@ fn end(
         owner: conn.owner,
         sock: conn.sock(),
         end_reason: Some(reason),
+        verdict,
     }));
 }
 

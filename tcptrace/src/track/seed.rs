@@ -21,6 +21,7 @@ const TIMEWAIT_LEN_NS: u64 = 60_000_000_000;
 /// What a snapshot told of one socket. Small: there may be a million of them.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Seed {
+    pub(super) id: u64,
     pub(super) state: TcpState,
     /// It is a minisock.
     pub(super) mini: bool,
@@ -33,9 +34,10 @@ pub(super) struct Seed {
 impl Seed {
     /// The seed of a row of a dump of `netns`, taken from `began_ns` to `ended_ns`, that has had
     /// no event since it began.
-    pub(super) fn of(row: &SnapSocket, netns: u32, began_ns: u64, ended_ns: u64) -> Self {
+    pub(super) fn of(id: u64, row: &SnapSocket, netns: u32, began_ns: u64, ended_ns: u64) -> Self {
         let running = time_wait_since(row, ended_ns);
         Self {
+            id,
             state: row.state,
             mini: row.minisock_expires_ms.is_some(),
             since_ns: running.map_or(began_ns, |since| since.min(began_ns)),
@@ -46,7 +48,7 @@ impl Seed {
 
     /// The same as a connection from before.
     pub(super) fn conn(&self, cookie: u64) -> Conn {
-        let mut conn = Conn::new(self.state, self.since_ns, Entered::Before, self.tuple);
+        let mut conn = Conn::new(self.id, self.state, self.since_ns, Entered::Before, self.tuple);
         conn.cookie = NonZeroU64::new(cookie);
         conn.netns = Some(self.netns);
         conn

@@ -4,14 +4,17 @@ use std::collections::HashSet;
 
 use super::{
     compare::{Doubt, Round},
-    conn::{Conn, Entered, at_least, differ, owner_of},
+    conn::{Conn, Entered, Ids, at_least, better, differ, owner_of},
+    held::Held,
+    listeners::Listeners,
     minisock::{Minisocks, Origin},
     seed::Seeds,
     table::Table,
+    verdict::{Close, Judgement},
 };
 use crate::model::{
-    Age, Birth, Change, EndReason, Event, Found, Input, Lost, MinisockEvent, Moved, TcpState,
-    Transition, change::is_birth,
+    Accept, Age, Birth, Change, EndReason, Event, Found, Input, Lost, MinisockEvent, Moved, Owner,
+    OwnerFrom, Reset, ResetDirection, Retired, TcpState, Transition, Verdict, change::is_birth,
 };
 
 /// Connections that are tracked at a time unless told otherwise.
@@ -38,6 +41,9 @@ pub struct Tracker {
     pub(super) conns: Table<Conn>,
     pub(super) minisocks: Minisocks,
     pub(super) seeds: Seeds,
+    pub(super) ids: Ids,
+    pub(super) listeners: Listeners,
+    held: Held,
     /// Namespaces of which there was a snapshot.
     pub(super) seeded: HashSet<u32>,
     /// The snapshots that are being taken, or wait for the tick after them.
@@ -70,6 +76,9 @@ impl Tracker {
             conns: Table::new(limit),
             minisocks: Minisocks::new(limit),
             seeds: Seeds::default(),
+            ids: Ids::default(),
+            listeners: Listeners::default(),
+            held: Held::default(),
             seeded: HashSet::new(),
             round: None,
             doubts: HashSet::new(),
@@ -109,9 +118,10 @@ impl Tracker {
     /// All connections that are known, with the state each is in.
     pub fn census(&self) -> impl Iterator<Item = Found> {
         let full = self.conns.iter().map(|(_, conn)| conn.found(0));
+        let held = self.held.iter().map(Held::found);
         let minis = self.minisocks.iter().map(|(_, conn)| conn.found(0));
         let seeds = self.seeds.iter().map(|(cookie, seed)| seed.conn(cookie).found(0));
-        full.chain(minis).chain(seeds)
+        full.chain(held).chain(minis).chain(seeds)
     }
 
     /// Takes in one input and hands out what follows from it.
@@ -134,7 +144,7 @@ impl Tracker {
                     Some(seed) => Origin::Seed(seed),
                     None => Origin::Unknown,
                 };
-                self.minisocks.event(event, origin, out);
+                self.minisocks.event(event, &mut self.ids, origin, out);
             }
             Input::Lost(Lost { mono_ns, .. }) | Input::Missed { mono_ns, .. } => {
                 self.complete_since = Some(*mono_ns);
@@ -142,10 +152,29 @@ impl Tracker {
             }
             Input::Snapshot(snapshot) => self.snapshot(snapshot),
             Input::Tick { mono_ns } => {
-                self.minisocks.tick(*mono_ns, out);
+                self.held.tick(*mono_ns, out);
+                self.minisocks.tick(*mono_ns, &mut self.ids, out);
                 self.settle_round(*mono_ns, out);
             }
-            Input::Event(Event::Reset(_) | Event::Accept(_)) | Input::Clock(_) | Input::End(_) => {}
+            Input::Event(Event::Reset(event)) => self.reset(event, out),
+            Input::Event(Event::Accept(event)) => self.accept(event),
+            Input::End(_) => self.held.end(out),
+            Input::Clock(_) => {}
+        }
+    }
+
+    fn reset(&mut self, event: &Reset, out: &mut impl FnMut(Change)) {
+        if let Some(conn) = self.conns.get_mut(event.skaddr) {
+            conn.ending.reset(event.direction, event.reason);
+        } else if event.direction == ResetDirection::Sent {
+            self.held.reset(event.skaddr, event.reason, out);
+        }
+    }
+
+    fn accept(&mut self, event: &Accept) {
+        if let Some(conn) = self.conns.get_mut(event.skaddr) {
+            let owner = Owner { task: event.task, from: OwnerFrom::Accept };
+            conn.owner = better(conn.owner, Some(owner));
         }
     }
 
@@ -156,65 +185,55 @@ impl Tracker {
         if !event.old.may_become(event.new) {
             self.anomalies += 1;
         }
+        self.held.moves_on(event.skaddr, out);
         let born = is_birth(event.old, event.new);
         let known = self.known(event, born, out);
+        let is_known = known.is_some();
+        let (mut conn, in_old) = known.unwrap_or_else(|| {
+            let id = self.ids.next();
+            (Conn::new(id, event.old, event.mono_ns, Entered::Before, event.tuple), Age::Unknown)
+        });
+        conn.tuple = event.tuple.completed_by(&conn.tuple);
+        conn.birth = Birth::of(event.old, event.new, event.mono_ns).or(conn.birth);
+        conn.netns = event.sock.map(|sock| sock.netns).or(conn.netns);
+        conn.owner = better(conn.owner, owner_of(event));
+        let is_child = event.old == TcpState::Listen && event.new == TcpState::SynRecv;
+        if is_child {
+            conn.owner = conn.owner.or(self.listeners.owner(conn.netns, &conn.tuple));
+        }
         let mut moved = Moved {
+            id: conn.id,
             mono_ns: event.mono_ns,
             skaddr: event.skaddr,
             old: event.old,
             new: event.new,
-            tuple: event.tuple,
-            netns: event.sock.map(|sock| sock.netns),
-            birth: Birth::of(event.old, event.new, event.mono_ns),
-            in_old: Age::Unknown,
-            owner: None,
+            tuple: conn.tuple,
+            netns: conn.netns,
+            birth: conn.birth,
+            in_old,
+            owner: conn.owner,
             sock: event.sock,
             end_reason: None,
+            verdict: Verdict::default(),
         };
-        if let Some((conn, age)) = &known {
-            moved.tuple = moved.tuple.completed_by(&conn.tuple);
-            moved.owner = conn.owner;
-            moved.netns = moved.netns.or(conn.netns);
-            moved.birth = moved.birth.or(conn.birth);
-            moved.in_old = *age;
-        }
-        moved.owner = moved.owner.or_else(|| owner_of(event));
-        let cookie = event.sock.and_then(|sock| sock.cookie);
-        let cookie = cookie.or(known.as_ref().and_then(|(conn, _)| conn.cookie()));
         if event.new == TcpState::Close {
-            self.conns.remove(event.skaddr);
-            if let Some(round) = &mut self.round {
-                round.ended(cookie, &moved.tuple);
-            }
-            if let Some((conn, _)) = known
-                && matches!(event.old, TcpState::FinWait2 | TcpState::Closing)
-            {
-                let mut conn = conn;
-                (conn.owner, conn.tuple) = (moved.owner, moved.tuple);
-                if self.minisocks.hand_over(conn, &moved, self.last_loss, out) {
-                    return;
-                }
-                if event.buckets_full {
-                    moved.end_reason = Some(EndReason::NeverCreated);
-                }
-            }
-            out(Change::Moved(moved));
+            self.closed(event, conn, is_known, moved, out);
             return;
         }
+        moved.verdict.initiator = conn.ending.moved(event.old, event.new);
         out(Change::Moved(moved));
         // A connection in SYN_RECV was in the SYN queue before, unseen, as a request_sock.
-        let from_queue = event.new == TcpState::SynRecv && event.old == TcpState::Listen;
-        let entered = if from_queue { Entered::Before } else { Entered::Seen };
-        let is_known = known.is_some();
-        let mut conn = match known {
-            Some((conn, _)) => conn,
-            None => Conn::new(event.new, event.mono_ns, entered, event.tuple),
-        };
-        conn.enter(event.new, event.mono_ns, entered);
-        conn.tuple = moved.tuple;
-        conn.birth = moved.birth;
-        conn.owner = moved.owner;
+        conn.enter(
+            event.new,
+            event.mono_ns,
+            if is_child { Entered::Before } else { Entered::Seen },
+        );
         conn.set_sock(event.sock.as_ref());
+        if event.new == TcpState::Listen
+            && let Some(owner) = conn.owner
+        {
+            self.listeners.insert(event.skaddr, conn.netns, &conn.tuple, owner);
+        }
         if is_known && let Some(slot) = self.conns.get_mut(event.skaddr) {
             *slot = conn;
         } else if let Some((_, evicted)) = self.conns.insert(event.skaddr, conn) {
@@ -222,6 +241,51 @@ impl Tracker {
             // may also have moved before it was evicted, up to now.
             self.complete_since = Some(event.mono_ns);
             out(evicted.gone(event.mono_ns));
+        }
+    }
+
+    /// The socket of `conn` goes to CLOSE: to a minisock, or to its end.
+    fn closed(
+        &mut self,
+        event: &Transition,
+        conn: Conn,
+        is_known: bool,
+        mut moved: Moved,
+        out: &mut impl FnMut(Change),
+    ) {
+        self.conns.remove(event.skaddr);
+        let cookie = event.sock.and_then(|sock| sock.cookie).or(conn.cookie());
+        if let Some(round) = &mut self.round {
+            round.ended(cookie, &moved.tuple);
+        }
+        if event.old == TcpState::Listen {
+            self.listeners.remove(event.skaddr, conn.netns, &conn.tuple);
+            out(Change::Moved(moved));
+            return;
+        }
+        if let Some(totals) = event.totals {
+            out(Change::Retired(Retired { id: conn.id, mono_ns: event.mono_ns, totals }));
+        }
+        if is_known && matches!(event.old, TcpState::FinWait2 | TcpState::Closing) {
+            if self.minisocks.hand_over(conn, &moved, self.last_loss, out) {
+                return;
+            }
+            if event.buckets_full {
+                moved.end_reason = Some(EndReason::NeverCreated);
+            }
+        }
+        let close = Close {
+            old: event.old,
+            sock: event.sock.as_ref(),
+            totals: event.totals.as_ref(),
+            unbound: moved.tuple.lport == 0,
+        };
+        match conn.ending.closed(&close) {
+            Judgement::Settled(verdict) => {
+                moved.verdict = verdict;
+                out(Change::Moved(moved));
+            }
+            Judgement::Open(question) => self.held.add(moved, question),
         }
     }
 
@@ -271,7 +335,8 @@ impl Tracker {
         if born {
             return None;
         }
-        let mut conn = Conn::new(event.old, event.mono_ns, Entered::Before, event.tuple);
+        let id = self.ids.next();
+        let mut conn = Conn::new(id, event.old, event.mono_ns, Entered::Before, event.tuple);
         conn.owner = seed.and_then(|seed| seed.owner);
         conn.set_sock(event.sock.as_ref());
         out(Change::Found(conn.found(event.mono_ns)));
@@ -379,8 +444,8 @@ mod tests {
         assert_eq!(
             out,
             "1 10.0.0.2:443 0.0.0.0:0 CLOSE>LISTEN ? nginx by listener\n\
-             c 10.0.0.2:443 10.0.0.1:7 LISTEN>SYN_RECV ?\n\
-             c 10.0.0.2:443 10.0.0.1:7 SYN_RECV>ESTABLISHED >=10us\n\
+             c 10.0.0.2:443 10.0.0.1:7 LISTEN>SYN_RECV ? nginx by listener\n\
+             c 10.0.0.2:443 10.0.0.1:7 SYN_RECV>ESTABLISHED >=10us nginx by listener\n\
              1 10.0.0.2:443 0.0.0.0:0 LISTEN>CLOSE 8000us nginx by listener\n\
              0 0 0 1\n"
         );
@@ -400,7 +465,7 @@ mod tests {
              7ms sk=a ESTABLISHED>CLOSE_WAIT 10.0.0.1:7 10.0.0.2:443\n\
              7ms sk=b ESTABLISHED>CLOSE_WAIT 10.0.0.1:8 10.0.0.2:443 cookie=1\n\
              7ms sk=d ESTABLISHED>CLOSE_WAIT 10.0.0.1:8 10.0.0.2:443\n\
-             8ms sk=e ESTABLISHED>CLOSE 10.0.0.1:9 10.0.0.2:443\n",
+             8ms sk=e ESTABLISHED>CLOSE 10.0.0.1:9 10.0.0.2:443 err=104\n",
         );
         let tail: Vec<_> = out.lines().skip(5).collect();
         assert_eq!(

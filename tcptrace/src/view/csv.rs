@@ -9,7 +9,7 @@ use super::{
     number::{put_hex, put_ms, put_u64},
     time::WallClock,
 };
-use crate::model::{Age, Linger, Moved};
+use crate::model::{Age, EndReason, How, Initiator, Linger, Moved};
 
 /// The header, in the order in which [`Csv::transition`] writes.
 pub(super) const HEADER: &str = "time,mono_ns,skaddr,cookie,netns,family,mapped,laddr,lport,raddr,\
@@ -84,8 +84,9 @@ impl Csv {
                 out.put_u8(b's');
             }
         }
-        out.put_slice(b",,,");
-        out.put_slice(moved.end_reason.map_or("", |reason| reason.name()).as_bytes());
+        text(out, moved.verdict.initiator.map_or("", Initiator::name));
+        text(out, moved.verdict.how.map_or("", How::name));
+        text(out, moved.end_reason.map_or("", EndReason::name));
         out.put_u8(b',');
         if let Age::About { within_ns, .. } = moved.in_old {
             put_ms(out, within_ns);
@@ -150,7 +151,7 @@ mod tests {
             ",1000000,0xa,,0,ipv4,false,10.0.0.1,,10.0.0.2,443,CLOSE,SYN_SENT,,false,812,\"a,b\",\
              connect,2s,,,,\n\
              ,2000000,0xa,,,ipv4,false,10.0.0.1,7,10.0.0.2,443,SYN_SENT,CLOSE,1.000,false,812,\
-             \"a,b\",connect,,,,,\n"
+             \"a,b\",connect,,,unknown,,\n"
         );
         let columns = HEADER.matches(',').count();
         assert_eq!(

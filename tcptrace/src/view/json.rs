@@ -11,7 +11,7 @@ use super::{
     number::{put_hex, put_ms, put_u64},
     time::WallClock,
 };
-use crate::model::{Accounts, Age, Comm, Linger, Lost, Moved, TcpState};
+use crate::model::{Accounts, Age, Comm, EndReason, How, Initiator, Linger, Lost, Moved, TcpState};
 
 /// Writes the objects of the `live` view.
 pub struct Json {
@@ -117,15 +117,12 @@ impl Json {
                 out.put_slice(br#"s""#);
             }
         }
-        out.put_slice(br#","initiator":null,"how":null,"end_reason":"#);
-        match moved.end_reason {
-            Some(reason) => {
-                out.put_u8(b'"');
-                out.put_slice(reason.name().as_bytes());
-                out.put_u8(b'"');
-            }
-            None => out.put_slice(b"null"),
-        }
+        out.put_slice(br#","initiator":"#);
+        word(out, moved.verdict.initiator.map(Initiator::name));
+        out.put_slice(br#","how":"#);
+        word(out, moved.verdict.how.map(How::name));
+        out.put_slice(br#","end_reason":"#);
+        word(out, moved.end_reason.map(EndReason::name));
         out.put_slice(br#","within_ms":"#);
         match moved.in_old {
             Age::About { within_ns, .. } => put_ms(out, within_ns),
@@ -175,6 +172,18 @@ fn line(out: &mut BytesMut, text: &std::fmt::Arguments<'_>) {
     use std::fmt::Write as _;
     // Writing to memory does not fail.
     let _ = writeln!(out, "{text}");
+}
+
+/// A word of ours, which needs no escape.
+fn word(out: &mut Vec<u8>, word: Option<&'static str>) {
+    match word {
+        Some(word) => {
+            out.put_u8(b'"');
+            out.put_slice(word.as_bytes());
+            out.put_u8(b'"');
+        }
+        None => out.put_slice(b"null"),
+    }
 }
 
 fn optional(out: &mut impl BufMut, number: Option<u64>) {

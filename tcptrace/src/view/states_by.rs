@@ -241,6 +241,7 @@ mod tests {
             5ms sk=c LISTEN>SYN_RECV 10.0.0.2:443 10.0.0.1:7\n\
             5ms sk=c SYN_RECV>ESTABLISHED 10.0.0.2:443 10.0.0.1:7\n\
             6ms tick\n\
+            6ms sk=c accept comm=worker\n\
             7ms sk=c ESTABLISHED>FIN_WAIT1 10.0.0.2:443 10.0.0.1:7 comm=nginx\n\
             1100ms tick\n";
         for input in script::inputs(script).unwrap() {
@@ -250,10 +251,10 @@ mod tests {
         let text = std::str::from_utf8(&out).unwrap();
         let expected = "\
 - OWNER                    EST SYNS SYNR  FW1   FW2      TW   CLW LACK  LIS CLSG
--                            1    0    0    0     0       0     0    0    0    0
-nginx                        0    0    0    0     0       0     0    0    1    0
+nginx                        1    0    0    0     0       0     0    0    1    0
 - OWNER                    EST SYNS SYNR  FW1   FW2      TW   CLW LACK  LIS CLSG
-nginx                        0    0    0    1     0       0     0    0    1    0
+nginx                        0    0    0    0     0       0     0    0    1    0
+worker                       0    0    0    1     0       0     0    0    0    0
 ";
         assert_eq!(text, expected);
         assert!(text.lines().all(|line| line.chars().count() <= 80));

@@ -50,6 +50,7 @@ fn tell_within(limit: usize, lines: &str) -> Told {
                     population[state as usize] -= 1;
                     writeln!(text, "gone {state}").unwrap();
                 }
+                Change::Retired(_) => {}
                 Change::Moved(moved) => {
                     let Moved { old, new, in_old, .. } = moved;
                     if !moved.is_birth() {
