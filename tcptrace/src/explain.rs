@@ -247,7 +247,8 @@ mod tests {
 
     #[test]
     fn every_column_has_a_text() {
-        let columns = Columns { wide: true, time: true, timestamp: true, color: false };
+        let columns =
+            Columns { wide: true, owner: true, time: true, timestamp: true, color: false };
         let headers = [header(Format::Csv), header(Format::Table(columns))];
         assert!(headers.iter().all(|header| header.split([',', ' ']).count() > 10), "{headers:?}");
         for column in headers.iter().flat_map(|header| header.split([',', ' ', '\n'])) {

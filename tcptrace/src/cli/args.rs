@@ -73,7 +73,8 @@ pub struct LiveArgs {
     /// Write to a file instead of stdout
     #[arg(long, value_name = "FILE")]
     pub out: Option<PathBuf>,
-    /// All columns: socket, namespace, owner, SO_LINGER, error
+    /// All columns: socket, namespace, owner, SO_LINGER, error, who closed first and how. On a
+    /// terminal of at least 104 columns the owner is always there
     #[arg(short, long)]
     pub wide: bool,
     /// A column with the time of day

@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     model::StateSet,
-    view::live::{Columns, Format, LiveView, Selection},
+    view::live::{Columns, Format, LiveView, Selection, WIDTH_WITH_OWNER},
 };
 
 pub(super) fn run(args: &LiveArgs) -> Result<ExitCode> {
@@ -35,6 +35,7 @@ fn format(args: &LiveArgs, target: &Target) -> Format {
         OutputFormat::Json => Format::Json,
         OutputFormat::Table => Format::Table(Columns {
             wide: args.wide,
+            owner: target.columns().is_some_and(|columns| columns >= WIDTH_WITH_OWNER),
             time: args.time,
             timestamp: args.timestamp,
             color: target.colored(args.color),

@@ -49,6 +49,12 @@ impl Target {
         Ok((Output::new(to).context("cannot start the writer")?, self.name))
     }
 
+    /// How many columns the terminal has that it goes to, if it is one.
+    pub(super) fn columns(&self) -> Option<u16> {
+        let stdout = self.file.is_none().then(io::stdout)?;
+        terminal_size::terminal_size_of(stdout).map(|(width, _)| width.0)
+    }
+
     /// Whether to colour what goes there.
     pub(super) fn colored(&self, choice: ColorChoice) -> bool {
         match choice {

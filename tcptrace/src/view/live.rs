@@ -2,7 +2,7 @@
 
 use bytes::{BufMut as _, BytesMut};
 
-pub use super::table::Columns;
+pub use super::table::{Columns, WIDTH_WITH_OWNER};
 use super::{View, csv, csv::Csv, json::Json, table::Table};
 use crate::{
     model::{Change, Input, StateSet},
@@ -227,6 +227,25 @@ LADDR:LPORT           RADDR:RPORT           OLDSTATE       NEWSTATE           MS
     }
 
     #[test]
+    fn how_it_ended_fits_too() {
+        let script = "0ms begin\n\
+             9ms sk=a ESTABLISHED>CLOSE 192.168.123.234:40001 192.168.234.123:54321 shut=3 \
+             linger=0 unread=0 comm=x\n\
+             60003.5ms sk=b ESTABLISHED>CLOSE 192.168.123.234:40002 192.168.234.123:54321 err=104\n";
+        let without = Selection { header: false, ..everything() };
+        let text = show(Format::Table(Columns::default()), without, script);
+        let expected = "\
+192.168.123.234:40001 192.168.234.123:54321 ESTABLISHED -> CLOSE linger0  ≥9.000
+192.168.123.234:40002 192.168.234.123:54321 ESTABLISHED -> CLOSE rst-in ≥60003.5
+";
+        assert_eq!(text, expected);
+        let columns = Columns { owner: true, ..Columns::default() };
+        let text = show(Format::Table(columns), everything(), script);
+        let widest = text.lines().map(|line| line.chars().count()).max();
+        assert_eq!(widest, Some(WIDTH_WITH_OWNER.into()), "{text}");
+    }
+
+    #[test]
     fn wide_shows_whose_socket_it_is() {
         let columns = Columns { wide: true, timestamp: true, ..Columns::default() };
         let text = show(Format::Table(columns), everything(), SCRIPT);
@@ -237,7 +256,7 @@ LADDR:LPORT           RADDR:RPORT           OLDSTATE       NEWSTATE           MS
             ),
             "{row}"
         );
-        assert!(row.ends_with("2.000 off    0"), "{row}");
+        assert!(row.ends_with("2.000 off    0            -      -"), "{row}");
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! Columns for people: 80 characters unless asked for more.
+//! Columns for people: 80 characters, unless asked for more or the terminal has more.
 
 use std::{
     fmt::Write as _,
@@ -8,13 +8,18 @@ use std::{
 use bytes::{BufMut as _, BytesMut};
 
 use super::{number::ms_within, time::WallClock};
-use crate::model::{Age, EndReason, Linger, Moved, TcpState};
+use crate::model::{Age, EndReason, How, Linger, Moved, TcpState, Timeout};
+
+/// How many characters a row takes with [`Columns::owner`] and nothing else.
+pub const WIDTH_WITH_OWNER: u16 = 104;
 
 /// What the table shows beside the transition.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Columns {
     /// Everything there is.
     pub wide: bool,
+    /// Whose the socket is: 24 characters more.
+    pub owner: bool,
     /// The time of day (bcc's `-T`).
     pub time: bool,
     /// Seconds since the start (bcc's `-t`).
@@ -47,7 +52,7 @@ impl Table {
     }
 
     pub(super) fn header(&self, out: &mut BytesMut) {
-        let Columns { wide, time, timestamp, .. } = self.columns;
+        let Columns { wide, owner, time, timestamp, .. } = self.columns;
         let mut line = String::new();
         if time {
             line.push_str("TIME     ");
@@ -56,11 +61,13 @@ impl Table {
             line.push_str("TIME(s)    ");
         }
         if wide {
-            let _ = write!(
-                line,
-                "{:18} {:10} {:>7} {:15} {:8} ",
-                "SKADDR", "NETNS", "PID", "COMM", "FROM"
-            );
+            let _ = write!(line, "{:18} {:10} ", "SKADDR", "NETNS");
+        }
+        if owner || wide {
+            let _ = write!(line, "{:>7} {:15} ", "PID", "COMM");
+        }
+        if wide {
+            let _ = write!(line, "{:8} ", "FROM");
         }
         let _ = write!(
             line,
@@ -68,13 +75,13 @@ impl Table {
             "LADDR:LPORT", "RADDR:RPORT", "OLDSTATE", "NEWSTATE", "MS"
         );
         if wide {
-            let _ = write!(line, " {:6} ERR", "LINGER");
+            let _ = write!(line, " {:6} {:12} {:6} HOW", "LINGER", "ERR", "CLOSER");
         }
         put_line(out, &line);
     }
 
     pub(super) fn transition(&mut self, moved: &Moved, out: &mut BytesMut) {
-        let Columns { wide, time, timestamp, .. } = self.columns;
+        let Columns { wide, owner, time, timestamp, .. } = self.columns;
         let mut line = String::with_capacity(160);
         if time {
             let text = self.wall.at(moved.mono_ns).map_or("-", |(text, _)| text);
@@ -87,44 +94,55 @@ impl Table {
         if wide {
             let netns = moved.sock.map_or("-".to_owned(), |sock| sock.netns.to_string());
             let _ = write!(line, "0x{:<16x} {netns:10} ", moved.skaddr);
+        }
+        if owner || wide {
             let _ = match &moved.owner {
-                Some(owner) => write!(
-                    line,
-                    "{:>7} {:15} {:8} ",
-                    owner.task.tgid,
-                    owner.task.comm,
-                    owner.from.name()
-                ),
-                None => write!(line, "{:>7} {:15} {:8} ", "-", "-", "-"),
+                Some(owner) => write!(line, "{:>7} {:15} ", owner.task.tgid, owner.task.comm),
+                None => write!(line, "{:>7} {:15} ", "-", "-"),
             };
+        }
+        if wide {
+            let _ = write!(line, "{:8} ", moved.owner.map_or("-", |owner| owner.from.name()));
         }
         let tuple = &moved.tuple;
         let local = end(tuple.local_ip(), tuple.lport);
         let listening = moved.new == TcpState::Listen
             || moved.old == TcpState::Listen && moved.new == TcpState::Close;
         let remote = if listening { "*".to_owned() } else { end(tuple.remote_ip(), tuple.rport) };
-        let age = match moved.in_old {
+        let age = |width: usize| match moved.in_old {
             Age::Unknown => "-".to_owned(),
-            Age::AtLeast(ns) => format!("≥{}", ms_within(ns, 8)),
-            Age::About { ns, .. } => format!("~{}", ms_within(ns, 8)),
-            Age::Exactly(ns) => ms_within(ns, 9),
+            Age::AtLeast(ns) => format!("≥{}", ms_within(ns, width - 1)),
+            Age::About { ns, .. } => format!("~{}", ms_within(ns, width - 1)),
+            Age::Exactly(ns) => ms_within(ns, width),
         };
         let (on, off) = if self.columns.color { color(moved.new) } else { ("", "") };
-        match moved.end_reason {
+        let word = match (moved.end_reason, moved.verdict.how) {
+            (Some(reason), _) => Some(short_reason(reason)),
+            (None, Some(how)) if moved.new == TcpState::Close => Some(short_how(how)),
+            _ => None,
+        };
+        match word {
             None => {
                 let _ = write!(
                     line,
-                    "{local:21} {remote:21} {:11} -> {on}{:11}{off} {age:>9}",
-                    moved.old, moved.new
+                    "{local:21} {remote:21} {:11} -> {on}{:11}{off} {:>9}",
+                    moved.old,
+                    moved.new,
+                    age(9)
                 );
             }
-            // The reason takes the room that CLOSE leaves, and if need be some of the time's.
-            Some(reason) => {
-                let states = format!("{} -> {} {}", moved.old, moved.new, short(reason));
-                let room = 36_usize.saturating_sub(states.len().max(26));
-                let pad = 26_usize.saturating_sub(states.len());
-                let _ =
-                    write!(line, "{local:21} {remote:21} {on}{states}{off}{:pad$}{age:>room$}", "");
+            // The word takes the room that CLOSE leaves, and if need be some of the time's.
+            Some(word) => {
+                let states = format!("{} -> {} {word}", moved.old, moved.new);
+                let states_width = states.len().max(26);
+                let room = 35_usize.saturating_sub(states_width);
+                let age = age(room.max(2));
+                let _ = write!(
+                    line,
+                    "{local:21} {remote:21} {on}{states}{off}{:pad$} {age:>room$}",
+                    "",
+                    pad = states_width - states.len()
+                );
             }
         }
         if wide {
@@ -138,7 +156,9 @@ impl Table {
                 Some(sock) if sock.err == 0 => "0".to_owned(),
                 Some(sock) => format!("{:?}", nix::errno::Errno::from_raw(sock.err.into())),
             };
-            let _ = write!(line, " {linger:6} {err}");
+            let closer = moved.verdict.initiator.map_or("-", |initiator| initiator.name());
+            let how = moved.verdict.how.map_or("-", |how| how.name());
+            let _ = write!(line, " {linger:6} {err:12} {closer:6} {how}");
         }
         put_line(out, &line);
     }
@@ -165,8 +185,30 @@ fn end(ip: IpAddr, port: u16) -> String {
     }
 }
 
+/// How a connection ended, in eight characters at the most.
+fn short_how(how: How) -> &'static str {
+    match how {
+        How::RstLinger0 => "linger0",
+        How::RstUnreadData => "unread",
+        How::RstReceived => "rst-in",
+        How::RstSent(_) => "rst-out",
+        How::Unreachable => "unreach",
+        How::Timeout(Timeout::Syn) => "tmo-syn",
+        How::Timeout(Timeout::Retransmit) => "tmo-rtx",
+        How::Timeout(Timeout::Keepalive) => "tmo-keep",
+        How::Timeout(Timeout::User) => "tmo-user",
+        How::OrphanGaveUp => "gave-up",
+        How::OrphanLimit => "orphans",
+        How::SockDestroy => "killed",
+        How::NetnsExit => "netns",
+        How::ConnectAbandoned => "abandon",
+        How::NoLocalPort => "no-port",
+        How::Fin | How::Refused | How::Unknown => how.name(),
+    }
+}
+
 /// An end reason in eight characters at the most.
-fn short(reason: EndReason) -> &'static str {
+fn short_reason(reason: EndReason) -> &'static str {
     match reason {
         EndReason::ReusedByConnect => "connect",
         EndReason::ReusedBySyn => "syn",
