@@ -5,7 +5,7 @@
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
-/// A place in the kernel that tcptrace listens at, and the index of its counters.
+/// A place in the kernel that tcptrace listens at.
 #[repr(u32)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Hook {
@@ -23,6 +23,18 @@ impl Hook {
     /// All hooks, in the order of their index.
     pub const ALL: [Hook; 4] = [Hook::SetState, Hook::TimeWait, Hook::Reset, Hook::Accept];
 
+    /// Programs of a hook that count apart, at most: those that may interrupt each other, as a
+    /// softirq that receives a RST interrupts a process that sends one.
+    pub const PROGRAMS: u32 = 2;
+
+    /// Elements of the map of counters.
+    pub const ELEMENTS: u32 = Self::PROGRAMS * Self::ALL.len() as u32;
+
+    /// Where the counters of one of the hook's programs are, numbered from 0.
+    pub const fn element(self, program: u32) -> u32 {
+        self as u32 + program * Self::ALL.len() as u32
+    }
+
     /// The word that outputs use for it.
     pub const fn name(self) -> &'static str {
         match self {
@@ -34,7 +46,7 @@ impl Hook {
     }
 }
 
-/// One CPU's counters of one hook.
+/// One CPU's counters of one hook, or of one of its programs ([`Hook::element`]).
 ///
 /// A program never nests in itself on one CPU (the kernel skips that run and counts it as a
 /// recursion miss), so plain adds are exact.

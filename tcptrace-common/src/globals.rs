@@ -37,12 +37,16 @@ pub struct SockOffsets {
     pub skc_v6_rcv_saddr: u32,
     /// `sock.__sk_common.skc_flags`
     pub skc_flags: u32,
+    /// `sock.__sk_common.skc_state`
+    pub skc_state: u32,
     /// `sock.sk_err`
     pub sk_err: u32,
     /// `sock.sk_shutdown`
     pub sk_shutdown: u32,
     /// `sock.sk_lingertime`
     pub sk_lingertime: u32,
+    /// `sock.sk_socket`, what a process holds of it
+    pub sk_socket: u32,
     /// `sock.sk_protocol`, 16 bits since 5.6
     pub sk_protocol: u32,
     /// `sock.sk_cgrp_data.cgroup`; absent where it is still a tagged word (before 5.15)
@@ -72,9 +76,11 @@ impl SockOffsets {
         skc_v6_daddr: ABSENT,
         skc_v6_rcv_saddr: ABSENT,
         skc_flags: ABSENT,
+        skc_state: ABSENT,
         sk_err: ABSENT,
         sk_shutdown: ABSENT,
         sk_lingertime: ABSENT,
+        sk_socket: ABSENT,
         sk_protocol: ABSENT,
         sk_cgroup: ABSENT,
         cgroup_kn: ABSENT,
@@ -82,6 +88,134 @@ impl SockOffsets {
         inet_sport: ABSENT,
         sock_dead_bit: ABSENT,
         sock_linger_bit: ABSENT,
+    };
+}
+
+/// Where `struct tcp_sock` keeps what a connection did, in bytes: all of them, or none.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable)]
+pub struct TotalsOffsets {
+    /// `tcp_sock.bytes_acked`
+    pub bytes_acked: u32,
+    /// `tcp_sock.bytes_received`
+    pub bytes_received: u32,
+    /// `tcp_sock.srtt_us`
+    pub srtt_us: u32,
+    /// `tcp_sock.total_retrans`
+    pub total_retrans: u32,
+    /// `tcp_sock.rcv_nxt`
+    pub rcv_nxt: u32,
+    /// `tcp_sock.copied_seq`
+    pub copied_seq: u32,
+    /// `tcp_sock.write_seq`
+    pub write_seq: u32,
+    /// `tcp_sock.snd_una`
+    pub snd_una: u32,
+    /// `tcp_sock.inet_conn.icsk_user_timeout`
+    pub user_timeout: u32,
+}
+
+impl TotalsOffsets {
+    /// Not known: totals are not told.
+    pub const NONE: Self = Self {
+        bytes_acked: ABSENT,
+        bytes_received: ABSENT,
+        srtt_us: ABSENT,
+        total_retrans: ABSENT,
+        rcv_nxt: ABSENT,
+        copied_seq: ABSENT,
+        write_seq: ABSENT,
+        snd_una: ABSENT,
+        user_timeout: ABSENT,
+    };
+}
+
+/// Where the record of `tcp:tcp_send_reset` or `tcp:tcp_receive_reset` has its fields, in bytes, as
+/// its `format` file says.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable)]
+pub struct ResetLayout {
+    /// `skaddr`, a pointer
+    pub skaddr: u32,
+    /// `state`, an int; absent in `tcp_receive_reset`
+    pub state: u32,
+    /// `reason`, an int; absent before 6.10 and in `tcp_receive_reset`
+    pub reason: u32,
+    /// `sport`, host order; absent where the addresses are `struct sockaddr`s
+    pub sport: u32,
+    /// `dport`, likewise
+    pub dport: u32,
+    /// `saddr_v6`, v4-mapped for IPv4, or `saddr`, a `struct sockaddr` (6.10)
+    pub saddr: u32,
+    /// `daddr_v6` or `daddr`
+    pub daddr: u32,
+}
+
+impl ResetLayout {
+    /// No layout known: what is set where the classic tracepoint is not used.
+    pub const NONE: Self = Self {
+        skaddr: 0,
+        state: ABSENT,
+        reason: ABSENT,
+        sport: ABSENT,
+        dport: ABSENT,
+        saddr: 0,
+        daddr: 0,
+    };
+}
+
+/// How resets are told.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable)]
+pub struct Resets {
+    /// Layout of the classic `tcp:tcp_send_reset`.
+    pub sent: ResetLayout,
+    /// Layout of the classic `tcp:tcp_receive_reset`.
+    pub received: ResetLayout,
+    /// 1 where the BTF-typed `tcp_send_reset` has the reason as its third argument (6.10), else 0.
+    pub has_reason: u32,
+}
+
+impl Resets {
+    /// Not known.
+    pub const NONE: Self =
+        Self { sent: ResetLayout::NONE, received: ResetLayout::NONE, has_reason: 0 };
+}
+
+/// The way from a task and a file descriptor to the socket, in bytes.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable)]
+pub struct FileOffsets {
+    /// `task_struct.files`
+    pub task_files: u32,
+    /// `files_struct.fdt`
+    pub files_fdt: u32,
+    /// `fdtable.max_fds`
+    pub fdt_max_fds: u32,
+    /// `fdtable.fd`
+    pub fdt_fd: u32,
+    /// `file.private_data`, of a socket's file its `struct socket`
+    pub file_private_data: u32,
+    /// `socket.file`
+    pub socket_file: u32,
+    /// `socket.sk`
+    pub socket_sk: u32,
+    /// `ret` in the record of `syscalls:sys_exit_accept` and `sys_exit_accept4`, as their `format`
+    /// files say
+    pub record_ret: u32,
+}
+
+impl FileOffsets {
+    /// Not known.
+    pub const NONE: Self = Self {
+        task_files: ABSENT,
+        files_fdt: ABSENT,
+        fdt_max_fds: ABSENT,
+        fdt_fd: ABSENT,
+        file_private_data: ABSENT,
+        socket_file: ABSENT,
+        socket_sk: ABSENT,
+        record_ret: ABSENT,
     };
 }
 
@@ -241,6 +375,12 @@ pub struct Globals {
     pub buckets: BucketOffsets,
     /// Minisocks and their timers.
     pub minisock: MinisockOffsets,
+    /// What a connection did.
+    pub totals: TotalsOffsets,
+    /// How resets are told.
+    pub resets: Resets,
+    /// From a file descriptor to its socket.
+    pub files: FileOffsets,
 }
 
 impl Globals {
@@ -253,5 +393,8 @@ impl Globals {
         features: 0,
         buckets: BucketOffsets::NONE,
         minisock: MinisockOffsets::NONE,
+        totals: TotalsOffsets::NONE,
+        resets: Resets::NONE,
+        files: FileOffsets::NONE,
     };
 }

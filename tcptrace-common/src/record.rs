@@ -245,7 +245,8 @@ pub struct Reset {
     pub kind: u8,
     /// [`RESET_SENT`] or [`RESET_RECEIVED`].
     pub direction: u8,
-    /// `sk_state` at that moment: CLOSE already where close() resets.
+    /// `sk_state` at that moment: CLOSE already where close() resets. 0 where it is not told (the
+    /// classic `tcp_receive_reset` without BTF).
     pub state: u8,
     /// Always 0.
     pub unused: u8,

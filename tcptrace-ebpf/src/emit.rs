@@ -8,7 +8,7 @@ use crate::{
     maps::{COUNTERS, RING},
 };
 
-/// Counters of this CPU for one hook.
+/// Counters of this CPU for one program of a hook.
 pub(crate) struct Counters(*mut HookCounters);
 
 impl Counters {
@@ -16,9 +16,16 @@ impl Counters {
     /// range), but the verifier wants the branch.
     #[inline(always)]
     pub(crate) fn seen(hook: Hook) -> Option<Self> {
-        let counters = COUNTERS.get_ptr_mut(hook as u32)?;
+        Self::seen_by(hook, 0)
+    }
+
+    /// As [`Self::seen`], of a hook with programs that may interrupt each other: each adds to an
+    /// element of its own, [`Hook::element`].
+    #[inline(always)]
+    pub(crate) fn seen_by(hook: Hook, program: u32) -> Option<Self> {
+        let counters = COUNTERS.get_ptr_mut(hook.element(program))?;
         // SAFETY: a non-null pointer from the map to this CPU's element. The program does not
-        // nest in itself on one CPU, and no other program uses this element.
+        // nest in itself on one CPU, and no other program that may interrupt it uses this element.
         let counters_mut = unsafe { &mut *counters };
         counters_mut.seen += 1;
         Some(Self(counters))
@@ -27,7 +34,7 @@ impl Counters {
     /// The event is held back by the filter.
     #[inline(always)]
     pub(crate) fn filtered(self) {
-        // SAFETY: as in `seen`.
+        // SAFETY: as in `seen_by`.
         let counters = unsafe { &mut *self.0 };
         counters.filtered += 1;
     }
@@ -37,7 +44,7 @@ impl Counters {
     /// `fill` must write every byte of the record: the kernel does not clear it.
     #[inline(always)]
     pub(crate) fn emit<T: 'static>(self, fill: impl FnOnce(*mut T)) {
-        // SAFETY: as in `seen`.
+        // SAFETY: as in `seen_by`.
         let counters = unsafe { &mut *self.0 };
         let Some(mut entry) = RING.reserve::<T>(0) else {
             counters.lost += 1;

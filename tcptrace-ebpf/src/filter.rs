@@ -1,7 +1,10 @@
 //! The filter's sets as the kernel side has them: read-only globals and maps.
 
 use aya_ebpf::maps::lpm_trie::Key;
-use tcptrace_common::{filter::Rules, globals::PORT_WORDS};
+use tcptrace_common::{
+    filter::{Facts, Rules, Verdict, verdict},
+    globals::PORT_WORDS,
+};
 
 use crate::{
     globals::global,
@@ -38,6 +41,13 @@ impl Rules for InForce {
         let bytes = unsafe { core::mem::transmute::<[u32; 4], [u8; 16]>(*addr) };
         NETS.get(Key::new(128, bytes)).is_some()
     }
+}
+
+/// Whether a connection whose two ends are set passes the filter; `facts` is not asked where there
+/// is none.
+#[inline(always)]
+pub(crate) fn passes(facts: impl FnOnce() -> Facts) -> bool {
+    InForce.conditions() == 0 || verdict(&InForce, &facts()) == Verdict::Pass
 }
 
 /// One bit of the `PORTS` map; `base` is the first word of the side.

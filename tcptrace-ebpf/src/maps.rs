@@ -13,10 +13,10 @@ use tcptrace_common::{
 #[map]
 pub(crate) static RING: RingBuf = RingBuf::with_byte_size(4096, 0);
 
-/// What each hook saw, held back and lost, by [`Hook`].
+/// What each hook saw, held back and lost, by [`Hook::element`].
 #[map]
 pub(crate) static COUNTERS: PerCpuArray<HookCounters> =
-    PerCpuArray::with_max_entries(Hook::ALL.len() as u32, 0);
+    PerCpuArray::with_max_entries(Hook::ELEMENTS, 0);
 
 /// One bit a port: the local ports to keep, then the peer's.
 #[map]

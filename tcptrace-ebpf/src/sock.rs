@@ -1,18 +1,36 @@
 //! The only reads of kernel structures. Every offset comes from [`crate::globals`].
+//!
+//! Here: what the verifier follows by BTF. [`plain`]: memory that it knows nothing about.
 
-use core::{ffi::c_void, mem::MaybeUninit};
+use core::ffi::c_void;
 
-use aya_ebpf::helpers::generated::{
-    bpf_get_socket_cookie, bpf_probe_read_kernel, bpf_skc_to_tcp_sock,
+use aya_ebpf::helpers::generated::{bpf_get_socket_cookie, bpf_skc_to_tcp_sock};
+use tcptrace_common::{
+    filter::Facts,
+    globals::{ABSENT, FEATURE_COOKIE},
+    record::Totals,
 };
-use tcptrace_common::globals::{ABSENT, FEATURE_COOKIE, MINISOCK_MAX};
 
 use crate::globals::global;
+
+pub(crate) mod plain;
+
+pub(crate) use plain::{Minisock, MinisockCopy, timers_minisock};
 
 /// `IPPROTO_TCP`. MPTCP's parent sockets have 262, SCTP's 132.
 pub(crate) const IPPROTO_TCP: u16 = 6;
 /// `AF_INET`
 pub(crate) const AF_INET: u16 = 2;
+
+const TCP_TIME_WAIT: u8 = 6;
+const TCP_NEW_SYN_RECV: u8 = 12;
+
+/// `state` if it is one of a full socket. A minisock (TIME_WAIT) and a request (NEW_SYN_RECV) are
+/// smaller structures behind the same pointer type; 0 is what a bad address reads as.
+#[inline(always)]
+pub(crate) fn full(state: u8) -> Option<u8> {
+    (state != 0 && state != TCP_TIME_WAIT && state != TCP_NEW_SYN_RECV).then_some(state)
+}
 
 /// A `struct sock *` that the verifier knows as such (an argument of a BTF-typed program).
 ///
@@ -63,117 +81,6 @@ impl Timer {
     }
 }
 
-/// The minisock that the timer at this address is in.
-#[inline(always)]
-pub(crate) fn timers_minisock(timer: u64) -> u64 {
-    timer.wrapping_sub(u64::from(global!(minisock.tw_timer)))
-}
-
-/// A copy of a `struct inet_timewait_sock`. The verifier gives no typed pointer to one from its
-/// timer, so it is read as plain memory.
-#[derive(Clone, Copy)]
-pub(crate) struct Minisock<'a> {
-    addr: u64,
-    copy: &'a MinisockCopy,
-}
-
-/// Where the copy goes: the caller's, so that it is on the stack only once.
-pub(crate) type MinisockCopy = MaybeUninit<[u64; MINISOCK_MAX / 8]>;
-
-impl<'a> Minisock<'a> {
-    /// Copies the minisock at `addr`; `None` if that is no readable memory.
-    #[inline(always)]
-    pub(crate) fn read(addr: u64, copy: &'a mut MinisockCopy) -> Option<Self> {
-        // SAFETY: the destination is as long as told, and the helper checks the source.
-        let fault = unsafe {
-            bpf_probe_read_kernel(copy.as_mut_ptr().cast(), MINISOCK_MAX as u32, addr as *const _)
-        };
-        (fault == 0).then_some(Self { addr, copy })
-    }
-
-    #[inline(always)]
-    fn at<T: Copy>(&self, offset: u32) -> T {
-        // SAFETY: the loader refuses offsets that reach past the copy, and the verifier refuses
-        // the program if it did not. Fields are aligned in the structure.
-        unsafe {
-            self.copy
-                .as_ptr()
-                .cast::<u8>()
-                .wrapping_add(offset as usize)
-                .cast::<T>()
-                .read_volatile()
-        }
-    }
-
-    pub(crate) fn addr(&self) -> u64 {
-        self.addr
-    }
-
-    #[inline(always)]
-    pub(crate) fn substate(&self) -> u8 {
-        self.at(global!(minisock.tw_substate))
-    }
-
-    #[inline(always)]
-    pub(crate) fn family(&self) -> u16 {
-        self.at(global!(sock.skc_family))
-    }
-
-    #[inline(always)]
-    pub(crate) fn cookie(&self) -> u64 {
-        self.at(global!(minisock.skc_cookie))
-    }
-
-    /// `tw_timer.expires`, in jiffies.
-    #[inline(always)]
-    pub(crate) fn expires(&self) -> u64 {
-        self.at(global!(minisock.tw_timer) + global!(minisock.timer_expires))
-    }
-
-    /// Whether its timer is to run (`timer_pending()`).
-    #[inline(always)]
-    pub(crate) fn timer_is_pending(&self) -> bool {
-        let pprev: u64 = self.at(global!(minisock.tw_timer) + global!(minisock.timer_pprev));
-        pprev != 0
-    }
-
-    #[inline(always)]
-    pub(crate) fn lport(&self) -> u16 {
-        self.at(global!(sock.skc_num))
-    }
-
-    #[inline(always)]
-    pub(crate) fn rport(&self) -> u16 {
-        u16::from_be(self.at(global!(sock.skc_dport)))
-    }
-
-    /// As [`Sock::addresses`].
-    #[inline(always)]
-    pub(crate) fn addresses(&self, family: u16) -> ([u32; 4], [u32; 4]) {
-        if family == AF_INET {
-            let mapped = 0xffff_u32.to_be();
-            let laddr = self.at(global!(sock.skc_rcv_saddr));
-            let raddr = self.at(global!(sock.skc_daddr));
-            return ([0, 0, mapped, laddr], [0, 0, mapped, raddr]);
-        }
-        (self.at(global!(sock.skc_v6_rcv_saddr)), self.at(global!(sock.skc_v6_daddr)))
-    }
-
-    /// Inode of the network namespace.
-    #[inline(always)]
-    pub(crate) fn netns(&self) -> u32 {
-        if global!(sock.skc_net) == ABSENT {
-            return 0;
-        }
-        let net: u64 = self.at(global!(sock.skc_net));
-        let source = net.wrapping_add(u64::from(global!(sock.net_inum))) as *const _;
-        let mut inum = 0_u32;
-        // SAFETY: the destination is as long as told, and the helper checks the source.
-        unsafe { bpf_probe_read_kernel((&raw mut inum).cast(), 4, source) };
-        inum
-    }
-}
-
 impl Sock {
     pub(crate) fn new(sk: *const c_void) -> Self {
         Self(sk)
@@ -181,6 +88,12 @@ impl Sock {
 
     pub(crate) fn addr(self) -> u64 {
         self.0 as u64
+    }
+
+    /// Whether it is a full socket in the state that it tells: none of the two smaller kinds.
+    #[inline(always)]
+    pub(crate) fn full_state(self) -> Option<u8> {
+        full(field!(self.0, sock.skc_state => u8))
     }
 
     #[inline(always)]
@@ -236,6 +149,64 @@ impl Sock {
             return 0;
         }
         u16::from_be(field!(tcp.cast_const().cast(), sock.inet_sport => u16))
+    }
+
+    /// What the filter looks at, of a connection whose two ends are set: not to be used for the
+    /// transitions in which they are being set.
+    #[inline(always)]
+    pub(crate) fn facts(self) -> Facts {
+        let family = self.family();
+        let (laddr, raddr) = self.addresses(family);
+        let num = self.num();
+        Facts {
+            old: 0,
+            new: 0,
+            family,
+            netns: self.netns(),
+            laddr,
+            raddr,
+            lport: if num == 0 { self.sport() } else { num },
+            rport: self.dport(),
+        }
+    }
+
+    /// What it did in its life; zeros where BTF did not say where that is.
+    #[inline(always)]
+    pub(crate) fn totals(self) -> Totals {
+        let none = Totals {
+            bytes_acked: 0,
+            bytes_received: 0,
+            srtt_us8: 0,
+            retransmits: 0,
+            unread: 0,
+            unacked: 0,
+            user_timeout_ms: 0,
+            unused: 0,
+        };
+        // SAFETY: a socket that the verifier knows; the helper checks that it is a full TCP one.
+        let tcp = unsafe { bpf_skc_to_tcp_sock(self.0.cast_mut().cast()) };
+        if tcp.is_null() {
+            return none;
+        }
+        let tcp = tcp.cast_const().cast();
+        let rcv_nxt = field!(tcp, totals.rcv_nxt => u32);
+        let write_seq = field!(tcp, totals.write_seq => u32);
+        Totals {
+            bytes_acked: field!(tcp, totals.bytes_acked => u64),
+            bytes_received: field!(tcp, totals.bytes_received => u64),
+            srtt_us8: field!(tcp, totals.srtt_us => u32),
+            retransmits: field!(tcp, totals.total_retrans => u32),
+            unread: rcv_nxt.wrapping_sub(field!(tcp, totals.copied_seq => u32)),
+            unacked: write_seq.wrapping_sub(field!(tcp, totals.snd_una => u32)),
+            user_timeout_ms: field!(tcp, totals.user_timeout => u32),
+            ..none
+        }
+    }
+
+    /// No process has ever held it: there is no `struct socket`, and it was not taken away.
+    #[inline(always)]
+    pub(crate) fn unaccepted(self, dead: bool) -> bool {
+        !dead && field!(self.0, sock.sk_socket => u64) == 0
     }
 
     #[inline(always)]

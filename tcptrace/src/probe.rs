@@ -2,6 +2,7 @@
 //!
 //! Must not interpret events; that is [`crate::track`]'s.
 
+mod accept;
 mod attach;
 pub mod btf;
 mod error;
@@ -10,12 +11,14 @@ mod format;
 mod globals;
 mod minisock;
 mod offsets;
+mod reset;
 mod ring;
 mod set_state;
 mod time_wait;
 mod tracefs;
 
-pub use attach::{Options, Probe, Stacks, Totals};
+pub use accept::{AcceptBackend, AcceptChoice};
+pub use attach::{Names, Options, Probe, Totals};
 pub use error::{ProbeError, Refusal};
 pub use facts::{Fact, Unobservable};
 pub use minisock::Who;

@@ -18,10 +18,10 @@ use aya_log_ebpf::error;
 use tcptrace_common::{
     counters::Hook,
     filter::{Facts, Verdict, verdict},
-    globals::TRACEPOINT_MAX,
+    globals::{ABSENT, TRACEPOINT_MAX},
     record::{
-        COMM_LEN, FLAG_BUCKETS_FULL, FLAG_DEAD, FLAG_KEY_UNKNOWN, FLAG_LINGER, FLAG_SOCK,
-        RecordKind, Transition,
+        COMM_LEN, Closed, FLAG_BUCKETS_FULL, FLAG_DEAD, FLAG_KEY_UNKNOWN, FLAG_LINGER, FLAG_SOCK,
+        FLAG_UNACCEPTED, RecordKind, Transition,
     },
 };
 
@@ -29,6 +29,7 @@ use crate::{
     emit::Counters,
     filter::InForce,
     globals::global,
+    hooks::PASS_ON,
     sock::{IPPROTO_TCP, Sock},
 };
 
@@ -62,31 +63,47 @@ pub fn set_state_btf(ctx: BtfTracePointContext) -> i32 {
         counters.filtered();
         return 0;
     }
-    counters.emit(|record: *mut Transition| {
-        let (dead, linger) = sk.dead_and_linger();
-        // Only here may tcp_time_wait() have found no room.
-        let full =
-            new == TCP_CLOSE && (old == TCP_FIN_WAIT2 || old == TCP_CLOSING) && sk.buckets_full();
-        let flags = FLAG_SOCK
-            | flag(dead, FLAG_DEAD)
-            | flag(linger, FLAG_LINGER)
-            | flag(full, FLAG_BUCKETS_FULL);
-        write(record, &facts, verdict, flags, sk.addr());
-        let fields = Fields(record);
-        fields.put_shutdown(sk.shutdown());
-        fields.put_sk_err(sk.err());
-        // Up to 6.12 a child's own cookie is set right after this event, over any given here.
-        let unborn = old == TCP_LISTEN && new == TCP_SYN_RECV && facts.rport == 0;
-        fields.put_cookie(if unborn { 0 } else { sk.cookie() });
-        fields.put_cgroup(sk.cgroup());
-        fields.put_linger_jiffies(sk.linger_jiffies());
-    });
+    if new == TCP_CLOSE && old != TCP_LISTEN && global!(totals.bytes_acked) != ABSENT {
+        counters.emit(|record: *mut Closed| {
+            // SAFETY: a field of the reserved record, which is aligned and not shared yet.
+            let transition = unsafe { &raw mut (*record).transition };
+            write_btf(transition, sk, &facts, verdict);
+            Fields(transition).put_kind(RecordKind::Closed as u8);
+            // SAFETY: as above.
+            let totals = unsafe { &raw mut (*record).totals };
+            // SAFETY: as above.
+            unsafe { totals.write(sk.totals()) };
+        });
+    } else {
+        counters.emit(|record: *mut Transition| write_btf(record, sk, &facts, verdict));
+    }
     0
 }
 
-/// What a program on a classic tracepoint returns: pass the event on. 0 would take it away from
-/// every other perf user on the host (`perf_trace_run_bpf_submit()`), such as a `perf stat`.
-const PASS_ON: u32 = 1;
+/// Writes a whole transition of a socket that BTF shows.
+#[inline(always)]
+fn write_btf(record: *mut Transition, sk: Sock, facts: &Facts, verdict: Verdict) {
+    let &Facts { old, new, .. } = facts;
+    let (dead, linger) = sk.dead_and_linger();
+    // Only here may tcp_time_wait() have found no room.
+    let full =
+        new == TCP_CLOSE && (old == TCP_FIN_WAIT2 || old == TCP_CLOSING) && sk.buckets_full();
+    let unaccepted = new == TCP_CLOSE && sk.unaccepted(dead);
+    let flags = FLAG_SOCK
+        | flag(dead, FLAG_DEAD)
+        | flag(linger, FLAG_LINGER)
+        | flag(full, FLAG_BUCKETS_FULL)
+        | flag(unaccepted, FLAG_UNACCEPTED);
+    write(record, facts, verdict, flags, sk.addr());
+    let fields = Fields(record);
+    fields.put_shutdown(sk.shutdown());
+    fields.put_sk_err(sk.err());
+    // Up to 6.12 a child's own cookie is set right after this event, over any given here.
+    let unborn = old == TCP_LISTEN && new == TCP_SYN_RECV && facts.rport == 0;
+    fields.put_cookie(if unborn { 0 } else { sk.cookie() });
+    fields.put_cgroup(sk.cgroup());
+    fields.put_linger_jiffies(sk.linger_jiffies());
+}
 
 /// The record that `/sys/kernel/tracing/events/sock/inet_sock_set_state/format` describes.
 ///

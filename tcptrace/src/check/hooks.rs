@@ -7,8 +7,8 @@ use crate::{
     host::loopback,
     model::filter::Filter,
     probe::{
-        self, Backend, Fact, Options, Probe, ProbeError, Refusal, TimeWaitBackend, TimeWaitChoice,
-        Unobservable,
+        self, AcceptBackend, AcceptChoice, Backend, Fact, Options, Probe, ProbeError, Refusal,
+        TimeWaitBackend, TimeWaitChoice, Unobservable,
     },
 };
 
@@ -38,6 +38,7 @@ pub(super) fn try_all() -> Tried {
             filter: Filter::default(),
             kernel_log: false,
             time_wait: TimeWaitChoice::Auto,
+            accept: AcceptChoice::Auto,
         };
         let row = |verdict, found| Row::new(Topic::Hooks, backend.name(), verdict, found);
         // Dropping the probe takes the program off its hook.
@@ -97,11 +98,57 @@ fn truth(probe: &Probe) -> Vec<Row> {
         )
         .means("transitions that the hook did not see are not told"),
     });
+    rows.push(totals(probe));
+    rows.push(resets(probe));
+    rows.push(accepts(probe));
     rows.push(time_wait(probe));
     if let Some(backend) = probe.time_wait() {
         rows.push(self_test(backend, probe.silent_hooks(loopback::live_a_life)));
     }
     rows
+}
+
+/// Whether it is told what a connection did.
+fn totals(probe: &Probe) -> Row {
+    let row = |verdict, found: &str| Row::new(Topic::Truth, "totals", verdict, found);
+    if probe.tells_totals() {
+        return row(Verdict::Ok, "told with each connection's end");
+    }
+    row(Verdict::Lacks, "not observable: they take the tp_btf hook and the fields of tcp_sock")
+        .means("bytes, retransmits and round-trip times of connections are not told")
+}
+
+/// Whether RSTs are told, and why they were sent.
+fn resets(probe: &Probe) -> Row {
+    let row = |verdict, found| Row::new(Topic::Truth, "resets", verdict, found);
+    match probe.resets() {
+        Ok(()) if probe.tells_reset_reasons() => {
+            row(Verdict::Ok, format!("sent and received, by {}, and why", probe.backend()))
+        }
+        Ok(()) => row(Verdict::Ok, format!("sent and received, by {}", probe.backend()))
+            .means("the kernel tells why it sends a RST since 6.10, by BTF"),
+        Err(reason) => row(Verdict::Lacks, format!("not observable: {reason}"))
+            .means("whether a RST was sent or came is told only where the socket's error says it"),
+    }
+}
+
+/// Whether it is told who accepts a connection.
+fn accepts(probe: &Probe) -> Row {
+    let row = |verdict, found| Row::new(Topic::Truth, "accepts", verdict, found);
+    let refusals = probe.accept_refusals().iter();
+    let refused: Vec<_> =
+        refusals.map(|(backend, reason)| format!("{backend}: {reason}")).collect();
+    match probe.accept() {
+        Some(AcceptBackend::Function) => row(Verdict::Ok, "by function".to_owned()),
+        Some(AcceptBackend::Syscall) => {
+            row(Verdict::Ok, format!("by syscall; not by {}", refused.join("; "))).means(
+                "every system call of the host takes the kernel's slow way; what io_uring accepts \
+                 is not told; --accept-hook off leaves it",
+            )
+        }
+        None => row(Verdict::Lacks, format!("not observable: {}", refused.join("; ")))
+            .means("who accepted a connection is known when it closes it, or from the listener"),
+    }
 }
 
 /// Whether what becomes of minisocks is told.

@@ -10,7 +10,7 @@ use crate::{
         StateSet,
         filter::{Net, PortSet},
     },
-    probe::{Backend, TimeWaitChoice},
+    probe::{AcceptChoice, Backend, TimeWaitChoice},
     stats::group::By,
 };
 
@@ -210,6 +210,10 @@ pub struct ProbeArgs {
     /// How to listen to TIME_WAIT: auto, functions, timers, off (then a hand-over looks like an end)
     #[arg(long, value_name = "HOOK", default_value = "auto", value_parser = time_wait_hook)]
     pub time_wait_hook: TimeWaitChoice,
+    /// How to learn which task accepts a connection: auto, function, syscall (accept() and
+    /// accept4(); puts every system call of the host on the kernel's slow way), off
+    #[arg(long, value_name = "HOOK", default_value = "auto")]
+    pub accept_hook: AcceptChoice,
     /// Size of the ring: a power of two of at least a page, as 4096, 512K, 8M
     #[arg(long, value_name = "BYTES", default_value = "8M")]
     pub ring_size: String,

@@ -33,6 +33,7 @@ pub(super) fn options(probe: &ProbeArgs, filter: &FilterArgs) -> Result<Options>
         filter: build_filter(filter)?,
         kernel_log: probe.verbose,
         time_wait: probe.time_wait_hook,
+        accept: probe.accept_hook,
     })
 }
 
@@ -63,12 +64,17 @@ pub(super) fn only(args: &FilterArgs) -> Result<Option<Netns>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{cli::args::HookChoice, host::netns::NetnsId, probe::TimeWaitChoice};
+    use crate::{
+        cli::args::HookChoice,
+        host::netns::NetnsId,
+        probe::{AcceptChoice, TimeWaitChoice},
+    };
 
     fn probe_args(hook: Option<Backend>, ring_size: &str) -> ProbeArgs {
         ProbeArgs {
             hook: HookChoice(hook),
             time_wait_hook: TimeWaitChoice::Auto,
+            accept_hook: AcceptChoice::Auto,
             ring_size: ring_size.to_owned(),
             verbose: false,
         }

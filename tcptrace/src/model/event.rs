@@ -131,8 +131,9 @@ pub struct Reset {
     pub skaddr: u64,
     /// Which way.
     pub direction: ResetDirection,
-    /// The state of the socket at that moment: CLOSE already where close() resets.
-    pub state: TcpState,
+    /// The state of the socket at that moment: CLOSE already where close() resets. `None` where a
+    /// kernel without BTF does not tell (`tcp_receive_reset`).
+    pub state: Option<TcpState>,
     /// Why it was sent; `None` where the kernel does not tell (before 6.10).
     pub reason: Option<RstReason>,
 }
@@ -298,7 +299,10 @@ impl Reset {
             RESET_RECEIVED => ResetDirection::Received,
             _ => return Err(bad()),
         };
-        let state = TcpState::from_kernel(raw.state).ok_or_else(bad)?;
+        let state = match raw.state {
+            0 => None,
+            state => Some(TcpState::from_kernel(state).ok_or_else(bad)?),
+        };
         Ok(Self { mono_ns: raw.mono_ns, skaddr: raw.skaddr, direction, state, reason })
     }
 }

@@ -13,19 +13,25 @@ use aya::{
 use nix::sys::resource::{RLIM_INFINITY, Resource, setrlimit};
 use tcptrace_common::{
     counters::Hook,
-    globals::{BucketOffsets, Globals, SockOffsets, TracepointLayout},
+    globals::{
+        ABSENT, BucketOffsets, Globals, Resets, SockOffsets, TotalsOffsets, TracepointLayout,
+    },
 };
 
 use super::{
+    accept::{self, AcceptBackend, AcceptChoice, Accepts},
     btf,
     error::{Attempt, COOKIES, ProbeError, Refusal, lines, refused_map, setup},
     facts, globals,
     minisock::{self, Who},
-    offsets,
+    offsets, reset,
     set_state::{self, Backend, Link},
     time_wait::{self, Minisocks, TimeWaitBackend, TimeWaitChoice},
 };
-use crate::{host::caps::Capabilities, model::filter::Filter};
+use crate::{
+    host::caps::Capabilities,
+    model::{RstReason, filter::Filter},
+};
 
 /// The kernel object, made by `cargo xtask build-ebpf`.
 static OBJECT: &[u8] = aya::include_bytes_aligned!("../../bpf/tcptrace.bpf.o");
@@ -43,6 +49,8 @@ pub struct Options {
     pub kernel_log: bool,
     /// How to learn what becomes of minisocks.
     pub time_wait: TimeWaitChoice,
+    /// How to learn which task takes a connection from a listener.
+    pub accept: AcceptChoice,
 }
 
 /// A hook's counters, summed over the CPUs.
@@ -68,16 +76,29 @@ pub struct Probe {
     cookies: bool,
     time_wait: Option<time_wait::Attached>,
     time_wait_refusals: Vec<(TimeWaitBackend, String)>,
+    totals: TotalsOffsets,
+    resets: Result<reset::Attached, String>,
+    reasons: reset::Reasons,
+    accept: Option<accept::Attached>,
+    accept_refusals: Vec<(AcceptBackend, String)>,
 }
 
-/// Tells from a stack who stopped a minisock's timer.
+/// What the numbers in records mean on this kernel.
 #[derive(Clone, Copy)]
-pub struct Stacks<'a>(Option<&'a time_wait::Attached>);
+pub struct Names<'a> {
+    time_wait: Option<&'a time_wait::Attached>,
+    reasons: &'a reset::Reasons,
+}
 
-impl Stacks<'_> {
-    /// Who that was.
+impl Names<'_> {
+    /// Who stopped a minisock's timer, by the stack.
     pub fn who(self, frames: &[u64]) -> Who {
-        self.0.map_or(Who::Stops(None), |attached| attached.who(frames))
+        self.time_wait.map_or(Who::Stops(None), |attached| attached.who(frames))
+    }
+
+    /// Why a RST was sent, by its number; `None` where the kernel does not tell.
+    pub fn reason(self, number: u32) -> Option<RstReason> {
+        self.reasons.name(number)
     }
 }
 
@@ -91,9 +112,10 @@ impl Probe {
             Some(backend) => vec![backend],
             None => Backend::ALL.to_vec(),
         };
-        let needs_btf =
-            backends.contains(&Backend::TpBtf) || options.time_wait != TimeWaitChoice::Off;
-        let known = Known::ask(needs_btf, options.time_wait);
+        let needs_btf = backends.contains(&Backend::TpBtf)
+            || options.time_wait != TimeWaitChoice::Off
+            || options.accept != AcceptChoice::Off;
+        let known = Known::ask(needs_btf, options);
         for backend in backends {
             if backend == Backend::Tracepoint && options.filter.netns.is_some() {
                 let reason = match refusals.is_empty() {
@@ -107,7 +129,17 @@ impl Probe {
                 if backend == Backend::TpBtf { &[true, false] } else { &[false] };
             for &cookies in with_cookie {
                 match attempt(options, &known, backend, cookies) {
-                    Ok(Attached { ebpf, ring, counters, link, sock, time_wait }) => {
+                    Ok(Attached {
+                        ebpf,
+                        ring,
+                        counters,
+                        link,
+                        sock,
+                        totals,
+                        time_wait,
+                        resets,
+                        accept,
+                    }) => {
                         return Ok(Self {
                             ebpf,
                             ring,
@@ -119,6 +151,11 @@ impl Probe {
                             cookies,
                             time_wait: time_wait.attached,
                             time_wait_refusals: time_wait.refusals,
+                            totals,
+                            resets,
+                            reasons: known.reasons,
+                            accept: accept.attached,
+                            accept_refusals: accept.refusals,
                         });
                     }
                     Err(Attempt::Fatal(error)) => return Err(error),
@@ -167,6 +204,31 @@ impl Probe {
         &self.time_wait_refusals
     }
 
+    /// Whether the last transition of a connection tells what it did ([`crate::model::Totals`]).
+    pub fn tells_totals(&self) -> bool {
+        self.totals.bytes_acked != ABSENT
+    }
+
+    /// Whether RSTs that are sent and received are told; if not, why.
+    pub fn resets(&self) -> Result<(), &str> {
+        self.resets.as_ref().map(|_| ()).map_err(String::as_str)
+    }
+
+    /// Whether it is told why a RST was sent (6.10).
+    pub fn tells_reset_reasons(&self) -> bool {
+        self.resets.is_ok() && !self.reasons.is_empty()
+    }
+
+    /// The way to learn who accepts that was taken.
+    pub fn accept(&self) -> Option<AcceptBackend> {
+        self.accept.as_ref().map(accept::Attached::backend)
+    }
+
+    /// The ways to learn who accepts that were refused, and why.
+    pub fn accept_refusals(&self) -> &[(AcceptBackend, String)] {
+        &self.accept_refusals
+    }
+
     /// Has `work` make a TIME_WAIT begin and end before its time, and says which of the hooks for
     /// that did not notice: a function may be there to be attached to, and yet be inlined
     /// wherever it is called.
@@ -181,10 +243,10 @@ impl Probe {
     }
 
     /// Reads the next record out of the ring, if there is one. `read` gets its bytes, which are
-    /// aligned to eight, and who can tell a stack.
-    pub fn next_record<T>(&mut self, read: impl FnOnce(&[u8], Stacks<'_>) -> T) -> Option<T> {
+    /// aligned to eight, and what its numbers mean.
+    pub fn next_record<T>(&mut self, read: impl FnOnce(&[u8], Names<'_>) -> T) -> Option<T> {
         let item = self.ring.next()?;
-        Some(read(&item, Stacks(self.time_wait.as_ref())))
+        Some(read(&item, Names { time_wait: self.time_wait.as_ref(), reasons: &self.reasons }))
     }
 
     /// The file descriptor of the ring, which polls as readable when the kernel side calls.
@@ -217,15 +279,19 @@ impl Probe {
 
     /// The counters of a hook.
     pub fn totals(&self, hook: Hook) -> Result<Totals, ProbeError> {
-        let per_cpu = self
-            .counters
-            .get(&(hook as u32), 0)
-            .map_err(|error| ProbeError::Setup(format!("cannot read the counters: {error}")))?;
-        Ok(per_cpu.iter().fold(Totals::default(), |sum, [seen, filtered, lost]| Totals {
-            seen: sum.seen + seen,
-            filtered: sum.filtered + filtered,
-            lost: sum.lost + lost,
-        }))
+        let mut totals = Totals::default();
+        for program in 0..Hook::PROGRAMS {
+            let per_cpu = self
+                .counters
+                .get(&hook.element(program), 0)
+                .map_err(|error| ProbeError::Setup(format!("cannot read the counters: {error}")))?;
+            for [seen, filtered, lost] in per_cpu.iter() {
+                totals.seen += seen;
+                totals.filtered += filtered;
+                totals.lost += lost;
+            }
+        }
+        Ok(totals)
     }
 
     /// Runs that the kernel skipped because the program was already running on that CPU
@@ -237,8 +303,10 @@ impl Probe {
             let count = |line: &str| line.strip_prefix("recursion_misses:")?.trim().parse().ok();
             info.lines().find_map(count)
         };
-        // Those of the timers are not counted: they run for every timer of the host.
-        missed(self.backend.program())
+        // Those of the timers are not counted: they run for every timer of the host. Nor are those
+        // of accept(): what they would tell is known to be missing when it is asked for.
+        let of_resets = self.resets.iter().flat_map(reset::Attached::programs);
+        of_resets.chain([self.backend.program()]).map(missed).sum()
     }
 
     /// Instructions that the verifier walked through to accept each program that is loaded, by
@@ -259,6 +327,13 @@ impl Probe {
         if let Some(link) = self.link.take() {
             set_state::detach(&mut self.ebpf, self.backend, link).map_err(failed)?;
         }
+        if let Some(attached) = self.accept.take() {
+            let failed = |reason| ProbeError::Setup(format!("cannot detach: {reason}"));
+            attached.detach(&mut self.ebpf).map_err(failed)?;
+        }
+        if let Ok(attached) = &mut self.resets {
+            attached.detach(&mut self.ebpf).map_err(failed)?;
+        }
         match &mut self.time_wait {
             Some(attached) => attached.programs.detach(&mut self.ebpf).map_err(failed),
             None => Ok(()),
@@ -273,7 +348,10 @@ struct Attached {
     counters: PerCpuArray<MapData, [u64; 3]>,
     link: Link,
     sock: SockOffsets,
+    totals: TotalsOffsets,
     time_wait: time_wait::Outcome,
+    resets: Result<reset::Attached, String>,
+    accept: accept::Outcome,
 }
 
 /// What is asked of the kernel once, whichever ways are tried.
@@ -281,11 +359,17 @@ struct Known {
     /// As aya wants it, to find what programs attach to.
     btf: Result<Btf, String>,
     sock: Result<(SockOffsets, BucketOffsets), String>,
+    /// What a connection did; not known where a field of it is not there.
+    totals: TotalsOffsets,
     minisocks: Minisocks,
+    /// Whether a RST that is sent says why.
+    has_reason: Result<bool, String>,
+    reasons: reset::Reasons,
+    accepts: Accepts,
 }
 
 impl Known {
-    fn ask(needs_btf: bool, time_wait: TimeWaitChoice) -> Self {
+    fn ask(needs_btf: bool, options: &Options) -> Self {
         let not_asked = || "not asked for".to_owned();
         let data = if needs_btf { vmlinux() } else { Err(not_asked()) };
         let index = match &data {
@@ -300,7 +384,20 @@ impl Known {
             Ok(_) => Btf::from_sys_fs().map_err(|error| error.to_string()),
             Err(reason) => Err(reason.clone()),
         };
-        Self { btf, sock, minisocks: Minisocks::ask(time_wait, &index) }
+        let by_name = index.as_ref().map_err(String::clone);
+        Self {
+            btf,
+            sock,
+            totals: by_name
+                .clone()
+                .ok()
+                .and_then(|btf| offsets::totals_offsets(btf).ok())
+                .unwrap_or(TotalsOffsets::NONE),
+            minisocks: Minisocks::ask(options.time_wait, &index),
+            has_reason: by_name.clone().and_then(reset::has_reason),
+            reasons: by_name.map(reset::Reasons::ask).unwrap_or_default(),
+            accepts: Accepts::ask(options.accept, &index),
+        }
     }
 }
 
@@ -321,10 +418,15 @@ fn attempt(
             set_state::classic_layout()?,
         ),
     };
+    let totals = if backend == Backend::TpBtf { known.totals } else { TotalsOffsets::NONE };
+    let resets = reset::globals(backend, &known.has_reason);
     let values = Globals {
         sock,
         buckets,
         minisock: known.minisocks.offsets(),
+        totals,
+        resets: *resets.as_ref().unwrap_or(&Resets::NONE),
+        files: known.accepts.files(),
         ..globals::globals(&options.filter, options.ring_bytes, layout, cookies)
     };
     let mut ebpf = load(options, &values)?;
@@ -342,9 +444,18 @@ fn attempt(
         let (backend, reason) = (*backend, reason.clone());
         return Err(Attempt::Fatal(ProbeError::TimeWait { backend, reason }));
     }
+    // Resets too: an end whose RST was not seen would be taken for another.
+    let resets = resets.and_then(|_| reset::attach(&mut ebpf, backend, &known.btf));
+    let accept = known.accepts.attach(&mut ebpf, &known.btf);
+    if let (None, AcceptChoice::Only(_), Some((backend, reason))) =
+        (&accept.attached, options.accept, accept.refusals.first())
+    {
+        let (backend, reason) = (*backend, reason.clone());
+        return Err(Attempt::Fatal(ProbeError::Accept { backend, reason }));
+    }
     let link = set_state::attach(&mut ebpf, backend)?;
     let sock = if backend == Backend::TpBtf { sock } else { SockOffsets::NONE };
-    Ok(Attached { ebpf, ring, counters, link, sock, time_wait })
+    Ok(Attached { ebpf, ring, counters, link, sock, totals, time_wait, resets, accept })
 }
 
 fn take(ebpf: &mut Ebpf, name: &str) -> Result<aya::maps::Map, Attempt> {

@@ -52,6 +52,9 @@ pub enum BtfError {
         /// Path within it.
         path: String,
     },
+    /// There is no such function, or no such type of one.
+    #[error("this kernel's BTF has no function {0}")]
+    NoFunction(String),
     /// No enum has such a member.
     #[error("this kernel's BTF has no {1} in enum {0}")]
     NoEnumerator(String, String),
@@ -225,6 +228,21 @@ impl<'a> Btf<'a> {
             ty = self.resolve(id)?;
         }
         Ok(offset)
+    }
+
+    /// How many arguments the function `name` takes; of a tracepoint, `btf_trace_…`, that is one
+    /// more than its programs get (its own data comes first).
+    pub fn arguments(&self, name: &str) -> Result<u32, BtfError> {
+        let no_function = || BtfError::NoFunction(name.to_owned());
+        let mut ty = self.find(&[KIND_FUNC, KIND_TYPEDEF], name)?.ok_or_else(no_function)?;
+        for _ in 0..MAX_DEPTH {
+            match ty.kind {
+                KIND_FUNC_PROTO => return Ok(ty.vlen),
+                KIND_FUNC | KIND_TYPEDEF | KIND_PTR => ty = self.resolve(ty.size_or_type)?,
+                _ => break,
+            }
+        }
+        Err(no_function())
     }
 
     /// Value of `variant` in `enum name`.

@@ -6,6 +6,7 @@ use aya::{maps::MapError, programs::ProgramError};
 use thiserror::Error;
 
 use super::{
+    accept::AcceptBackend,
     ring,
     set_state::{Backend, TRACEPOINT},
     time_wait::TimeWaitBackend,
@@ -83,6 +84,14 @@ pub enum ProbeError {
     TimeWait {
         /// Which way.
         backend: TimeWaitBackend,
+        /// Why not.
+        reason: String,
+    },
+    /// The way to learn who accepts that was asked for is not to be had.
+    #[error("--accept-hook {backend} is refused: {reason}")]
+    Accept {
+        /// Which way.
+        backend: AcceptBackend,
         /// Why not.
         reason: String,
     },

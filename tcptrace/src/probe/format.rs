@@ -2,7 +2,7 @@
 //!
 //! Must not assume an offset: what the file does not say is an error.
 
-use tcptrace_common::globals::{TRACEPOINT_MAX, TracepointLayout};
+use tcptrace_common::globals::{ABSENT, ResetLayout, TRACEPOINT_MAX, TracepointLayout};
 use thiserror::Error;
 
 /// Why a `format` file cannot be used.
@@ -49,10 +49,7 @@ fn field(format: &str, name: &'static str) -> Result<Field, FormatError> {
 
 /// Reads the layout of `sock:inet_sock_set_state`.
 pub fn set_state_layout(format: &str) -> Result<TracepointLayout, FormatError> {
-    let sized = |name, size| {
-        let field = field(format, name)?;
-        if field.size == size { Ok(field.offset) } else { Err(FormatError::Size(name, field.size)) }
-    };
+    let sized = |name, size| sized(format, name, size);
     let protocol = field(format, "protocol")?;
     if !matches!(protocol.size, 1 | 2) {
         return Err(FormatError::Size("protocol", protocol.size));
@@ -69,6 +66,47 @@ pub fn set_state_layout(format: &str) -> Result<TracepointLayout, FormatError> {
         saddr_v6: sized("saddr_v6", 16)?,
         daddr_v6: sized("daddr_v6", 16)?,
     })
+}
+
+/// A field of this size, or an error.
+fn sized(format: &str, name: &'static str, size: u32) -> Result<u32, FormatError> {
+    let field = field(format, name)?;
+    if field.size == size { Ok(field.offset) } else { Err(FormatError::Size(name, field.size)) }
+}
+
+/// The same, of a field that not every kernel has.
+fn sized_or_absent(format: &str, name: &'static str, size: u32) -> Result<u32, FormatError> {
+    match sized(format, name, size) {
+        Err(FormatError::NoField(_)) => Ok(ABSENT),
+        other => other,
+    }
+}
+
+/// Reads the layout of `tcp:tcp_send_reset` or `tcp:tcp_receive_reset`.
+pub fn reset_layout(format: &str) -> Result<ResetLayout, FormatError> {
+    /// `struct sockaddr_in6`, which is what 6.10 made of the addresses of one of them.
+    const SOCKADDR: u32 = 28;
+    let whole = ResetLayout {
+        skaddr: sized(format, "skaddr", 8)?,
+        state: sized_or_absent(format, "state", 4)?,
+        reason: sized_or_absent(format, "reason", 4)?,
+        ..ResetLayout::NONE
+    };
+    match sized(format, "saddr", SOCKADDR) {
+        Ok(saddr) => Ok(ResetLayout { saddr, daddr: sized(format, "daddr", SOCKADDR)?, ..whole }),
+        Err(_) => Ok(ResetLayout {
+            sport: sized(format, "sport", 2)?,
+            dport: sized(format, "dport", 2)?,
+            saddr: sized(format, "saddr_v6", 16)?,
+            daddr: sized(format, "daddr_v6", 16)?,
+            ..whole
+        }),
+    }
+}
+
+/// Where the record of a system call's exit has what it returned.
+pub fn returned(format: &str) -> Result<u32, FormatError> {
+    sized(format, "ret", 8)
 }
 
 #[cfg(test)]
@@ -117,5 +155,39 @@ mod tests {
         let far = FORMAT.replace("offset:56", "offset:4294967295");
         assert_eq!(set_state_layout(&far), Err(FormatError::TooFar("daddr_v6")));
         assert_eq!(set_state_layout("\0field:;;;"), Err(FormatError::NoField("protocol")));
+    }
+    const SENT_6_18: &str = "\tfield:const void * skbaddr;\toffset:8;\tsize:8;\tsigned:0;\n\
+        \tfield:const void * skaddr;\toffset:16;\tsize:8;\tsigned:0;\n\
+        \tfield:int state;\toffset:24;\tsize:4;\tsigned:1;\n\
+        \tfield:enum sk_rst_reason reason;\toffset:28;\tsize:4;\tsigned:0;\n\
+        \tfield:__u8 saddr[28];\toffset:32;\tsize:28;\tsigned:0;\n\
+        \tfield:__u8 daddr[28];\toffset:60;\tsize:28;\tsigned:0;\n";
+
+    const RECEIVED_6_18: &str = "\tfield:const void * skaddr;\toffset:8;\tsize:8;\tsigned:0;\n\
+        \tfield:__u16 sport;\toffset:16;\tsize:2;\tsigned:0;\n\
+        \tfield:__u16 dport;\toffset:18;\tsize:2;\tsigned:0;\n\
+        \tfield:__u16 family;\toffset:20;\tsize:2;\tsigned:0;\n\
+        \tfield:__u8 saddr[4];\toffset:22;\tsize:4;\tsigned:0;\n\
+        \tfield:__u8 daddr[4];\toffset:26;\tsize:4;\tsigned:0;\n\
+        \tfield:__u8 saddr_v6[16];\toffset:30;\tsize:16;\tsigned:0;\n\
+        \tfield:__u8 daddr_v6[16];\toffset:46;\tsize:16;\tsigned:0;\n";
+
+    #[test]
+    fn reads_both_shapes_of_resets() {
+        let sent = reset_layout(SENT_6_18).unwrap();
+        assert_eq!((sent.skaddr, sent.state, sent.reason), (16, 24, 28));
+        assert_eq!((sent.saddr, sent.daddr, sent.sport), (32, 60, ABSENT));
+        let received = reset_layout(RECEIVED_6_18).unwrap();
+        assert_eq!((received.skaddr, received.state, received.reason), (8, ABSENT, ABSENT));
+        assert_eq!((received.sport, received.dport), (16, 18));
+        assert_eq!((received.saddr, received.daddr), (30, 46));
+        let without = RECEIVED_6_18.replace("skaddr", "sk");
+        assert_eq!(reset_layout(&without), Err(FormatError::NoField("skaddr")));
+        let narrow =
+            SENT_6_18.replace("reason;\toffset:28;\tsize:4", "reason;\toffset:28;\tsize:1");
+        assert_eq!(reset_layout(&narrow), Err(FormatError::Size("reason", 1)));
+        let exit = "\tfield:int __syscall_nr;\toffset:8;\tsize:4;\tsigned:1;\n\
+            \tfield:long ret;\toffset:16;\tsize:8;\tsigned:1;\n";
+        assert_eq!(returned(exit), Ok(16));
     }
 }

@@ -3,7 +3,7 @@
 //! Must not guess: a field that BTF does not have is absent, and the kernel side then leaves out
 //! what depends on it. Only what a transition cannot do without is an error.
 
-use tcptrace_common::globals::{ABSENT, SockOffsets};
+use tcptrace_common::globals::{ABSENT, FileOffsets, SockOffsets, TotalsOffsets};
 
 use super::btf::{Btf, BtfError};
 
@@ -23,9 +23,11 @@ pub fn sock_offsets(btf: &Btf<'_>) -> Result<SockOffsets, BtfError> {
         skc_v6_daddr: sock("__sk_common.skc_v6_daddr").unwrap_or(ABSENT),
         skc_v6_rcv_saddr: sock("__sk_common.skc_v6_rcv_saddr").unwrap_or(ABSENT),
         skc_flags: sock("__sk_common.skc_flags")?,
+        skc_state: sock("__sk_common.skc_state")?,
         sk_err: sock("sk_err")?,
         sk_shutdown: sock("sk_shutdown")?,
         sk_lingertime: sock("sk_lingertime")?,
+        sk_socket: sock("sk_socket")?,
         sk_protocol: sock("sk_protocol")?,
         // Before 5.15 (commit 8520e224f547) a tagged word; without CONFIG_SOCK_CGROUP_DATA none.
         sk_cgroup: sock("sk_cgrp_data.cgroup").unwrap_or(ABSENT),
@@ -37,9 +39,59 @@ pub fn sock_offsets(btf: &Btf<'_>) -> Result<SockOffsets, BtfError> {
     })
 }
 
+/// Reads the offsets of what a connection did: all, or the first that is not there.
+pub(super) fn totals_offsets(btf: &Btf<'_>) -> Result<TotalsOffsets, BtfError> {
+    let tcp = |path| btf.offset_of("tcp_sock", path);
+    Ok(TotalsOffsets {
+        bytes_acked: tcp("bytes_acked")?,
+        bytes_received: tcp("bytes_received")?,
+        srtt_us: tcp("srtt_us")?,
+        total_retrans: tcp("total_retrans")?,
+        rcv_nxt: tcp("rcv_nxt")?,
+        copied_seq: tcp("copied_seq")?,
+        write_seq: tcp("write_seq")?,
+        snd_una: tcp("snd_una")?,
+        user_timeout: tcp("inet_conn.icsk_user_timeout")?,
+    })
+}
+
+/// Reads the offsets between a task's file descriptor and the socket behind it; `record_ret` is
+/// where the record of the system call's exit has the descriptor.
+pub(super) fn file_offsets(btf: &Btf<'_>, record_ret: u32) -> Result<FileOffsets, BtfError> {
+    Ok(FileOffsets {
+        task_files: btf.offset_of("task_struct", "files")?,
+        files_fdt: btf.offset_of("files_struct", "fdt")?,
+        fdt_max_fds: btf.offset_of("fdtable", "max_fds")?,
+        fdt_fd: btf.offset_of("fdtable", "fd")?,
+        file_private_data: btf.offset_of("file", "private_data")?,
+        socket_file: btf.offset_of("socket", "file")?,
+        socket_sk: btf.offset_of("socket", "sk")?,
+        record_ret,
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn finds_what_totals_and_accepts_need() {
+        let Ok(data) = std::fs::read("/sys/kernel/btf/vmlinux") else {
+            println!("skipped: this kernel has no BTF");
+            return;
+        };
+        let btf = Btf::parse(&data).unwrap();
+        let sock = sock_offsets(&btf).unwrap();
+        let totals = totals_offsets(&btf).unwrap();
+        // tcp_sock begins with the socket.
+        assert!(totals.bytes_acked > sock.sk_socket && totals.snd_una > sock.sk_socket);
+        assert_eq!(file_offsets(&btf, 16).unwrap().record_ret, 16);
+        assert!(matches!(btf.arguments("inet_csk_accept").unwrap(), 2 | 4));
+        assert_eq!(btf.arguments("btf_trace_tcp_receive_reset").unwrap(), 2);
+        assert!(matches!(btf.arguments("btf_trace_tcp_send_reset").unwrap(), 3 | 4));
+        assert!(btf.arguments("no_such_function").is_err());
+        assert!(btf.arguments("u32").is_err());
+    }
 
     /// Constant from 5.10 to 7.3 on x86-64.
     #[test]

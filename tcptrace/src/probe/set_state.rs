@@ -1,6 +1,6 @@
 //! The ways to listen to `sock:inet_sock_set_state`, and the program of each.
 
-use std::{fmt, fs, io, str::FromStr};
+use std::{fmt, str::FromStr};
 
 use aya::{
     Btf, Ebpf,
@@ -73,22 +73,8 @@ pub(super) enum Link {
 
 /// The layout of the classic tracepoint's record on the running kernel.
 pub(super) fn classic_layout() -> Result<TracepointLayout, Attempt> {
-    let text = tracefs::with_tracefs(|tracefs| {
-        let path = tracefs.join("events/sock").join(TRACEPOINT).join("format");
-        fs::read_to_string(&path).map_err(|error| {
-            let hint = match error.kind() {
-                io::ErrorKind::PermissionDenied => "; that takes CAP_DAC_READ_SEARCH",
-                _ => "",
-            };
-            Attempt::Refused(format!("cannot read {}: {error}{hint}", path.display()))
-        })
-    })
-    .map_err(no_tracefs)??;
+    let [text] = tracefs::formats([("sock", TRACEPOINT)]).map_err(Attempt::Refused)?;
     format::set_state_layout(&text).map_err(refused)
-}
-
-fn no_tracefs(error: io::Error) -> Attempt {
-    Attempt::Refused(format!("tracefs is not mounted, and mounting it is refused: {error}"))
 }
 
 fn the_program(ebpf: &mut Ebpf, backend: Backend) -> Result<&mut Program, Attempt> {
@@ -127,7 +113,7 @@ pub(super) fn attach(ebpf: &mut Ebpf, backend: Backend) -> Result<Link, Attempt>
         Backend::Tracepoint => {
             let program: &mut TracePoint = program.try_into().map_err(refused)?;
             let link = tracefs::with_tracefs(|_| program.attach("sock", TRACEPOINT))
-                .map_err(no_tracefs)?
+                .map_err(|error| Attempt::Refused(tracefs::none(&error)))?
                 .map_err(program_refused)?;
             Ok(Link::Tracepoint(link))
         }

@@ -1,7 +1,7 @@
 //! tracefs in a place where aya looks for it, mounted where nobody else sees it when it is in none.
 
 use std::{
-    io,
+    fs, io,
     path::{Path, PathBuf},
     thread,
 };
@@ -46,4 +46,33 @@ pub fn with_tracefs<T: Send>(work: impl FnOnce(&Path) -> T + Send) -> io::Result
         });
         thread.join().unwrap_or_else(|_| Err(io::Error::other("the mounting thread panicked")))
     })
+}
+
+/// The texts of the `format` files of these tracepoints, by category and name.
+///
+/// # Errors
+/// Why one cannot be read, in words.
+pub(super) fn formats<const N: usize>(
+    tracepoints: [(&str, &str); N],
+) -> Result<[String; N], String> {
+    let read = |tracefs: &Path| -> Result<[String; N], String> {
+        let mut texts = [const { String::new() }; N];
+        for (text, (category, name)) in texts.iter_mut().zip(tracepoints) {
+            let path = tracefs.join("events").join(category).join(name).join("format");
+            *text = fs::read_to_string(&path).map_err(|error| {
+                let hint = match error.kind() {
+                    io::ErrorKind::PermissionDenied => "; that takes CAP_DAC_READ_SEARCH",
+                    _ => "",
+                };
+                format!("cannot read {}: {error}{hint}", path.display())
+            })?;
+        }
+        Ok(texts)
+    };
+    with_tracefs(read).map_err(|error| none(&error))?
+}
+
+/// That there is no tracefs, in words.
+pub(super) fn none(error: &io::Error) -> String {
+    format!("tracefs is not mounted, and mounting it is refused: {error}")
 }

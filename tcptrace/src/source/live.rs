@@ -16,8 +16,10 @@ use super::{
 };
 use crate::{
     host::{clock, netns::Netns},
-    model::{Accounts, Clock, Event, Input, Lost, Minisock, Transition, filter::Filter},
-    probe::{Options, Probe, ProbeError, Stacks, Totals, Who},
+    model::{
+        Accept, Accounts, Clock, Event, Input, Lost, Minisock, Reset, Transition, filter::Filter,
+    },
+    probe::{Names, Options, Probe, ProbeError, Totals, Who},
     track::gate::Gate,
 };
 
@@ -247,15 +249,29 @@ enum Record {
     Malformed,
 }
 
-fn parse(bytes: &[u8], stacks: Stacks<'_>) -> Record {
+fn parse(bytes: &[u8], names: Names<'_>) -> Record {
     const TRANSITION: u8 = RecordKind::Transition as u8;
     const MINISOCK: u8 = RecordKind::Minisock as u8;
     const STOPPED: u8 = RecordKind::MinisockStopped as u8;
+    const CLOSED: u8 = RecordKind::Closed as u8;
+    const RESET: u8 = RecordKind::Reset as u8;
+    const ACCEPT: u8 = RecordKind::Accept as u8;
     let event = match bytes.first() {
         Some(&TRANSITION) => record::Transition::ref_from_bytes(bytes)
             .ok()
             .and_then(|raw| Transition::try_from(raw).ok())
             .map(Event::Transition),
+        Some(&CLOSED) => record::Closed::ref_from_bytes(bytes)
+            .ok()
+            .and_then(|raw| Transition::try_from(raw).ok())
+            .map(Event::Transition),
+        Some(&RESET) => record::Reset::ref_from_bytes(bytes)
+            .ok()
+            .and_then(|raw| Reset::from_record(raw, names.reason(raw.reason)).ok())
+            .map(Event::Reset),
+        Some(&ACCEPT) => {
+            record::Accept::ref_from_bytes(bytes).ok().map(|raw| Event::Accept(Accept::from(raw)))
+        }
         Some(&MINISOCK) => record::Minisock::ref_from_bytes(bytes)
             .ok()
             .and_then(|raw| Minisock::from_record(raw, None).ok())
@@ -264,7 +280,7 @@ fn parse(bytes: &[u8], stacks: Stacks<'_>) -> Record {
             let Ok(raw) = record::MinisockStopped::ref_from_bytes(bytes) else {
                 return Record::Malformed;
             };
-            match stacks.who(&raw.frames) {
+            match names.who(&raw.frames) {
                 // The start that follows at once tells all.
                 Who::Restarts => return Record::Nothing,
                 Who::Stops(by) => {

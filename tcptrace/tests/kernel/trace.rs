@@ -10,7 +10,7 @@ use std::{
 use anyhow::{Context as _, Result, ensure};
 use tcptrace::{
     model::{Accounts, Age, Change, Event, Input, Moved, TcpState, Transition, filter::Filter},
-    probe::{Backend, DEFAULT_RING_BYTES, Options, TimeWaitChoice},
+    probe::{AcceptChoice, Backend, DEFAULT_RING_BYTES, Options, TimeWaitChoice},
     source::live::Live,
     track::Tracker,
 };
@@ -74,6 +74,7 @@ pub fn by(backend: Backend) -> Options {
         filter: Filter::default(),
         kernel_log: false,
         time_wait: TimeWaitChoice::Off,
+        accept: AcceptChoice::Off,
     }
 }
 

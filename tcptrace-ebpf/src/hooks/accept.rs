@@ -1,0 +1,121 @@
+//! Who takes a connection from a listener: the task on the CPU when accept() returns.
+//!
+//! By the function that hands it out, or, where function hooks are refused, by the exit of the
+//! system calls, which says only a file descriptor. What io_uring and the kernel itself accept
+//! shows in the former alone.
+
+use core::ffi::c_void;
+
+use aya_ebpf::{
+    EbpfContext as _,
+    helpers::generated::{
+        bpf_get_current_comm, bpf_get_current_pid_tgid, bpf_get_current_uid_gid, bpf_ktime_get_ns,
+    },
+    macros::fexit,
+    programs::{FExitContext, TracePointContext},
+};
+use tcptrace_common::{
+    counters::Hook,
+    record::{Accept, COMM_LEN, RecordKind},
+};
+
+use super::PASS_ON;
+use crate::{
+    emit::Counters,
+    filter::passes,
+    globals::global,
+    sock::{
+        AF_INET, IPPROTO_TCP, MinisockCopy, Sock,
+        plain::{Common, peek, socket_of_fd},
+    },
+};
+
+const AF_INET6: u16 = 10;
+
+/// `struct sock *inet_csk_accept(struct sock *sk, int flags, int *err, bool kern)`, up to 6.9
+#[fexit(function = "inet_csk_accept")]
+pub fn accept_exit_of_4(ctx: FExitContext) -> i32 {
+    tell(ctx.arg(4));
+    0
+}
+
+/// `struct sock *inet_csk_accept(struct sock *sk, struct proto_accept_arg *arg)`, since 6.10
+#[fexit(function = "inet_csk_accept")]
+pub fn accept_exit_of_2(ctx: FExitContext) -> i32 {
+    tell(ctx.arg(2));
+    0
+}
+
+/// Tells of the socket that was handed out, if one was.
+#[inline(always)]
+fn tell(sk: *const c_void) {
+    if sk.is_null() {
+        return;
+    }
+    let sk = Sock::new(sk);
+    if sk.protocol() != IPPROTO_TCP {
+        return;
+    }
+    let Some(counters) = Counters::seen(Hook::Accept) else { return };
+    if !passes(|| sk.facts()) {
+        return counters.filtered();
+    }
+    emit(counters, sk.addr(), sk.netns());
+}
+
+/// The record that the `format` files of `syscalls:sys_exit_accept` and `sys_exit_accept4`
+/// describe; on both.
+#[unsafe(no_mangle)]
+#[unsafe(link_section = "tracepoint/syscalls/sys_exit_accept4")]
+pub extern "C" fn accept_syscall(ctx: *mut c_void) -> u32 {
+    let record = TracePointContext::new(ctx).as_ptr() as u64;
+    let returned = peek::<u64>(record, global!(files.record_ret)) as i64;
+    if returned < 0 || returned > i64::from(i32::MAX) {
+        return PASS_ON;
+    }
+    let addr = socket_of_fd(returned as u32);
+    let mut copy = MinisockCopy::uninit();
+    let Some(sk) = Common::read(addr, &mut copy) else { return PASS_ON };
+    let family = sk.family();
+    let is_tcp = (family == AF_INET || family == AF_INET6) && sk.protocol() == IPPROTO_TCP;
+    if !is_tcp || sk.full_state().is_none() {
+        return PASS_ON;
+    }
+    let Some(counters) = Counters::seen(Hook::Accept) else { return PASS_ON };
+    if passes(|| sk.facts()) {
+        emit(counters, addr, sk.netns());
+    } else {
+        counters.filtered();
+    }
+    PASS_ON
+}
+
+#[inline(always)]
+fn emit(counters: Counters, skaddr: u64, netns: u32) {
+    counters.emit(|record: *mut Accept| {
+        // SAFETY: no arguments.
+        let mono_ns = unsafe { bpf_ktime_get_ns() };
+        // SAFETY: no arguments.
+        let pid_tgid = unsafe { bpf_get_current_pid_tgid() };
+        // SAFETY: no arguments.
+        let uid = unsafe { bpf_get_current_uid_gid() } as u32;
+        let whole = Accept {
+            kind: RecordKind::Accept as u8,
+            unused: [0; 3],
+            netns,
+            mono_ns,
+            skaddr,
+            tgid: (pid_tgid >> 32) as u32,
+            tid: pid_tgid as u32,
+            uid,
+            unused2: 0,
+            comm: [0; COMM_LEN],
+        };
+        // SAFETY: the record was reserved, is aligned to eight bytes and not shared yet.
+        unsafe { record.write(whole) };
+        // SAFETY: as above.
+        let comm = unsafe { &raw mut (*record).comm };
+        // SAFETY: the buffer is as long as told.
+        unsafe { bpf_get_current_comm(comm.cast(), COMM_LEN as u32) };
+    });
+}
