@@ -61,6 +61,8 @@ pub struct SockOffsets {
     pub sock_dead_bit: u32,
     /// Number of the bit `SOCK_LINGER` in `skc_flags`
     pub sock_linger_bit: u32,
+    /// Number of the bit `SOCK_DONE` in it
+    pub sock_done_bit: u32,
 }
 
 impl SockOffsets {
@@ -88,6 +90,7 @@ impl SockOffsets {
         inet_sport: ABSENT,
         sock_dead_bit: ABSENT,
         sock_linger_bit: ABSENT,
+        sock_done_bit: ABSENT,
     };
 }
 
@@ -371,6 +374,8 @@ pub struct Globals {
     pub wakeup: Wakeup,
     /// The `FEATURE_*` bits.
     pub features: u32,
+    /// Always 0: what follows is aligned to eight bytes.
+    pub unused: u32,
     /// Room for minisocks.
     pub buckets: BucketOffsets,
     /// Minisocks and their timers.
@@ -391,6 +396,7 @@ impl Globals {
         filter: Filter { conditions: 0, netns: 0 },
         wakeup: Wakeup { every_mask: 0, at_bytes: 0 },
         features: 0,
+        unused: 0,
         buckets: BucketOffsets::NONE,
         minisock: MinisockOffsets::NONE,
         totals: TotalsOffsets::NONE,

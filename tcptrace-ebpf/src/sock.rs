@@ -224,12 +224,16 @@ impl Sock {
         field!(self.0, sock.sk_shutdown => u8)
     }
 
-    /// (`SOCK_DEAD`, `SOCK_LINGER`)
+    /// (`SOCK_DEAD`, `SOCK_DONE`, `SOCK_LINGER`)
     #[inline(always)]
-    pub(crate) fn dead_and_linger(self) -> (bool, bool) {
+    pub(crate) fn dead_done_and_linger(self) -> (bool, bool, bool) {
         let flags = field!(self.0, sock.skc_flags => u64);
         let bit = |number: u32| flags & (1_u64 << (number & 63)) != 0;
-        (bit(global!(sock.sock_dead_bit)), bit(global!(sock.sock_linger_bit)))
+        (
+            bit(global!(sock.sock_dead_bit)),
+            bit(global!(sock.sock_done_bit)),
+            bit(global!(sock.sock_linger_bit)),
+        )
     }
 
     /// `sk_lingertime` in jiffies, saturated to 32 bits.

@@ -20,8 +20,8 @@ use tcptrace_common::{
     filter::{Facts, Verdict, verdict},
     globals::{ABSENT, TRACEPOINT_MAX},
     record::{
-        COMM_LEN, Closed, FLAG_BUCKETS_FULL, FLAG_DEAD, FLAG_KEY_UNKNOWN, FLAG_LINGER, FLAG_SOCK,
-        FLAG_UNACCEPTED, RecordKind, Transition,
+        COMM_LEN, Closed, FLAG_BUCKETS_FULL, FLAG_DEAD, FLAG_KEY_UNKNOWN, FLAG_LINGER,
+        FLAG_PEER_FIN, FLAG_SOCK, FLAG_UNACCEPTED, RecordKind, Transition,
     },
 };
 
@@ -84,13 +84,14 @@ pub fn set_state_btf(ctx: BtfTracePointContext) -> i32 {
 #[inline(always)]
 fn write_btf(record: *mut Transition, sk: Sock, facts: &Facts, verdict: Verdict) {
     let &Facts { old, new, .. } = facts;
-    let (dead, linger) = sk.dead_and_linger();
+    let (dead, done, linger) = sk.dead_done_and_linger();
     // Only here may tcp_time_wait() have found no room.
     let full =
         new == TCP_CLOSE && (old == TCP_FIN_WAIT2 || old == TCP_CLOSING) && sk.buckets_full();
     let unaccepted = new == TCP_CLOSE && sk.unaccepted(dead);
     let flags = FLAG_SOCK
         | flag(dead, FLAG_DEAD)
+        | flag(done, FLAG_PEER_FIN)
         | flag(linger, FLAG_LINGER)
         | flag(full, FLAG_BUCKETS_FULL)
         | flag(unaccepted, FLAG_UNACCEPTED);

@@ -27,6 +27,7 @@ pub(super) fn globals(
         },
         wakeup: ring::wakeup(ring_bytes),
         features: if cookie { FEATURE_COOKIE } else { 0 },
+        unused: 0,
         ..Globals::UNSET
     }
 }

@@ -36,6 +36,7 @@ pub fn sock_offsets(btf: &Btf<'_>) -> Result<SockOffsets, BtfError> {
         inet_sport: btf.offset_of("tcp_sock", "inet_conn.icsk_inet.inet_sport")?,
         sock_dead_bit: btf.enum_value("sock_flags", "SOCK_DEAD")?,
         sock_linger_bit: btf.enum_value("sock_flags", "SOCK_LINGER")?,
+        sock_done_bit: btf.enum_value("sock_flags", "SOCK_DONE")?,
     })
 }
 
@@ -108,5 +109,6 @@ mod tests {
             assert_eq!(offsets.skc_flags, 96);
         }
         assert_eq!((offsets.sock_dead_bit, offsets.sock_linger_bit), (0, 4));
+        assert_eq!(offsets.sock_done_bit, 1);
     }
 }

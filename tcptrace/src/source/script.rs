@@ -160,7 +160,7 @@ fn reset<'a>(
         })
     });
     let reason = reason.transpose()?;
-    Ok(Input::Event(Event::Reset(Reset { mono_ns, skaddr, direction, state, reason })))
+    Ok(Input::Event(Event::Reset(Reset { mono_ns, skaddr, direction, state: Some(state), reason })))
 }
 
 /// A detail of a task; false if it is not one.
