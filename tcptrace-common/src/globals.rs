@@ -116,6 +116,8 @@ pub struct TotalsOffsets {
     pub snd_una: u32,
     /// `tcp_sock.inet_conn.icsk_user_timeout`
     pub user_timeout: u32,
+    /// `tcp_sock.linger2`
+    pub linger2: u32,
 }
 
 impl TotalsOffsets {
@@ -130,6 +132,7 @@ impl TotalsOffsets {
         write_seq: ABSENT,
         snd_una: ABSENT,
         user_timeout: ABSENT,
+        linger2: ABSENT,
     };
 }
 
@@ -364,6 +367,8 @@ pub struct Wakeup {
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable)]
 pub struct Globals {
+    /// Minisocks and their timers. First, since it alone is aligned to eight bytes.
+    pub minisock: MinisockOffsets,
     /// Offsets for the BTF-typed programs.
     pub sock: SockOffsets,
     /// Layout for the classic tracepoint.
@@ -374,12 +379,8 @@ pub struct Globals {
     pub wakeup: Wakeup,
     /// The `FEATURE_*` bits.
     pub features: u32,
-    /// Always 0: what follows is aligned to eight bytes.
-    pub unused: u32,
     /// Room for minisocks.
     pub buckets: BucketOffsets,
-    /// Minisocks and their timers.
-    pub minisock: MinisockOffsets,
     /// What a connection did.
     pub totals: TotalsOffsets,
     /// How resets are told.
@@ -391,14 +392,13 @@ pub struct Globals {
 impl Globals {
     /// What the object carries until it is loaded: nothing known, nothing filtered.
     pub const UNSET: Self = Self {
+        minisock: MinisockOffsets::NONE,
         sock: SockOffsets::NONE,
         tracepoint: TracepointLayout::NONE,
         filter: Filter { conditions: 0, netns: 0 },
         wakeup: Wakeup { every_mask: 0, at_bytes: 0 },
         features: 0,
-        unused: 0,
         buckets: BucketOffsets::NONE,
-        minisock: MinisockOffsets::NONE,
         totals: TotalsOffsets::NONE,
         resets: Resets::NONE,
         files: FileOffsets::NONE,

@@ -207,8 +207,8 @@ pub struct Totals {
     pub unacked: u32,
     /// `icsk_user_timeout` (`TCP_USER_TIMEOUT`), milliseconds; 0 for none.
     pub user_timeout_ms: u32,
-    /// Always 0.
-    pub unused: u32,
+    /// `linger2` (`TCP_LINGER2`) in jiffies; 0 for the default, negative for no FIN_WAIT2.
+    pub linger2: i32,
 }
 
 const _: () = assert!(size_of::<Totals>() == 40);

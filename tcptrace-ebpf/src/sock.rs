@@ -181,7 +181,7 @@ impl Sock {
             unread: 0,
             unacked: 0,
             user_timeout_ms: 0,
-            unused: 0,
+            linger2: 0,
         };
         // SAFETY: a socket that the verifier knows; the helper checks that it is a full TCP one.
         let tcp = unsafe { bpf_skc_to_tcp_sock(self.0.cast_mut().cast()) };
@@ -199,7 +199,7 @@ impl Sock {
             unread: rcv_nxt.wrapping_sub(field!(tcp, totals.copied_seq => u32)),
             unacked: write_seq.wrapping_sub(field!(tcp, totals.snd_una => u32)),
             user_timeout_ms: field!(tcp, totals.user_timeout => u32),
-            ..none
+            linger2: field!(tcp, totals.linger2 => i32),
         }
     }
 

@@ -64,6 +64,8 @@ pub struct Totals {
     pub unacked: u32,
     /// `TCP_USER_TIMEOUT` in milliseconds; 0 for none.
     pub user_timeout_ms: u32,
+    /// `TCP_LINGER2` in jiffies; 0 for the default, negative for no FIN_WAIT2 without an owner.
+    pub linger2: i32,
 }
 
 /// One run of `sock:inet_sock_set_state`.
@@ -285,6 +287,7 @@ impl TryFrom<&record::Closed> for Transition {
             unread: totals.unread,
             unacked: totals.unacked,
             user_timeout_ms: totals.user_timeout_ms,
+            linger2: totals.linger2,
         };
         Ok(Self { totals: Some(totals), ..Self::try_from(&raw.transition)? })
     }

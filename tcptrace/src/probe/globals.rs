@@ -27,7 +27,6 @@ pub(super) fn globals(
         },
         wakeup: ring::wakeup(ring_bytes),
         features: if cookie { FEATURE_COOKIE } else { 0 },
-        unused: 0,
         ..Globals::UNSET
     }
 }

@@ -53,6 +53,7 @@ pub(super) fn totals_offsets(btf: &Btf<'_>) -> Result<TotalsOffsets, BtfError> {
         write_seq: tcp("write_seq")?,
         snd_una: tcp("snd_una")?,
         user_timeout: tcp("inet_conn.icsk_user_timeout")?,
+        linger2: tcp("linger2")?,
     })
 }
 

@@ -269,6 +269,7 @@ fn detail(event: &mut Transition, word: &str) -> Result<()> {
                 _ if task_detail(&mut event.task, key, value)? => {}
                 "unread" => totals(event).unread = value.parse()?,
                 "unacked" => totals(event).unacked = value.parse()?,
+                "linger2" => totals(event).linger2 = value.parse()?,
                 "user-timeout" => totals(event).user_timeout_ms = value.parse()?,
                 _ => {
                     let sock =
@@ -300,6 +301,7 @@ fn totals(event: &mut Transition) -> &mut Totals {
         unread: 0,
         unacked: 0,
         user_timeout_ms: 0,
+        linger2: 0,
     })
 }
 

@@ -71,9 +71,7 @@ impl Question {
     /// A RST followed, for a reason that the kernel may have given.
     pub(super) fn answered(self, reason: Option<RstReason>) -> Verdict {
         self.verdict(match reason {
-            Some(RstReason::AbortOnData) => How::RstSent(RstWhy::DataAfterClose),
             Some(RstReason::AbortOnMemory) => How::OrphanLimit,
-            Some(RstReason::AbortOnLinger) => How::RstSent(RstWhy::Linger2),
             _ => self.sent,
         })
     }
@@ -161,7 +159,7 @@ impl Ending {
         let initiator = self.verdict.initiator.or(initiator_in(close.old));
         let Some(sock) = close.sock else {
             // The classic record has no more than the order of states and the RSTs.
-            return settled(initiator, self.by_order(close));
+            return self.by_order(close, initiator);
         };
         match sock.err {
             0 => self.without_error(close, sock, initiator),
@@ -252,30 +250,46 @@ impl Ending {
             (FinWait2, _) if close.sock.is_some_and(|sock| sock.peer_fin) => {
                 settled(initiator, How::Fin)
             }
-            // tcp_close() and tcp_check_oom() send theirs after; tcp_orphan_retries() sends none
-            // in a namespace that goes.
+            // tcp_close() sends its RST after. None comes where there is no memory for one, nor from
+            // a socket of the kernel's own in a namespace that goes (tcp_out_of_resources()).
             (FinWait1 | LastAck | Closing, _) => Judgement::Open(Question {
                 initiator,
-                silent: if acked == Some(false) { How::NetnsExit } else { How::Unknown },
+                silent: How::Unknown,
                 sent: How::OrphanLimit,
             }),
+            // tcp_rcv_state_process() ends what is not to wait, or got data with the ACK of its FIN,
+            // for one reason.
             (FinWait2, _) => Judgement::Open(Question {
                 initiator,
                 silent: How::Unknown,
-                sent: How::RstSent(RstWhy::Other),
+                sent: How::RstSent(match close.totals {
+                    Some(totals) if totals.linger2 < 0 => RstWhy::Linger2,
+                    Some(_) => RstWhy::DataAfterClose,
+                    None => RstWhy::Other,
+                }),
             }),
             _ => settled(initiator, How::Unknown),
         }
     }
 
     /// The order of states and the RSTs alone.
-    fn by_order(&self, close: &Close<'_>) -> How {
-        match close.old {
-            TcpState::SynSent if self.received_rst => How::Refused,
+    fn by_order(&self, close: &Close<'_>, initiator: Option<Initiator>) -> Judgement {
+        use TcpState::*;
+        let how = match close.old {
+            SynSent if self.received_rst => How::Refused,
+            SynSent if close.unbound => How::NoLocalPort,
+            FinWait1 | FinWait2 if self.received_rst => {
+                return Judgement::Open(Question {
+                    initiator,
+                    silent: How::RstReceived,
+                    sent: How::RstSent(RstWhy::DataAfterClose),
+                });
+            }
             _ if self.received_rst => How::RstReceived,
-            TcpState::LastAck | TcpState::Closing if self.sent_rst.is_none() => How::Fin,
+            LastAck | Closing if self.sent_rst.is_none() => How::Fin,
             _ => How::Unknown,
-        }
+        };
+        settled(initiator, how)
     }
 }
 

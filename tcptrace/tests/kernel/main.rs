@@ -15,6 +15,7 @@ mod sys;
 mod time_wait;
 mod trace;
 mod unsupported;
+mod verdicts;
 mod verifier;
 mod wait;
 mod witness;

@@ -174,8 +174,8 @@ impl Trace {
 
     /// The same by the inode of a namespace that may be gone.
     pub fn of_inode(&self, start: usize, netns: u32) -> Transitions {
-        let namespace = |moved: &Moved| match (moved.sock, &self.namespaces) {
-            (Some(sock), _) => Some(sock.netns),
+        let namespace = |moved: &Moved| match (moved.netns, &self.namespaces) {
+            (Some(netns), _) => Some(netns),
             (None, Some(namespaces)) => namespaces.of(moved),
             // No way to tell on this kernel: the host had better be quiet.
             (None, None) => Some(netns),

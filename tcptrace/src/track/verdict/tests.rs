@@ -205,7 +205,7 @@ fn orphans() {
     let close = |more: &str| verdict(&format!("{fin}{more}"));
     let gone = |facts| format!("9ms sk=a FIN_WAIT1>CLOSE {ENDS} dead shut=3 {facts}");
     assert_eq!(close(&gone("err=110")), "local orphan-gave-up");
-    assert_eq!(close(&gone("unacked=1")), "local netns-exit", "silently");
+    assert_eq!(close(&gone("unacked=1")), "local unknown", "silently, for one of two reasons");
     assert_eq!(close(&gone("")), "local unknown", "no totals");
     let limit = format!("{}\n9ms sk=a reset-sent CLOSE abort-on-memory", gone("unacked=1"));
     assert_eq!(close(&limit), "local orphan-limit");
@@ -218,10 +218,12 @@ fn orphans() {
     assert_eq!(close(&waits), "local orphan-gave-up", "a full socket beyond TCP_TIMEWAIT_LEN");
     let linger2 = format!(
         "6ms sk=a FIN_WAIT1>FIN_WAIT2 {ENDS}\n\
-         9ms sk=a FIN_WAIT2>CLOSE {ENDS} dead shut=3 unread=0\n\
-         9ms sk=a reset-sent CLOSE abort-on-linger"
+         9ms sk=a FIN_WAIT2>CLOSE {ENDS} dead shut=3 linger2=-1\n\
+         9ms sk=a reset-sent CLOSE abort-on-data"
     );
     assert_eq!(close(&linger2), "local rst-sent: linger2");
+    let data = linger2.replace("linger2=-1", "linger2=0");
+    assert_eq!(close(&data), "local rst-sent: data-after-close", "with the ACK of the FIN");
     let last_ack = format!(
         "5ms sk=a ESTABLISHED>CLOSE_WAIT {ENDS}\n6ms sk=a CLOSE_WAIT>LAST_ACK {ENDS}\n\
          9ms sk=a LAST_ACK>CLOSE {ENDS} dead shut=3 unacked=1\n9ms sk=a reset-sent CLOSE"

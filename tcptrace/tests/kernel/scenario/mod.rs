@@ -7,6 +7,7 @@
 pub mod churn;
 pub mod close;
 pub mod conn;
+pub mod ending;
 pub mod linger;
 pub mod noise;
 pub mod open;
