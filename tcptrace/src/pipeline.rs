@@ -16,7 +16,7 @@ use tokio::{
 
 use crate::{
     host::clock,
-    model::{Accounts, Input, Snapshot},
+    model::{Accounts, Input},
     output::Output,
     source::{live::Live, snapshot::Round},
     track::Tracker,
@@ -118,7 +118,7 @@ pub async fn run_live<V: View>(
             && let Some(job) = live.due_snapshots(analysis.tracker().in_doubt())?
         {
             // On a thread of its own, so that the ring is drained meanwhile.
-            analysis.feed(&Input::Snapshot(Snapshot::Open));
+            analysis.feed(&job.opening());
             dumps = Some(spawn_blocking(move || job.run()));
         }
         let count = drain(live, analysis, output)?;
@@ -144,6 +144,15 @@ pub async fn run_live<V: View>(
         }
     }
     live.detach()?;
+    if analysis.tracker().awaits_look()
+        && let Some(job) = live.look_now()?
+    {
+        live.drain(usize::MAX, &mut |input| analysis.feed(&input));
+        analysis.feed(&job.opening());
+        let round = spawn_blocking(move || job.run()).await;
+        let round = round.context("the thread that takes snapshots failed")?;
+        live.snapshots_taken(round, &mut |input| analysis.feed(&input));
+    }
     let accounts = live.settle(SETTLE_NS, &mut |input| analysis.feed(&input))?;
     after_drain(live);
     Ok(accounts)

@@ -11,6 +11,8 @@ mod held;
 mod listeners;
 mod minisock;
 mod peek;
+mod rows;
+mod sampling;
 mod seed;
 mod slab;
 mod table;

@@ -49,7 +49,7 @@ impl Host {
             durations: Durations::new(Spans::lingering(), None, DEFAULT_LIMIT),
             counts: StateCounts::default(),
         };
-        host.feed(&Input::Begin { mono_ns: 0, hz: HZ as u32 });
+        host.feed(&Input::Begin { mono_ns: 0, hz: HZ as u32, sampled: false });
         host
     }
 

@@ -102,7 +102,7 @@ fn truth(probe: &Probe) -> Vec<Row> {
     rows.push(resets(probe));
     rows.push(accepts(probe));
     rows.push(time_wait(probe));
-    if let Some(backend) = probe.time_wait() {
+    if let Some(backend) = probe.time_wait().filter(|backend| backend.has_hooks()) {
         rows.push(self_test(backend, probe.silent_hooks(loopback::live_a_life)));
     }
     rows
@@ -158,6 +158,11 @@ fn time_wait(probe: &Probe) -> Row {
     let refused: Vec<_> =
         refusals.map(|(backend, reason)| format!("{backend}: {reason}")).collect();
     match probe.time_wait() {
+        Some(TimeWaitBackend::Sampling) => row(
+            Verdict::Lacks,
+            format!("its start and its end, by sampling; not by {}", refused.join("; ")),
+        )
+        .means(SAMPLING_COSTS),
         Some(backend) => {
             let not_by = match refused.as_slice() {
                 [] => String::new(),
@@ -174,6 +179,11 @@ fn time_wait(probe: &Probe) -> Row {
             .means("the hand-over to TIME_WAIT shows as FIN_WAIT2 -> CLOSE, its end not at all"),
     }
 }
+
+/// What it means to have no hook for minisocks.
+const SAMPLING_COSTS: &str = "the kernel's tables are looked at each second (more seldom where that \
+                              takes long): what comes and goes between two looks is not seen, ends \
+                              are dated to that, and reasons but expired are unknown";
 
 /// What a TIME_WAIT of one's own showed.
 fn self_test(backend: TimeWaitBackend, silent: io::Result<Vec<&'static str>>) -> Row {

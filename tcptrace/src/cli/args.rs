@@ -207,7 +207,9 @@ pub struct ProbeArgs {
     /// How to listen to sock:inet_sock_set_state: auto, tp_btf, tracepoint
     #[arg(long, value_name = "HOOK", default_value = "auto", value_parser = hook)]
     pub hook: HookChoice,
-    /// How to listen to TIME_WAIT: auto, functions, timers, off (then a hand-over looks like an end)
+    /// How to learn of TIME_WAIT: auto (the best of these), functions, timers, sampling (no hook,
+    /// but a look each second: a TIME_WAIT that lives shorter is not seen, ends are dated to that,
+    /// and other reasons than expired are unknown), off (a hand-over looks like an end)
     #[arg(long, value_name = "HOOK", default_value = "auto", value_parser = time_wait_hook)]
     pub time_wait_hook: TimeWaitChoice,
     /// How to learn which task accepts a connection: auto, function, syscall (accept() and

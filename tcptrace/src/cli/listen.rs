@@ -16,7 +16,7 @@ use crate::{
     host::netns::Netns,
     model::Accounts,
     pipeline::{self, Analysis},
-    probe::{Options, Probe, Unobservable},
+    probe::{Options, Probe, TimeWaitBackend, Unobservable},
     source::live::Live,
     track::{Counts, Tracker},
     view::View,
@@ -117,16 +117,26 @@ fn announce(probe: &Probe, fell_back: bool) {
             say(&format!("not by {refusal}"));
         }
     }
-    if probe.time_wait().is_none() {
+    let time_wait = probe.time_wait();
+    if time_wait.is_none_or(|backend| !backend.has_hooks()) {
         for (backend, reason) in probe.time_wait_refusals() {
             say(&format!("TIME_WAIT is not observable by {backend}: {reason}"));
         }
     }
+    let by = match time_wait {
+        Some(TimeWaitBackend::Sampling) => {
+            say("TIME_WAIT is looked for each second: what comes and goes between two looks is \
+                 not seen, ends are dated to that, and reasons but expired are unknown");
+            ", TIME_WAIT by sampling".to_owned()
+        }
+        Some(backend) => format!(", TIME_WAIT by {backend}"),
+        None => String::new(),
+    };
     let lacking = match probe.unobservable().as_slice() {
         [] => String::new(),
         lacking => format!("; not observable: {}", Unobservable::names(lacking)),
     };
-    say(&format!("listening by {}{lacking}; Ctrl-C ends", probe.backend()));
+    say(&format!("listening by {}{by}{lacking}; Ctrl-C ends", probe.backend()));
 }
 
 fn summary(accounts: &Accounts, counts: Counts) {

@@ -70,7 +70,7 @@ fn once<V: View>(only: Option<Netns>, filter: Filter, target: Target, view: V) -
     let clocks = clock::sample().context("cannot read the clock")?;
     let hz = clock::hz().context("cannot read the clock's resolution")?;
     let mut analysis = Analysis::new(Tracker::default(), view);
-    analysis.feed(&Input::Begin { mono_ns: clocks.mono_ns, hz });
+    analysis.feed(&Input::Begin { mono_ns: clocks.mono_ns, hz, sampled: false });
     analysis.feed(&Input::Clock(clocks));
     analysis.feed(&Input::Snapshot(Snapshot::Open));
     // Minisocks have no events here, but nothing else has either: they are sockets like others.

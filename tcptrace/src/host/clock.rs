@@ -18,6 +18,11 @@ pub fn monotonic_ns() -> io::Result<u64> {
     Ok(read(ClockId::CLOCK_MONOTONIC)? as u64)
 }
 
+/// CPU time of the calling thread, in nanoseconds.
+pub fn thread_cpu_ns() -> io::Result<u64> {
+    Ok(read(ClockId::CLOCK_THREAD_CPUTIME_ID)? as u64)
+}
+
 /// How the wall clock stands to the monotonic one, from the closest of a few tries.
 pub fn sample() -> io::Result<Clock> {
     let mut best: Option<(i64, Clock)> = None;

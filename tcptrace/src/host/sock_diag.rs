@@ -41,6 +41,10 @@ const MAX_PASSES: u32 = 4;
 /// A dump is answered within the reader's own system calls, so waiting means that it was lost.
 const RECEIVE_TIMEOUT_S: i64 = 10;
 
+/// `TCP_FIN_WAIT2`
+const FIN_WAIT2: u8 = 5;
+/// `TCP_TIME_WAIT`
+const TIME_WAIT: u8 = 6;
 /// `TCP_CLOSING`: the last state that a socket in the dumped tables may have.
 const CLOSING: u8 = 11;
 /// `TCP_BOUND_INACTIVE`: a pseudo-state that exists in sock_diag's mask alone.
@@ -85,6 +89,8 @@ impl StateMask {
     /// Sockets that are bound to a port and neither connected nor listening; they come with state
     /// CLOSE (7). Kernel 6.8; earlier ones have no answer to it, and give no such socket.
     pub const BOUND: Self = Self(1 << BOUND_INACTIVE);
+    /// What minisocks may be in: TIME_WAIT, or FIN_WAIT2, which full sockets are in too.
+    pub const OF_MINISOCKS: Self = Self::of(FIN_WAIT2).union(Self::of(TIME_WAIT));
     /// No state.
     pub const NONE: Self = Self(0);
 

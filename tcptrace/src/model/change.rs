@@ -157,7 +157,8 @@ pub struct Moved {
     /// `CLOCK_MONOTONIC`, nanoseconds.
     pub mono_ns: u64,
     /// Address of the kernel's object: of the `struct sock`, and of the minisock once that has
-    /// taken over. 0 for a minisock that was there before the hooks. The cookie stays the same.
+    /// taken over. 0 for a minisock that no hook has told of: one from before, or any where they
+    /// are sampled. The cookie stays the same.
     pub skaddr: u64,
     /// The state left.
     pub old: TcpState,

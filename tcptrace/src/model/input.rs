@@ -17,6 +17,9 @@ pub enum Input {
         mono_ns: u64,
         /// Timer ticks a second, for what the kernel counts in jiffies.
         hz: u32,
+        /// Minisocks have no hook in this run: looks at the kernel's tables
+        /// ([`Snapshot::OpenMinisocks`]) tell of them, about once a second.
+        sampled: bool,
     },
     /// What the kernel reported.
     Event(Event),
@@ -89,8 +92,8 @@ pub enum Event {
     Accept(Accept),
 }
 
-/// A piece of what inet_diag dumps tell. They come in rounds: [`Snapshot::Open`], then for each
-/// namespace [`Snapshot::Begin`], its sockets and [`Snapshot::End`], then [`Snapshot::Over`].
+/// A piece of what inet_diag dumps tell. They come in rounds: [`Snapshot::Open`] (or
+/// [`Snapshot::OpenMinisocks`]), then for each namespace [`Snapshot::Begin`], its sockets and [`Snapshot::End`], then [`Snapshot::Over`].
 ///
 /// Events go on meanwhile. Those told between the opening and the first tick after the end of a
 /// round explain what in it is not as it was known.
@@ -98,6 +101,9 @@ pub enum Event {
 pub enum Snapshot {
     /// A round of dumps is about to begin.
     Open,
+    /// A round of dumps of minisocks alone is about to begin: a look at those that no hook tells
+    /// of. Where [`Input::Begin`] says `sampled`, a round of everything is such a look too.
+    OpenMinisocks,
     /// The dump of one namespace begins.
     Begin {
         /// `CLOCK_MONOTONIC`, nanoseconds: events before may be reflected in it, and later ones
@@ -114,7 +120,8 @@ pub enum Snapshot {
     Over {
         /// `CLOCK_MONOTONIC`, nanoseconds: no later event is reflected in it.
         mono_ns: u64,
-        /// Whether these were all namespaces that can be reached, rather than new ones.
+        /// Whether these were all sockets of all namespaces that can be reached, rather than of
+        /// new ones, or minisocks alone.
         all: bool,
     },
 }

@@ -46,7 +46,7 @@ pub(super) struct Kernel {
 }
 
 /// Where the [`CALLERS`] are.
-#[derive(Clone)]
+#[derive(Clone, Default)]
 pub(super) struct Callers(Vec<Function>);
 
 impl Kernel {

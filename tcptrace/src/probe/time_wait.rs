@@ -18,6 +18,7 @@ use super::{
     error::program_words,
     minisock::{Callers, Kernel, Who},
 };
+use crate::host::sock_diag::{DiagSocket, Family, SockDiag, StateMask};
 
 /// A way to learn what becomes of minisocks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,18 +29,28 @@ pub enum TimeWaitBackend {
     /// The tracepoints of their timers. Any kernel with BTF whose kallsyms shows addresses. A
     /// move from FIN_WAIT2 to TIME_WAIT inside a minisock is told to a jiffy.
     Timers,
+    /// None: the kernel's tables are looked at about once a second (sock_diag). Any kernel. What
+    /// comes and goes between two looks is not seen, an end is dated to that, and of its reasons
+    /// only that the time was over is told.
+    Sampling,
 }
 
 impl TimeWaitBackend {
     /// From best to worst.
-    pub const ALL: [Self; 2] = [Self::Functions, Self::Timers];
+    pub const ALL: [Self; 3] = [Self::Functions, Self::Timers, Self::Sampling];
 
     /// The word for it on the command line and in outputs.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Functions => "functions",
             Self::Timers => "timers",
+            Self::Sampling => "sampling",
         }
+    }
+
+    /// Whether programs on hooks of the kernel tell, each thing as it happens.
+    pub const fn has_hooks(self) -> bool {
+        !self.programs().is_empty()
     }
 
     /// Its programs in the kernel object and what each is put on. Births first: a minisock that
@@ -57,6 +68,7 @@ impl TimeWaitBackend {
                 ("tw_timer_cancel", "timer_cancel"),
                 ("tw_timer_expire", "timer_expire_entry"),
             ],
+            Self::Sampling => &[],
         }
     }
 }
@@ -91,10 +103,9 @@ impl FromStr for TimeWaitBackend {
     type Err = String;
 
     fn from_str(word: &str) -> Result<Self, String> {
-        Self::ALL
-            .into_iter()
-            .find(|backend| backend.name() == word)
-            .ok_or_else(|| format!("unknown hook '{}': functions, timers", word.escape_default()))
+        Self::ALL.into_iter().find(|backend| backend.name() == word).ok_or_else(|| {
+            format!("unknown hook '{}': functions, timers, sampling", word.escape_default())
+        })
     }
 }
 
@@ -150,6 +161,15 @@ impl Minisocks {
         backend: TimeWaitBackend,
         btf: &Result<Btf, String>,
     ) -> Result<Attached, String> {
+        if backend == TimeWaitBackend::Sampling {
+            // Needs nothing of the kernel side, but a kernel that answers.
+            let none = |_: &mut (), _: &DiagSocket| {};
+            SockDiag::open()
+                .and_then(|mut diag| diag.dump(&[Family::V4], StateMask::NONE, || (), none))
+                .map_err(|error| error.to_string())?;
+            let programs = Programs { backend, links: Vec::new(), peeks: false };
+            return Ok(Attached { programs, callers: Callers::default() });
+        }
         let kernel = self.kernel.as_ref().map_err(String::clone)?;
         if let (TimeWaitBackend::Timers, Some(reason)) = (backend, &kernel.no_handler) {
             return Err(reason.clone());
@@ -214,6 +234,7 @@ fn attach_one(
             program.load(hook, btf)?;
             Ok(Link::Tracepoint(program.attach()?))
         }
+        TimeWaitBackend::Sampling => Err(ProgramError::NotLoaded), // it has no programs
     }
 }
 

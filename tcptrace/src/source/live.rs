@@ -19,7 +19,7 @@ use crate::{
     model::{
         Accept, Accounts, Clock, Event, Input, Lost, Minisock, Reset, Transition, filter::Filter,
     },
-    probe::{Names, Options, Probe, ProbeError, Totals, Who},
+    probe::{Names, Options, Probe, ProbeError, TimeWaitBackend, Totals, Who},
     track::gate::Gate,
 };
 
@@ -75,10 +75,23 @@ impl Live {
     /// those of `only`, or of every namespace that can be reached.
     pub fn take_snapshots(&mut self, only: Option<Netns>, filter: Filter, every_ns: u64) {
         let minisocks_told = self.probe.time_wait().is_some();
-        self.snapshots = Some(Reconciler::new(Scope { only, filter, minisocks_told }, every_ns));
+        let scope = Scope { only, filter, minisocks_told };
+        self.snapshots = Some(Reconciler::new(scope, every_ns, self.is_sampled()));
     }
 
-    /// The dumps that are to be taken now, if any: [`Open`](crate::model::Snapshot::Open) is to be fed before they
+    /// Minisocks have no hook: snapshots, which must be taken then, tell of them.
+    fn is_sampled(&self) -> bool {
+        self.probe.time_wait() == Some(TimeWaitBackend::Sampling)
+    }
+
+    /// A look at minisocks before one is due, where they are sampled. At the end of a run it is to
+    /// be taken once the hooks are off and the ring is empty, before [`Self::settle`].
+    pub fn look_now(&mut self) -> Result<Option<Job>, ProbeError> {
+        let Some(snapshots) = &mut self.snapshots else { return Ok(None) };
+        Ok(snapshots.look(monotonic_ns()?))
+    }
+
+    /// The dumps that are to be taken now, if any: their [opening](Job::opening) is to be fed before they
     /// begin, and what comes out of them is for [`Self::snapshots_taken`].
     pub fn due_snapshots(&mut self, in_doubt: bool) -> Result<Option<Job>, ProbeError> {
         let Some(snapshots) = &mut self.snapshots else { return Ok(None) };
@@ -105,7 +118,7 @@ impl Live {
 
     /// The first input: from when on nothing is missed.
     pub fn begin(&self) -> io::Result<Input> {
-        Ok(Input::Begin { mono_ns: self.started_ns, hz: clock::hz()? })
+        Ok(Input::Begin { mono_ns: self.started_ns, hz: clock::hz()?, sampled: self.is_sampled() })
     }
 
     /// Hands out what is in the ring, at most `limit` records, and says how many those were.

@@ -9,7 +9,10 @@ use std::{
 };
 
 use super::snapshot::{Job, Round, Scope, Space};
-use crate::{host::clock, model::Input};
+use crate::{
+    host::{clock, netns::Netns},
+    model::Input,
+};
 
 /// The least between two rounds.
 const SOON_NS: u64 = 1_000_000_000;
@@ -25,10 +28,53 @@ const GONE_AFTER_NS: u64 = 300_000_000_000;
 /// Messages of one kind that are kept from being said again.
 const MAX_SAID: usize = 1024;
 
+/// Between two looks at minisocks where no hook tells of them: what lives shorter is not seen, and
+/// an end is dated to no better than this.
+const LOOK_EVERY_NS: u64 = SOON_NS;
+
+/// Looks may take so much CPU time of the time between them: one part of so many. Where that is not enough
+/// the time between them is doubled, until it is, or until [`LOOK_SELDOM_NS`].
+const LOOK_SHARE: u64 = 10;
+
+/// The longest between two looks: a TIME_WAIT lives for a minute.
+const LOOK_SELDOM_NS: u64 = 16 * LOOK_EVERY_NS;
+
+/// When minisocks are looked at.
+struct Looks {
+    last_ns: u64,
+    every_ns: u64,
+    /// The namespaces as of the last time that they were looked for.
+    namespaces: Option<Arc<Vec<Netns>>>,
+}
+
+impl Looks {
+    fn new() -> Self {
+        Self { last_ns: 0, every_ns: LOOK_EVERY_NS, namespaces: None }
+    }
+
+    /// A look took so much CPU time. Says what is to be said of it.
+    fn took(&mut self, ns: u64) -> Option<String> {
+        let mut every_ns = LOOK_EVERY_NS;
+        while every_ns < ns.saturating_mul(LOOK_SHARE) && every_ns < LOOK_SELDOM_NS {
+            every_ns *= 2;
+        }
+        let before_ns = std::mem::replace(&mut self.every_ns, every_ns);
+        (every_ns > before_ns).then(|| {
+            format!(
+                "a look at all TIME_WAITs takes more than a tenth of a CPU: now \
+                 one every {} s, and what is dated by them is as rough",
+                every_ns / 1_000_000_000
+            )
+        })
+    }
+}
+
 /// The schedule.
 pub(super) struct Reconciler {
     scope: Arc<Scope>,
     every_ns: u64,
+    /// Where minisocks are sampled.
+    looks: Option<Looks>,
     /// When the last full round, and the last of any kind, was begun.
     last_full_ns: Option<u64>,
     last_ns: u64,
@@ -45,10 +91,12 @@ pub(super) struct Reconciler {
 }
 
 impl Reconciler {
-    pub(super) fn new(scope: Scope, every_ns: u64) -> Self {
+    /// `sampled`: minisocks have no hook and are to be looked at.
+    pub(super) fn new(scope: Scope, every_ns: u64, sampled: bool) -> Self {
         Self {
             scope: Arc::new(scope),
             every_ns: every_ns.max(SOON_NS),
+            looks: sampled.then(Looks::new),
             last_full_ns: None,
             last_ns: 0,
             seen: HashMap::new(),
@@ -79,23 +127,36 @@ impl Reconciler {
         let Some(last_full_ns) = self.last_full_ns else {
             return Some(self.full(now));
         };
-        if now.saturating_sub(self.last_ns) < SOON_NS {
-            return None;
+        if now.saturating_sub(self.last_ns) >= SOON_NS {
+            if in_doubt || now.saturating_sub(last_full_ns) >= self.every_ns {
+                return Some(self.full(now));
+            }
+            if !self.wanted.is_empty() && self.scope.only.is_none() {
+                self.last_ns = now;
+                self.not_found.extend(&self.wanted);
+                let wanted = std::mem::take(&mut self.wanted);
+                return Some(Job::among(Arc::clone(&self.scope), wanted));
+            }
         }
-        if in_doubt || now.saturating_sub(last_full_ns) >= self.every_ns {
-            return Some(self.full(now));
-        }
-        if self.wanted.is_empty() || self.scope.only.is_some() {
-            return None;
-        }
-        self.last_ns = now;
-        self.not_found.extend(&self.wanted);
-        Some(Job::among(Arc::clone(&self.scope), std::mem::take(&mut self.wanted)))
+        let looks = self.looks.as_ref()?;
+        (now.saturating_sub(looks.last_ns) >= looks.every_ns).then(|| self.look(now)).flatten()
+    }
+
+    /// A look at the minisocks, where they are sampled.
+    pub(super) fn look(&mut self, now: u64) -> Option<Job> {
+        let looks = self.looks.as_mut()?;
+        looks.last_ns = now;
+        // A namespace that an event named is to be looked for.
+        let namespaces = looks.namespaces.clone().filter(|_| self.wanted.is_empty());
+        Some(Job::minisocks(Arc::clone(&self.scope), namespaces))
     }
 
     fn full(&mut self, now: u64) -> Job {
         self.last_full_ns = Some(now);
         self.last_ns = now;
+        if let Some(looks) = &mut self.looks {
+            looks.last_ns = now;
+        }
         self.wanted.clear();
         self.not_found.clear();
         self.last_seen = 0;
@@ -104,7 +165,13 @@ impl Reconciler {
 
     /// Hands out what was dumped.
     pub(super) fn feed(&mut self, mut round: Round, sink: &mut impl FnMut(Input)) {
-        for space in &round.spaces {
+        if let Some(looks) = &mut self.looks {
+            looks.namespaces = Some(Arc::clone(&round.namespaces));
+            if round.minisocks_alone {
+                round.remarks.extend(looks.took(round.cpu_ns));
+            }
+        }
+        for space in round.spaces.iter().filter(|_| !round.minisocks_alone) {
             self.seen.insert(space.netns, None);
             self.wanted.remove(&space.netns);
         }
@@ -136,5 +203,22 @@ impl Reconciler {
 
     pub(super) fn take_remarks(&mut self) -> Vec<String> {
         std::mem::take(&mut self.remarks)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn looks_that_take_long_are_made_more_seldom_and_that_is_said() {
+        const MS: u64 = 1_000_000;
+        let mut looks = Looks::new();
+        assert_eq!((looks.took(100 * MS), looks.every_ns), (None, 1000 * MS));
+        let said = looks.took(150 * MS).unwrap();
+        assert!(said.contains("now one every 2 s"), "{said}");
+        assert_eq!((looks.took(200 * MS), looks.every_ns), (None, 2000 * MS), "said once");
+        assert!(looks.took(u64::MAX).unwrap().contains("every 16 s"));
+        assert_eq!((looks.took(1), looks.every_ns), (None, 1000 * MS));
     }
 }

@@ -3,12 +3,12 @@
 //! One input a line, `#` for comments:
 //!
 //! ```text
-//! 0ms begin
+//! 0ms begin                          (or: begin sampled)
 //! 1ms sk=a CLOSE>SYN_SENT 10.0.0.1:0 10.0.0.2:443 pid=812 comm=curl cookie=1 netns=5 linger=0
 //! 2ms sk=a reset-sent CLOSE abort-on-data
 //! 2ms sk=b accept pid=813 comm=nginx netns=5
 //! 60000ms tw=b expired TIME_WAIT 10.0.0.1:7 10.0.0.2:443 cookie=1 netns=5 expires=60000ms
-//! 1ms snapshot open
+//! 1ms snapshot open                  (or: minisocks)
 //! 1ms snapshot 5
 //! 1ms socket TIME_WAIT 9b2d 10.0.0.1:7 10.0.0.2:443 12000
 //! 1ms snapshot end syn-queue=3 time-wait=9 lacks-some
@@ -59,10 +59,11 @@ fn input(line: &str) -> Result<Input> {
     let mut word = || words.next().context("the line ends too early");
     let keyword = word()?;
     Ok(match keyword {
-        "begin" => Input::Begin { mono_ns, hz: 250 },
+        "begin" => Input::Begin { mono_ns, hz: 250, sampled: word().is_ok_and(|w| w == "sampled") },
         "tick" => Input::Tick { mono_ns },
         "snapshot" => match word()? {
             "open" => Input::Snapshot(Snapshot::Open),
+            "minisocks" => Input::Snapshot(Snapshot::OpenMinisocks),
             "end" => Input::Snapshot(Snapshot::End(end(mono_ns, words)?)),
             "over" => Input::Snapshot(Snapshot::Over { mono_ns, all: true }),
             netns => Input::Snapshot(Snapshot::Begin { mono_ns, netns: netns.parse()? }),

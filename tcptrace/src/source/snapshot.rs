@@ -22,7 +22,7 @@ pub struct Scope {
     pub only: Option<Netns>,
     /// The sockets to keep, by the same rule as their events.
     pub filter: Filter,
-    /// Minisocks have events; else they are but counted.
+    /// Minisocks have events, or are looked at; else they are but counted.
     pub minisocks_told: bool,
 }
 
@@ -30,15 +30,33 @@ pub struct Scope {
 #[derive(Debug)]
 pub struct Job {
     scope: Arc<Scope>,
-    /// Only namespaces with these inodes.
-    among: Option<BTreeSet<u32>>,
+    of: Of,
+}
+
+/// Of what.
+#[derive(Debug)]
+enum Of {
+    /// Every namespace.
+    All,
+    /// Those with one of these inodes.
+    Among(BTreeSet<u32>),
+    /// The minisocks of every namespace. These are they, as of a little while ago, if that is
+    /// known: to look for them anew takes longer than to dump them.
+    Minisocks(Option<Arc<Vec<Netns>>>),
 }
 
 /// What they brought.
 #[derive(Debug)]
 pub struct Round {
+    /// Of all sockets of all namespaces.
     pub(super) all: bool,
+    /// Of minisocks alone.
+    pub(super) minisocks_alone: bool,
     pub(super) spaces: Vec<Space>,
+    /// All namespaces that can be reached.
+    pub(super) namespaces: Arc<Vec<Netns>>,
+    /// CPU time that the dumps took, in nanoseconds.
+    pub(super) cpu_ns: u64,
     /// Why a namespace is missing or is not told in full.
     pub(super) remarks: Vec<String>,
     over_ns: u64,
@@ -64,53 +82,84 @@ impl Space {
 impl Job {
     /// Every namespace of `scope`.
     pub fn all(scope: Arc<Scope>) -> Self {
-        Self { scope, among: None }
+        Self { scope, of: Of::All }
     }
 
     /// Those of them that have one of these inodes.
     pub fn among(scope: Arc<Scope>, inodes: BTreeSet<u32>) -> Self {
-        Self { scope, among: Some(inodes) }
+        Self { scope, of: Of::Among(inodes) }
+    }
+
+    /// The minisocks of every namespace of `scope`, which are `namespaces`, if that is known.
+    pub fn minisocks(scope: Arc<Scope>, namespaces: Option<Arc<Vec<Netns>>>) -> Self {
+        Self { scope, of: Of::Minisocks(namespaces) }
+    }
+
+    /// What is to be fed before it runs.
+    pub fn opening(&self) -> Input {
+        Input::Snapshot(match self.of {
+            Of::All | Of::Among(_) => Snapshot::Open,
+            Of::Minisocks(_) => Snapshot::OpenMinisocks,
+        })
     }
 
     /// Takes the dumps. Never fails: what could not be done is in the remarks.
     pub fn run(&self) -> Round {
+        let cpu_ns = || clock::thread_cpu_ns().unwrap_or(0);
+        let began_ns = cpu_ns();
         let mut remarks = Vec::new();
-        let namespaces = match &self.scope.only {
-            Some(netns) => vec![netns.clone()],
-            None => reachable(&mut remarks),
-        };
         let mut spaces = Vec::new();
-        for netns in &namespaces {
-            if self.among.as_ref().is_some_and(|among| !among.contains(&netns.id.inode)) {
-                continue;
-            }
-            match dump(netns, &self.scope) {
-                Ok(space) => {
-                    if space.end.lacks_some {
-                        remarks.push(format!(
-                            "network namespace {} changed faster than sock_diag could read it: \
-                             its snapshot may lack some sockets",
-                            netns.id.inode
-                        ));
-                    }
-                    spaces.push(space);
-                }
-                // It ended meanwhile.
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                Err(error) => remarks.push(format!(
-                    "connections that were there before in network namespace {} are not shown: \
-                     {error}",
-                    netns.id.inode
-                )),
-            }
+        let mut done = None;
+        if let Of::Minisocks(Some(known)) = &self.of
+            && let Ok(all) = known.iter().map(|netns| dump(netns, &self.scope, true)).collect()
+        {
+            (spaces, done) = (all, Some(Arc::clone(known)));
         }
-        let over_ns = clock::monotonic_ns().unwrap_or(u64::MAX);
-        Round { all: self.among.is_none(), spaces, remarks, over_ns }
+        let namespaces = done.unwrap_or_else(|| {
+            let namespaces = match &self.scope.only {
+                Some(netns) => vec![netns.clone()],
+                None => reachable(&mut remarks),
+            };
+            for netns in &namespaces {
+                if let Of::Among(among) = &self.of
+                    && !among.contains(&netns.id.inode)
+                {
+                    continue;
+                }
+                match dump(netns, &self.scope, matches!(self.of, Of::Minisocks(_))) {
+                    Ok(space) => spaces.push(space),
+                    // It ended meanwhile.
+                    Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                    Err(error) => remarks.push(format!(
+                        "connections that were there before in network namespace {} are not \
+                         shown: {error}",
+                        netns.id.inode
+                    )),
+                }
+            }
+            Arc::new(namespaces)
+        });
+        for space in spaces.iter().filter(|space| space.end.lacks_some) {
+            remarks.push(format!(
+                "network namespace {} changed faster than sock_diag could read it: its snapshot \
+                 may lack some sockets",
+                space.netns
+            ));
+        }
+        Round {
+            all: matches!(self.of, Of::All),
+            minisocks_alone: matches!(self.of, Of::Minisocks(_)),
+            spaces,
+            namespaces,
+            cpu_ns: cpu_ns().saturating_sub(began_ns),
+            remarks,
+            over_ns: clock::monotonic_ns().unwrap_or(u64::MAX),
+        }
     }
 }
 
 impl Round {
-    /// Hands it out, but for [`Snapshot::Open`], which came before.
+    /// Hands it out, but for its opening, which came before.
     pub fn feed(self, sink: &mut impl FnMut(Input)) {
         let mut tell = |snapshot| sink(Input::Snapshot(snapshot));
         for Space { netns, began_ns: mono_ns, sockets, end } in self.spaces {
@@ -156,15 +205,20 @@ fn reachable(remarks: &mut Vec<String>) -> Vec<Netns> {
 
 /// Dumps one namespace. The socket by which that is done keeps the namespace alive, so it does
 /// not outlive this.
-fn dump(netns: &Netns, scope: &Scope) -> io::Result<Space> {
+fn dump(netns: &Netns, scope: &Scope, minisocks_alone: bool) -> io::Result<Space> {
     let inode = netns.id.inode;
     let mut diag = netns.open_diag()?;
     let began_ns = clock::monotonic_ns()?;
+    let states = if minisocks_alone { StateMask::OF_MINISOCKS } else { StateMask::ALL };
     let dump = diag.dump(
         &Family::BOTH,
-        StateMask::ALL,
+        states,
         || (Vec::new(), Unseen::default()),
-        |(sockets, unseen), socket| take(socket, inode, scope, sockets, unseen),
+        |(sockets, unseen), socket| {
+            if socket.is_minisock() || !minisocks_alone {
+                take(socket, inode, scope, sockets, unseen);
+            }
+        },
     )?;
     let (sockets, unseen) = dump.value;
     let end = SnapshotEnd { mono_ns: clock::monotonic_ns()?, lacks_some: dump.interrupted, unseen };

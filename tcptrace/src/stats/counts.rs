@@ -41,8 +41,10 @@ pub struct StateCounts {
     left: [u64; SLOTS],
     /// By namespace, as of its last snapshot.
     unseen: HashMap<u32, Unseen>,
-    /// The namespace whose snapshot is being told.
+    /// The namespace whose snapshot is being told, if that is of all its sockets.
     snapshot_of: Option<u32>,
+    /// The snapshots that are being told are of minisocks alone.
+    minisocks_alone: bool,
 }
 
 /// The kernel's numbers of states.
@@ -72,7 +74,11 @@ impl StateCounts {
     pub fn input(&mut self, input: &Input) {
         let Input::Snapshot(snapshot) = input else { return };
         match snapshot {
-            Snapshot::Begin { netns, .. } => self.snapshot_of = Some(*netns),
+            Snapshot::Open => self.minisocks_alone = false,
+            Snapshot::OpenMinisocks => self.minisocks_alone = true,
+            Snapshot::Begin { netns, .. } => {
+                self.snapshot_of = Some(*netns).filter(|_| !self.minisocks_alone);
+            }
             Snapshot::End(end) => {
                 if let Some(netns) = self.snapshot_of.take() {
                     if end.unseen == Unseen::default() {
@@ -82,7 +88,7 @@ impl StateCounts {
                     }
                 }
             }
-            Snapshot::Open | Snapshot::Socket(_) | Snapshot::Over { .. } => {}
+            Snapshot::Socket(_) | Snapshot::Over { .. } => {}
         }
     }
 
@@ -168,6 +174,10 @@ mod tests {
             "{rounds}3ms snapshot open\n3ms snapshot 6\n3ms snapshot end\n3ms snapshot over\n"
         ));
         assert_eq!(counts.get(TcpState::SynRecv).unwrap().now, 3);
+        let counts = count(&format!(
+            "{rounds}3ms snapshot minisocks\n3ms snapshot 6\n3ms snapshot end\n3ms snapshot over\n"
+        ));
+        assert_eq!(counts.get(TcpState::SynRecv).unwrap().now, 7, "a look at others");
     }
 
     #[test]

@@ -24,8 +24,9 @@ use std::{
 use super::{
     conn::{Conn, Entered},
     minisock::promoted,
+    rows::Rows,
     seed::{Seed, time_wait_since},
-    slab::{AddressHasher, Slab},
+    slab::AddressHasher,
     tracker::Tracker,
 };
 use crate::model::{Change, SnapSocket, Snapshot, TcpState, Tuple};
@@ -50,43 +51,6 @@ struct Space {
     began_ns: u64,
     ended_ns: u64,
     lacks_some: bool,
-}
-
-/// Sockets of a round by cookie, and by their ends once one without a cookie is looked for.
-#[derive(Default)]
-struct Rows {
-    by_cookie: Slab<(u32, SnapSocket)>,
-    by_ends: Option<HashMap<Tuple, Vec<u64>>>,
-}
-
-impl Rows {
-    /// Takes out the row of a connection that is known.
-    fn take(&mut self, conn: &Conn) -> Option<(u32, SnapSocket)> {
-        let fits = |row: &(u32, SnapSocket)| conn.netns.is_none_or(|netns| netns == row.0);
-        let cookie = match conn.cookie() {
-            Some(cookie) => cookie,
-            None => self.find(conn, fits)?,
-        };
-        self.by_cookie.get(cookie).filter(|row| fits(row))?;
-        self.by_cookie.remove(cookie)
-    }
-
-    /// Of several with the same ends (listeners with `SO_REUSEPORT`) rather one in the same state.
-    fn find(&mut self, conn: &Conn, fits: impl Fn(&(u32, SnapSocket)) -> bool) -> Option<u64> {
-        let by_cookie = &self.by_cookie;
-        let by_ends = self.by_ends.get_or_insert_with(|| {
-            let mut by_ends: HashMap<Tuple, Vec<u64>> = HashMap::new();
-            for (cookie, (_, row)) in by_cookie.iter() {
-                by_ends.entry(row.tuple).or_default().push(cookie);
-            }
-            by_ends
-        });
-        let candidates = by_ends.get(&conn.tuple)?.iter().copied().filter_map(|cookie| {
-            let row = by_cookie.get(cookie).filter(|row| fits(row))?;
-            Some((row.1.state != conn.state, cookie))
-        });
-        candidates.min().map(|(_, cookie)| cookie)
-    }
 }
 
 impl Round {
@@ -178,20 +142,22 @@ pub(super) struct Doubt {
 impl Tracker {
     /// Takes in a piece of a snapshot.
     pub(super) fn snapshot(&mut self, snapshot: &Snapshot) {
-        if matches!(snapshot, Snapshot::Open) {
-            self.round = Some(Round::default());
+        match snapshot {
+            Snapshot::Open => self.round = Some(Round::default()),
+            Snapshot::OpenMinisocks => self.round = None,
+            _ => {}
         }
         let Some(round) = &mut self.round else { return };
         match snapshot {
-            Snapshot::Open => {}
+            Snapshot::Open | Snapshot::OpenMinisocks => {}
             Snapshot::Begin { mono_ns, netns } => {
                 let space = Space { began_ns: *mono_ns, ended_ns: *mono_ns, lacks_some: true };
                 round.spaces.insert(*netns, space);
                 round.current = Some(*netns);
             }
             Snapshot::Socket(socket) => match round.current {
-                Some(netns) if round.rows.by_cookie.len() < self.limit => {
-                    round.rows.by_cookie.insert(socket.cookie, (netns, *socket));
+                Some(netns) if round.rows.len() < self.limit => {
+                    round.rows.insert(netns, *socket);
                 }
                 _ => round.cut = true,
             },
@@ -251,8 +217,7 @@ impl Tracker {
                 }
             }
         }
-        let rows = std::mem::take(&mut round.rows.by_cookie);
-        for (cookie, (netns, row)) in rows.into_iter() {
+        for (cookie, (netns, row)) in std::mem::take(&mut round.rows).into_iter() {
             if round.has_ended(&row) {
                 continue;
             }

@@ -9,7 +9,7 @@ use crate::model::{Change, Found, Moved, RstReason, Verdict};
 
 /// The RST is sent by the function that moved the socket, or by its caller; a virtual CPU may
 /// lose the CPU between the two.
-const PATIENCE_NS: u64 = 50_000_000;
+pub(super) const PATIENCE_NS: u64 = 50_000_000;
 
 /// Ends that wait, the oldest first. Few: an end of this kind is rare, and waits for
 /// milliseconds.

@@ -59,9 +59,14 @@ impl Seed {
 /// the end of the dump, at the latest: since its birth, or since it was last started anew. Either
 /// way it has been in TIME_WAIT so long.
 pub(super) fn time_wait_since(row: &SnapSocket, ended_ns: u64) -> Option<u64> {
-    let left_ns = u64::from(row.minisock_expires_ms?) * 1_000_000;
-    (row.state == TcpState::TimeWait)
-        .then(|| ended_ns.saturating_sub(TIMEWAIT_LEN_NS.saturating_sub(left_ns)))
+    let left_ms = row.minisock_expires_ms?;
+    (row.state == TcpState::TimeWait).then(|| started(left_ms, ended_ns))
+}
+
+/// When the timer of a TIME_WAIT was last started that had so much left at `now`.
+pub(super) fn started(left_ms: u32, now: u64) -> u64 {
+    let left_ns = u64::from(left_ms) * 1_000_000;
+    now.saturating_sub(TIMEWAIT_LEN_NS.saturating_sub(left_ns))
 }
 
 /// Seeds by cookie, and by their ends once an event without a cookie asks.

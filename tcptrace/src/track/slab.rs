@@ -92,6 +92,10 @@ impl<T> Slab<T> {
         self.slots.iter().filter_map(|slot| Some((slot.key, slot.value.as_ref()?)))
     }
 
+    pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = (u64, &mut T)> {
+        self.slots.iter_mut().filter_map(|slot| Some((slot.key, slot.value.as_mut()?)))
+    }
+
     /// All keys and values.
     pub(super) fn into_iter(self) -> impl Iterator<Item = (u64, T)> {
         self.slots.into_iter().filter_map(|slot| Some((slot.key, slot.value?)))

@@ -55,6 +55,10 @@ impl<T> Table<T> {
         self.tenants.iter().map(|(key, tenant)| (key, &tenant.value))
     }
 
+    pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = (u64, &mut T)> {
+        self.tenants.iter_mut().map(|(key, tenant)| (key, &mut tenant.value))
+    }
+
     pub(super) fn get_mut(&mut self, key: u64) -> Option<&mut T> {
         self.tenants.get_mut(key).map(|tenant| &mut tenant.value)
     }

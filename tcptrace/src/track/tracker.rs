@@ -8,6 +8,7 @@ use super::{
     held::Held,
     listeners::Listeners,
     minisock::{Minisocks, Origin},
+    sampling::Sampling,
     seed::Seeds,
     table::Table,
     verdict::{Close, Judgement},
@@ -40,6 +41,8 @@ pub struct Counts {
 pub struct Tracker {
     pub(super) conns: Table<Conn>,
     pub(super) minisocks: Minisocks,
+    /// Where no hook tells of minisocks.
+    pub(super) sampling: Sampling,
     pub(super) seeds: Seeds,
     pub(super) ids: Ids,
     pub(super) listeners: Listeners,
@@ -59,7 +62,7 @@ pub struct Tracker {
     /// The last time that events were noticed to be lost.
     last_loss: Option<u64>,
     anomalies: u64,
-    resynchronised: u64,
+    pub(super) resynchronised: u64,
     pub(super) drifted: u64,
 }
 
@@ -75,6 +78,7 @@ impl Tracker {
         Self {
             conns: Table::new(limit),
             minisocks: Minisocks::new(limit),
+            sampling: Sampling::new(limit),
             seeds: Seeds::default(),
             ids: Ids::default(),
             listeners: Listeners::default(),
@@ -97,8 +101,14 @@ impl Tracker {
         Counts {
             anomalies: self.anomalies,
             resynchronised: self.resynchronised,
-            evicted: self.conns.evicted() + self.minisocks.evicted() + self.unseeded,
-            tracked: (self.conns.len() + self.minisocks.len() + self.seeds.len()) as u64,
+            evicted: self.conns.evicted()
+                + self.minisocks.evicted()
+                + self.sampling.evicted()
+                + self.unseeded,
+            tracked: (self.conns.len()
+                + self.minisocks.len()
+                + self.sampling.len()
+                + self.seeds.len()) as u64,
             drifted: self.drifted,
         }
     }
@@ -115,21 +125,28 @@ impl Tracker {
         !self.doubts.is_empty()
     }
 
+    /// Whether a look at the minisocks would settle what is held back.
+    pub fn awaits_look(&self) -> bool {
+        self.sampling.holds_any()
+    }
+
     /// All connections that are known, with the state each is in.
     pub fn census(&self) -> impl Iterator<Item = Found> {
         let full = self.conns.iter().map(|(_, conn)| conn.found(0));
         let held = self.held.iter().map(Held::found);
         let minis = self.minisocks.iter().map(|(_, conn)| conn.found(0));
         let seeds = self.seeds.iter().map(|(cookie, seed)| seed.conn(cookie).found(0));
-        full.chain(held).chain(minis).chain(seeds)
+        let sampled = self.sampling.iter().map(|conn| conn.found(0));
+        full.chain(held).chain(minis).chain(sampled).chain(seeds)
     }
 
     /// Takes in one input and hands out what follows from it.
     pub fn apply(&mut self, input: &Input, out: &mut impl FnMut(Change)) {
         match input {
-            Input::Begin { mono_ns, hz } => {
+            Input::Begin { mono_ns, hz, sampled } => {
                 self.complete_since = Some(*mono_ns);
                 self.minisocks.set_hz(*hz);
+                self.sampling.set(*sampled);
             }
             Input::Event(Event::Transition(event)) => self.transition(event, out),
             Input::Event(Event::Minisock(event)) => {
@@ -150,15 +167,23 @@ impl Tracker {
                 self.complete_since = Some(*mono_ns);
                 self.last_loss = Some(*mono_ns);
             }
-            Input::Snapshot(snapshot) => self.snapshot(snapshot),
+            Input::Snapshot(snapshot) => {
+                if !self.sampling.piece(snapshot) {
+                    self.snapshot(snapshot);
+                }
+            }
             Input::Tick { mono_ns } => {
                 self.held.tick(*mono_ns, out);
                 self.minisocks.tick(*mono_ns, &mut self.ids, out);
+                self.settle_look(*mono_ns, out);
                 self.settle_round(*mono_ns, out);
             }
             Input::Event(Event::Reset(event)) => self.reset(event, out),
             Input::Event(Event::Accept(event)) => self.accept(event),
-            Input::End(_) => self.held.end(out),
+            Input::End(accounts) => {
+                self.held.end(out);
+                self.sampling.end(accounts.mono_ns, out);
+            }
             Input::Clock(_) => {}
         }
     }
@@ -168,6 +193,7 @@ impl Tracker {
             conn.ending.reset(event.direction, event.reason);
         } else if event.direction == ResetDirection::Sent {
             self.held.reset(event.skaddr, event.reason, out);
+            self.sampling.reset(event, out);
         }
     }
 
@@ -280,7 +306,14 @@ impl Tracker {
             totals: event.totals.as_ref(),
             unbound: moved.tuple.lport == 0,
         };
-        match conn.ending.closed(&close) {
+        let judgement = conn.ending.closed(&close);
+        if is_known
+            && matches!(event.old, TcpState::FinWait2 | TcpState::Closing)
+            && self.sampling.hold(conn, &moved, judgement, out)
+        {
+            return;
+        }
+        match judgement {
             Judgement::Settled(verdict) => {
                 moved.verdict = verdict;
                 out(Change::Moved(moved));

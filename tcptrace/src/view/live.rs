@@ -121,7 +121,7 @@ impl View for LiveView {
 
     fn input(&mut self, input: &Input, _tracker: &Tracker, out: &mut BytesMut) {
         match (&mut self.printer, input) {
-            (Printer::Table(table), Input::Begin { mono_ns, hz }) => table.begin(*mono_ns, *hz),
+            (Printer::Table(table), Input::Begin { mono_ns, hz, .. }) => table.begin(*mono_ns, *hz),
             (Printer::Json(json), Input::Begin { hz, .. }) => json.set_hz(*hz),
             (Printer::Csv(csv), Input::Begin { hz, .. }) => csv.set_hz(*hz),
             (Printer::Table(table), Input::Clock(clock)) => table.wall().set(*clock),

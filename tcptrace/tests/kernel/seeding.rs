@@ -12,7 +12,6 @@ use std::{
 use anyhow::{Context as _, Result, ensure};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use tcptrace::{
-    host::netns::{self, NetnsId},
     model::{Change, Found, Input, Snapshot, TcpState, filter::Filter},
     probe::{Backend, Options, TimeWaitBackend, TimeWaitChoice},
     source::{
@@ -30,7 +29,7 @@ use crate::{
         conn::{Family, Listener},
         orphan,
     },
-    trace::by,
+    trace::{by, reach},
     wait::until,
     witness,
 };
@@ -149,13 +148,6 @@ fn options(netns: Option<&Netns>) -> Options {
         time_wait: TimeWaitChoice::Only(TimeWaitBackend::Timers),
         ..by(Backend::TpBtf)
     }
-}
-
-fn reach(netns: &Netns) -> netns::Netns {
-    // nsfs is one device for all namespaces.
-    let device = NetnsId::own().map_or(0, |own| own.device);
-    let id = NetnsId { inode: netns.inode(), device };
-    netns::Netns { id, path: netns.path(), name: None, pid: None }
 }
 
 /// What the table of the calling thread's namespace has in each state that tcptrace counts.

@@ -1,7 +1,7 @@
 //! TIME_WAIT and orphaned FIN_WAIT2, from the hand-over to the end and its reason: each made to
 //! happen for real, by each way of listening to minisocks.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use tcptrace::{
@@ -34,14 +34,17 @@ const SOON: Duration = Duration::from_secs(5);
 /// A natural end: 60 s and the slack of the timer wheel (2.05 s at 250 Hz, 5.1 s at 100 Hz).
 const NATURAL: std::ops::RangeInclusive<u64> = 60_000_000_000..=65_200_000_000;
 
+/// Looks come a second apart, at times a little later.
+const SAMPLED: u64 = 1_500_000_000;
+
 fn options(backend: TimeWaitBackend) -> Options {
     Options { time_wait: TimeWaitChoice::Only(backend), ..by(Backend::TpBtf) }
 }
 
 /// Starts a tracer by `backend`. Some hosts refuse all programs on functions; the kernels of the
 /// test matrix do not.
-fn start(backend: TimeWaitBackend) -> Result<Trace> {
-    Trace::start(&options(backend)).map_err(|error| match error.downcast_ref() {
+fn start(backend: TimeWaitBackend, netns: Option<&Netns>) -> Result<Trace> {
+    Trace::start_in(&options(backend), netns).map_err(|error| match error.downcast_ref() {
         Some(ProbeError::TimeWait { backend: TimeWaitBackend::Functions, reason })
             if reason.contains("Operation not permitted")
                 && std::env::var_os("VM_TEST").is_none() =>
@@ -52,11 +55,12 @@ fn start(backend: TimeWaitBackend) -> Result<Trace> {
     })
 }
 
-/// How far a move may be dated wrong that shows in no event of a timer.
+/// How far a move may be dated wrong at most that shows in no event of a timer.
 fn slack(backend: TimeWaitBackend) -> u64 {
     match backend {
         TimeWaitBackend::Functions => 0,
         TimeWaitBackend::Timers => 10_000_000, // a jiffy at 100 Hz
+        TimeWaitBackend::Sampling => SAMPLED,
     }
 }
 
@@ -69,7 +73,7 @@ fn each<T: Send>(
     for family in Family::ALL {
         let outcome = || -> Result<()> {
             let netns = Netns::new()?;
-            let mut trace = start(backend)?;
+            let mut trace = start(backend, Some(&netns))?;
             let done = netns.run(|| work(family))?;
             check(&mut trace, &done, netns.inode())?;
             let account = trace.finish()?;
@@ -112,10 +116,32 @@ fn ends(
     state: TcpState,
     reason: EndReason,
 ) -> Result<Moved> {
+    let (state, reason) = match trace.is_sampled() {
+        // It came and went between two looks: whether there was one is not known.
+        true => (FinWait2, EndReason::Unknown),
+        false => (state, reason),
+    };
     let end = wait_for(trace, netns, tuple, (state, Close), SOON)?;
     ensure!(end.end_reason == Some(reason), "{end:?}");
     ensure!(end.owner.is_some(), "the owner was lost on the way: {end:?}");
     Ok(end)
+}
+
+/// That an end that was told is in `span`.
+fn ended_within(trace: &mut Trace, end: &Moved, span: Span) -> Result<()> {
+    // What is told of one that came and went is the end of its full socket.
+    if trace.is_sampled() { Ok(()) } else { within(end, span) }
+}
+
+/// That a move is in `span` as surely as it says, which must be as surely as `backend` can.
+fn dated(backend: TimeWaitBackend, moved: &Moved, span: Span) -> Result<()> {
+    let most = slack(backend);
+    let slack = match moved.in_old {
+        Age::Exactly(_) => 0,
+        Age::About { within_ns, .. } if within_ns <= most => within_ns,
+        other => anyhow::bail!("{other:?}"),
+    };
+    within(moved, Span { from: span.from.saturating_sub(slack), to: span.to + slack })
 }
 
 fn within(moved: &Moved, span: Span) -> Result<()> {
@@ -135,15 +161,8 @@ fn active_close(backend: TimeWaitBackend) {
         let seen = trace.of_inode(0, netns);
         ensure!(path(&seen, client) == ACTIVE, "{}", path(&seen, client));
         ensure!(path(&seen, done.ends.of_server()) == PASSIVE);
-        // The FIN comes when the server closes: dated to a jiffy at worst.
-        let most = slack(backend);
-        let slack = match entered.in_old {
-            Age::Exactly(_) => 0,
-            Age::About { within_ns, .. } if within_ns <= most => within_ns,
-            other => anyhow::bail!("{other:?}"),
-        };
-        let Span { from, to } = done.second_close;
-        within(&entered, Span { from: from.saturating_sub(slack), to: to + slack })
+        // The FIN comes when the server closes.
+        dated(backend, &entered, done.second_close)
     });
 }
 
@@ -175,21 +194,21 @@ fn half_close(backend: TimeWaitBackend) {
 fn reuse_by_bind(backend: TimeWaitBackend) {
     each(backend, reuse::by_bind, |trace, done, netns| {
         let end = ends(trace, netns, done.time_wait, TimeWait, EndReason::ReusedByConnect)?;
-        within(&end, done.connect)
+        ended_within(trace, &end, done.connect)
     });
 }
 
 fn reuse_by_tw_reuse(backend: TimeWaitBackend) {
     each(backend, reuse::by_tw_reuse, |trace, done, netns| {
         let end = ends(trace, netns, done.time_wait, TimeWait, EndReason::ReusedByConnect)?;
-        within(&end, done.connect)
+        ended_within(trace, &end, done.connect)
     });
 }
 
 fn reuse_by_syn(backend: TimeWaitBackend) {
     each(backend, reuse::by_syn, |trace, done, netns| {
         let end = ends(trace, netns, done.time_wait, TimeWait, EndReason::ReusedBySyn)?;
-        within(&end, done.connect)
+        ended_within(trace, &end, done.connect)
     });
 }
 
@@ -199,7 +218,7 @@ fn reset(backend: TimeWaitBackend) {
         |family| time_wait::reset(family, false),
         |trace, done, netns| {
             let end = ends(trace, netns, done.closed.active, TimeWait, EndReason::Reset)?;
-            within(&end, done.reset)
+            ended_within(trace, &end, done.reset)
         },
     );
 }
@@ -220,7 +239,7 @@ fn reset_is_ignored_under_rfc1337(backend: TimeWaitBackend) {
 fn killed(backend: TimeWaitBackend) {
     each(backend, time_wait::destroyed, |trace, done, netns| {
         let end = ends(trace, netns, done.tuple, TimeWait, EndReason::Killed)?;
-        within(&end, done.destroy)
+        ended_within(trace, &end, done.destroy)
     });
 }
 
@@ -238,7 +257,7 @@ fn never_created(backend: TimeWaitBackend) {
 fn netns_exit(backend: TimeWaitBackend) {
     for family in Family::ALL {
         let outcome = || -> Result<()> {
-            let mut trace = start(backend)?;
+            let mut trace = start(backend, None)?;
             let done = time_wait::torn_down(family, 5)?;
             for closed in &done.closed {
                 ends(&mut trace, done.inode, closed.active, TimeWait, EndReason::NetnsExit)?;
@@ -276,9 +295,7 @@ fn orphan_gets_fin(backend: TimeWaitBackend) {
         |trace, done, netns| {
             let client = done.ends.of_client();
             let entered = wait_for(trace, netns, client, (FinWait2, TimeWait), SOON)?;
-            let slack = slack(backend);
-            let Span { from, to } = done.answer;
-            within(&entered, Span { from: from - slack, to: to + slack })
+            dated(backend, &entered, done.answer)
         },
     );
 }
@@ -289,7 +306,7 @@ fn orphan_gets_reset(backend: TimeWaitBackend) {
         |family| leave(family, 30)?.gets_reset(),
         |trace, done, netns| {
             let end = ends(trace, netns, done.ends.of_client(), FinWait2, EndReason::Reset)?;
-            within(&end, done.answer)
+            ended_within(trace, &end, done.answer)
         },
     );
 }
@@ -300,7 +317,7 @@ fn orphan_gets_data(backend: TimeWaitBackend) {
         |family| leave(family, 30)?.gets_data(),
         |trace, done, netns| {
             let end = ends(trace, netns, done.ends.of_client(), FinWait2, EndReason::RstSent)?;
-            within(&end, done.answer)
+            ended_within(trace, &end, done.answer)
         },
     );
 }
@@ -340,34 +357,110 @@ fn linger_settings(backend: TimeWaitBackend) {
     });
 }
 
-/// All families at once: it takes a minute.
-fn natural_expiry(backend: TimeWaitBackend) {
+/// All families and all backends at once: it takes a minute.
+#[test]
+fn natural_expiry() {
     let outcome = || -> Result<()> {
         let netns = Netns::new()?;
-        let mut trace = start(backend)?;
+        let mut traces = Vec::new();
+        for backend in TimeWaitBackend::ALL {
+            match start(backend, Some(&netns)) {
+                Ok(mut trace) => {
+                    trace.unhurried();
+                    traces.push((backend, trace));
+                }
+                Err(error) => settle(&format!("{backend}"), Err(error)),
+            }
+        }
         let closed =
             netns.run(|| Family::ALL.into_iter().map(close::active).collect::<Result<Vec<_>>>())?;
-        for one in closed {
-            let client = one.ends.of_client();
-            let within = Duration::from_secs(75);
-            let end = wait_for(&mut trace, netns.inode(), client, (TimeWait, Close), within)?;
-            ensure!(end.end_reason == Some(EndReason::Expired), "{end:?}");
-            let (Age::Exactly(lived) | Age::About { ns: lived, .. }) = end.in_old else {
-                anyhow::bail!("{end:?}");
-            };
-            ensure!(NATURAL.contains(&lived), "{lived} ns: {end:?}");
+        let clients = closed.iter().map(|one| one.ends.of_client());
+        let within = Duration::from_secs(75);
+        let deadline = Instant::now() + within;
+        let mut awaited: Vec<_> = clients.collect();
+        while let Some(&client) = awaited.last() {
+            let mut all = true;
+            for (_, trace) in &mut traces {
+                trace.drain()?;
+                let seen = trace.of_inode(0, netns.inode());
+                all &= seen.of(client.local, client.remote).path().ends_with("TIME_WAIT CLOSE");
+            }
+            ensure!(all || Instant::now() < deadline, "no end of {client:?} within {within:?}");
+            match all {
+                true => drop(awaited.pop()),
+                false => std::thread::sleep(Duration::from_millis(10)),
+            }
         }
-        let account = trace.finish()?;
-        ensure!(account.balance() == 0, "{account:?}");
+        for (backend, trace) in &mut traces {
+            let seen = trace.of_inode(0, netns.inode());
+            for one in &closed {
+                let client = one.ends.of_client();
+                let end = seen.of(client.local, client.remote).one(TimeWait, Close)?;
+                ensure!(end.end_reason == Some(EndReason::Expired), "{backend}: {end:?}");
+                let (lived, slack) = match end.in_old {
+                    Age::Exactly(ns) => (ns, 0),
+                    Age::About { ns, within_ns } => (ns, within_ns),
+                    other => anyhow::bail!("{backend}: {other:?}"),
+                };
+                ensure!(slack <= self::slack(*backend), "{backend}: {end:?}");
+                let natural = NATURAL.start() - slack..=NATURAL.end() + slack;
+                ensure!(natural.contains(&lived), "{backend}: {lived} ns: {end:?}");
+            }
+            let account = trace.finish()?;
+            ensure!(account.balance() == 0, "{backend}: {account:?}");
+        }
+        // Each tells of the same lives: what is sampled is as far off as it says, at most.
+        for one in &closed {
+            let client = one.ends.of_client();
+            let ends = traces.iter().map(|(_, trace)| {
+                let seen = trace.of_inode(0, netns.inode()).of(client.local, client.remote);
+                seen.one(TimeWait, Close)
+            });
+            let ends = ends.collect::<Result<Vec<_>>>()?;
+            let half = |end: &Moved| match end.in_old {
+                Age::About { within_ns, .. } => within_ns,
+                _ => 0,
+            };
+            for pair in ends.windows(2) {
+                let apart = pair[0].mono_ns.abs_diff(pair[1].mono_ns);
+                ensure!(apart <= half(&pair[0]) + half(&pair[1]), "{pair:?}");
+            }
+        }
         Ok(())
     };
-    settle(&format!("{backend}"), outcome());
+    settle("natural expiry", outcome());
+}
+
+/// What ends between two looks is dated to between them, and why is not known.
+#[test]
+fn what_a_look_misses_has_ended_since_the_one_before() {
+    type Ending = fn(orphan::Orphan) -> Result<orphan::Answered>;
+    let endings: [Ending; 2] = [orphan::Orphan::gets_reset, orphan::Orphan::gets_data];
+    for (family, ending) in Family::ALL.into_iter().flat_map(|f| endings.map(|e| (f, e))) {
+        let outcome = || -> Result<()> {
+            let netns = Netns::new()?;
+            let mut trace = start(TimeWaitBackend::Sampling, Some(&netns))?;
+            let orphan = netns.run(|| leave(family, 30))?;
+            let client = orphan.ends.of_client();
+            trace.drain()?;
+            trace.look()?;
+            let done = netns.run(|| ending(orphan))?;
+            let end = wait_for(&mut trace, netns.inode(), client, (FinWait2, Close), SOON)?;
+            ensure!(end.end_reason == Some(EndReason::Unknown), "{end:?}");
+            dated(TimeWaitBackend::Sampling, &end, done.answer)?;
+            ensure!(matches!(end.in_old, Age::About { .. }), "{end:?}");
+            let account = trace.finish()?;
+            ensure!(account.balance() == 0 && trace.counts().tracked == 0, "{account:?}");
+            Ok(())
+        };
+        settle(&format!("{family:?}"), outcome());
+    }
 }
 
 /// The self-test finds all hooks called; and if nothing happens, it finds them silent.
 fn self_test(backend: TimeWaitBackend) {
     let outcome = || -> Result<()> {
-        let mut trace = start(backend)?;
+        let mut trace = start(backend, None)?;
         let probe = trace.live().probe();
         let silent = probe.silent_hooks(tcptrace::host::loopback::live_a_life)?;
         ensure!(silent.is_empty(), "not called: {silent:?}");
@@ -379,6 +472,16 @@ fn self_test(backend: TimeWaitBackend) {
         Ok(())
     };
     settle(&format!("{backend}"), outcome());
+}
+
+#[test]
+fn self_test_of_functions() {
+    self_test(TimeWaitBackend::Functions);
+}
+
+#[test]
+fn self_test_of_timers() {
+    self_test(TimeWaitBackend::Timers);
 }
 
 macro_rules! for_each_backend {
@@ -395,6 +498,13 @@ macro_rules! for_each_backend {
             $(#[test]
             fn $test() {
                 super::$test(TimeWaitBackend::Timers);
+            })*
+        }
+        mod sampling {
+            use tcptrace::probe::TimeWaitBackend;
+            $(#[test]
+            fn $test() {
+                super::$test(TimeWaitBackend::Sampling);
             })*
         }
     };
@@ -419,6 +529,4 @@ for_each_backend!(
     simultaneous_close,
     self_connect,
     linger_settings,
-    natural_expiry,
-    self_test,
 );

@@ -9,8 +9,9 @@ use std::{
 
 use anyhow::{Context as _, Result, ensure};
 use tcptrace::{
+    host::netns::{self, NetnsId},
     model::{Accounts, Age, Change, Event, Input, Moved, TcpState, Transition, filter::Filter},
-    probe::{AcceptChoice, Backend, DEFAULT_RING_BYTES, Options, TimeWaitChoice},
+    probe::{AcceptChoice, Backend, DEFAULT_RING_BYTES, Options, TimeWaitBackend, TimeWaitChoice},
     source::live::Live,
     track::Tracker,
 };
@@ -20,6 +21,9 @@ use crate::{
     scenario::conn::{Family, Listener},
     wait::until,
 };
+
+/// Between two snapshots of everything, in nanoseconds.
+const SELDOM_NS: u64 = 30_000_000_000;
 
 /// A running tracer, and all that it has said so far.
 pub struct Trace {
@@ -32,6 +36,8 @@ pub struct Trace {
     /// The classic hook cannot tell the namespace. Here a second tracer tells it for it, so that
     /// what else happens on the host does not get into a test.
     namespaces: Option<Namespaces>,
+    /// Minisocks are looked at whenever events are taken in, so that tests need not wait.
+    hurried: bool,
 }
 
 /// Which event was in which namespace, by the BTF-typed hook.
@@ -78,16 +84,58 @@ pub fn by(backend: Backend) -> Options {
     }
 }
 
+/// The tracer's way into a namespace of a test.
+pub fn reach(netns: &Netns) -> netns::Netns {
+    // nsfs is one device for all namespaces.
+    let device = NetnsId::own().map_or(0, |own| own.device);
+    let id = NetnsId { inode: netns.inode(), device };
+    netns::Netns { id, path: netns.path(), name: None, pid: None }
+}
+
 impl Trace {
     /// Starts tracing: every transition from here on is caught.
     pub fn start(options: &Options) -> Result<Self> {
+        Self::start_in(options, None)
+    }
+
+    /// The same; where minisocks are sampled, those of `netns` alone, which else had to be within
+    /// reach of every process.
+    pub fn start_in(options: &Options, netns: Option<&Netns>) -> Result<Self> {
         let classic = options.backend == Some(Backend::Tracepoint);
         let namespaces = if classic { Namespaces::start() } else { None };
         let mut live = Live::start(options).context("the tracer does not start")?;
+        let sampled = options.time_wait == TimeWaitChoice::Only(TimeWaitBackend::Sampling);
+        if sampled {
+            live.take_snapshots(netns.map(reach), Filter::default(), SELDOM_NS);
+        }
         let mut tracker = Tracker::default();
         tracker.apply(&live.begin()?, &mut |_| {});
         live.check(true, &mut |_| {})?;
-        Ok(Self { live, tracker, moved: Vec::new(), transitions: Vec::new(), lost: 0, namespaces })
+        Ok(Self {
+            live,
+            tracker,
+            moved: Vec::new(),
+            transitions: Vec::new(),
+            lost: 0,
+            namespaces,
+            hurried: sampled,
+        })
+    }
+
+    /// Whether minisocks are sampled.
+    pub fn is_sampled(&mut self) -> bool {
+        self.live.probe().time_wait() == Some(TimeWaitBackend::Sampling)
+    }
+
+    /// From here on minisocks are looked at as seldom as in a real run.
+    pub fn unhurried(&mut self) {
+        self.hurried = false;
+    }
+
+    /// Looks at minisocks now, where they are sampled.
+    pub fn look(&mut self) -> Result<()> {
+        self.hurried = true;
+        self.drain()
     }
 
     /// The source, for what is asked of the probe.
@@ -97,7 +145,7 @@ impl Trace {
 
     /// Takes in what there is, and has the kernel side look at what is silent.
     pub fn drain(&mut self) -> Result<()> {
-        let Self { live, tracker, moved, transitions, lost, namespaces } = self;
+        let Self { live, tracker, moved, transitions, lost, namespaces, hurried } = self;
         if let Some(namespaces) = namespaces {
             namespaces.drain();
         }
@@ -114,6 +162,15 @@ impl Trace {
             });
         };
         live.drain(usize::MAX, &mut take);
+        let job = match live.due_snapshots(false)? {
+            None if *hurried => live.look_now()?,
+            job => job,
+        };
+        if let Some(job) = job {
+            take(job.opening());
+            live.snapshots_taken(job.run(), &mut take);
+            live.drain(usize::MAX, &mut take);
+        }
         live.check(true, &mut take)?;
         live.look(&tracker.due_peeks(tcptrace::host::clock::monotonic_ns()?))?;
         Ok(())
