@@ -144,10 +144,11 @@ pub async fn run_live<V: View>(
         }
     }
     live.detach()?;
+    // What is held back for a look at minisocks gets one now.
+    live.drain(usize::MAX, &mut |input| analysis.feed(&input));
     if analysis.tracker().awaits_look()
         && let Some(job) = live.look_now()?
     {
-        live.drain(usize::MAX, &mut |input| analysis.feed(&input));
         analysis.feed(&job.opening());
         let round = spawn_blocking(move || job.run()).await;
         let round = round.context("the thread that takes snapshots failed")?;

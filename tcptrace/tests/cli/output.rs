@@ -132,6 +132,21 @@ fn where_time_wait_is_observed_it_is_told_and_the_account_still_balances() {
 }
 
 #[test]
+fn where_it_is_sampled_that_is_said_and_the_last_look_tells() {
+    if !can_trace() {
+        return;
+    }
+    let server = Server::new();
+    let port = server.port();
+    let mut command = tcptrace(&["-o", "json", "-D", &port, "--time-wait-hook", "sampling"]);
+    let ended = of_one_connection(&mut command, &server);
+    assert!(ended.stderr.contains("TIME_WAIT by sampling"), "{}", ended.stderr);
+    assert!(ended.stderr.contains("between two looks"), "{}", ended.stderr);
+    assert_eq!(steps(&objects(&ended))[..4], CLIENT[..4]);
+    assert_eq!(steps(&objects(&ended))[4..], ["FIN_WAIT2 TIME_WAIT"]);
+}
+
+#[test]
 fn a_namespace_is_filtered_by_whatever_names_it() {
     if !can_trace() {
         return;
