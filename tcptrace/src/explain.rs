@@ -240,7 +240,8 @@ mod tests {
         for reason in EndReason::ALL {
             assert!(has(Kind::EndReason, reason.name()), "{reason:?}");
         }
-        for from in [OwnerFrom::Connect, OwnerFrom::Listener, OwnerFrom::Close] {
+        for from in [OwnerFrom::Connect, OwnerFrom::Listener, OwnerFrom::Close, OwnerFrom::Snapshot]
+        {
             assert!(has(Kind::Owner, from.name()), "{from:?}");
         }
     }

@@ -5,6 +5,7 @@
 //! was in. Each format that the kernel prints has a parser that is pure and takes any bytes.
 
 pub mod caps;
+pub mod cgroup;
 pub mod clock;
 pub mod kallsyms;
 pub mod kernel;
@@ -12,6 +13,7 @@ pub mod loopback;
 pub mod mounts;
 pub mod netns;
 pub mod netstat;
+pub mod process;
 pub mod signals;
 pub mod sock_diag;
 pub mod timens;

@@ -3,6 +3,7 @@
 //! Pure: no I/O, no clock, no allocation in the hot types, no dependency on how an event was
 //! obtained.
 
+pub mod cgroup;
 pub mod change;
 pub mod event;
 pub mod filter;
@@ -12,12 +13,16 @@ pub mod task;
 pub mod tuple;
 pub mod verdict;
 
+pub use cgroup::Cgroup;
 pub use change::{Age, Birth, Change, EndReason, Found, Moved, Opened, Owner, OwnerFrom, Retired};
 pub use event::{
     Accept, Linger, Minisock, MinisockEvent, Reset, ResetDirection, RstReason, SockFacts, Stopper,
     Totals, Transition,
 };
-pub use input::{Accounts, Clock, Event, Input, Lost, SnapSocket, Snapshot, SnapshotEnd, Unseen};
+pub use input::{
+    Accounts, Clock, Event, Holder, Input, Lost, Queues, SnapFull, SnapSocket, Snapshot,
+    SnapshotEnd, Unseen,
+};
 pub use state::{StateSet, TcpState};
 pub use task::{Comm, Task};
 pub use tuple::{Family, Tuple};

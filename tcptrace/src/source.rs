@@ -1,6 +1,8 @@
 //! Where inputs come from. After this module nothing knows whether they are live.
 
+pub mod cgroups;
 pub mod live;
+pub mod owners;
 pub mod reconcile;
 pub mod script;
 pub mod snapshot;

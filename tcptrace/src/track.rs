@@ -4,6 +4,7 @@
 //! counted as an anomaly and the tracker goes on from what the kernel says now.
 
 mod births;
+pub mod cgroups;
 mod compare;
 mod conn;
 pub mod gate;
@@ -11,6 +12,7 @@ mod held;
 mod listeners;
 mod minisock;
 mod peek;
+mod queues;
 mod rows;
 mod sampling;
 mod seed;

@@ -233,6 +233,7 @@ fn so_are_those_from_before() {
             tuple: tuple(number),
             cookie: cookie(number),
             minisock_expires_ms: Some(30_000),
+            full: None,
         })));
     }
     host.feed(&Input::Snapshot(Snapshot::End(SnapshotEnd { mono_ns: 2, ..Default::default() })));

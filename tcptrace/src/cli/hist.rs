@@ -16,6 +16,7 @@ use crate::{
     model::{StateSet, TcpState},
     stats::{
         durations::{DEFAULT_LIMIT, Durations, Span, Spans},
+        group::By,
         steps::Steps,
     },
     view::hist::{Format, HistView, Intervals, Subject},
@@ -41,7 +42,11 @@ pub(super) fn run(args: &HistArgs) -> Result<ExitCode> {
     let options = options(&args.probe, &args.filter)?;
     let target = Target::open(args.out.as_deref())?;
     let view = HistView::new(subject, format, words.intervals, !args.no_header);
-    let snapshots = Snapshots { only: only(&args.filter)?, every: Snapshots::SELDOM };
+    let snapshots = Snapshots {
+        only: only(&args.filter)?,
+        every: Snapshots::SELDOM,
+        owners: args.by == Some(By::Owner),
+    };
     listen::run(&options, snapshots, target, args.duration, view, |_| {})
 }
 

@@ -17,7 +17,7 @@ use crate::{
     model::Accounts,
     pipeline::{self, Analysis},
     probe::{Options, Probe, TimeWaitBackend, Unobservable},
-    source::live::Live,
+    source::{live::Live, owners::Owners},
     track::{Counts, Tracker},
     view::View,
 };
@@ -28,6 +28,8 @@ pub(super) struct Snapshots {
     pub(super) only: Option<Netns>,
     /// Between two rounds.
     pub(super) every: Duration,
+    /// Who holds the sockets is looked up.
+    pub(super) owners: bool,
 }
 
 impl Snapshots {
@@ -65,7 +67,8 @@ pub(super) fn run<V: View>(
         let (output, name) = target.start()?;
         announce(live.probe(), options.backend.is_none());
         let every_ns = u64::try_from(snapshots.every.as_nanos())?;
-        live.take_snapshots(snapshots.only, options.filter.clone(), every_ns);
+        let owners = snapshots.owners.then(Owners::default);
+        live.take_snapshots(snapshots.only, options.filter.clone(), owners, every_ns);
         let mut analysis = Analysis::new(Tracker::default(), view);
         let stop = async {
             match duration {

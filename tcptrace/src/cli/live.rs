@@ -20,7 +20,7 @@ pub(super) fn run(args: &LiveArgs) -> Result<ExitCode> {
     let options = options(&args.probe, &args.filter)?;
     let target = Target::open(args.out.as_deref())?;
     let view = LiveView::new(format(args, &target), selection(args));
-    let snapshots = Snapshots { only: only(&args.filter)?, every: Snapshots::SELDOM };
+    let snapshots = Snapshots { only: only(&args.filter)?, every: Snapshots::SELDOM, owners: true };
     listen::run(&options, snapshots, target, args.duration, view, |view| {
         if view.left_out() > 0 {
             say(&format!("{} left out by --rate-limit", view.left_out()));

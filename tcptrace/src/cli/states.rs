@@ -14,10 +14,14 @@ use super::{
 };
 use crate::{
     host::{clock, netns::Netns},
-    model::{Input, Snapshot, filter::Filter},
+    model::{Input, Snapshot},
     pipeline::Analysis,
     probe::Options,
-    source::snapshot::{Job, Scope},
+    source::{
+        cgroups::CgroupNames,
+        owners::Owners,
+        snapshot::{Job, Scope},
+    },
     stats::group::By,
     track::Tracker,
     view::{
@@ -58,25 +62,29 @@ fn show<V: View>(
     target: Target,
     view: V,
 ) -> Result<ExitCode> {
+    let owners = args.by == Some(By::Owner);
     if args.interval.is_none() {
-        return once(only, options.filter.clone(), target, view);
+        let owners = owners.then(Owners::default);
+        let filter = options.filter.clone();
+        return once(Scope { only, filter, minisocks_told: true, owners }, target, view);
     }
-    let snapshots = Snapshots { only, every: Snapshots::OFTEN };
+    let snapshots = Snapshots { only, every: Snapshots::OFTEN, owners };
     listen::run(options, snapshots, target, None, view, |_| {})
 }
 
-/// One look at the kernel's tables, by the same way as the first line of many.
-fn once<V: View>(only: Option<Netns>, filter: Filter, target: Target, view: V) -> Result<ExitCode> {
+/// One look at the kernel's tables, by the same way as the first line of many. Minisocks have no
+/// events here, but nothing else has either: they are sockets like others.
+fn once<V: View>(scope: Scope, target: Target, view: V) -> Result<ExitCode> {
     let clocks = clock::sample().context("cannot read the clock")?;
     let hz = clock::hz().context("cannot read the clock's resolution")?;
     let mut analysis = Analysis::new(Tracker::default(), view);
     analysis.feed(&Input::Begin { mono_ns: clocks.mono_ns, hz, sampled: false });
     analysis.feed(&Input::Clock(clocks));
     analysis.feed(&Input::Snapshot(Snapshot::Open));
-    // Minisocks have no events here, but nothing else has either: they are sockets like others.
-    let round = Job::all(Arc::new(Scope { only, filter, minisocks_told: true })).run();
+    let round = Job::all(Arc::new(scope)).run();
     round.remarks().iter().for_each(|remark| say(remark));
-    round.feed(&mut |input| analysis.feed(&input));
+    let mut cgroups = CgroupNames::open();
+    round.feed(&mut |input| cgroups.pass(input, &mut |input| analysis.feed(&input)));
     let mono_ns = clock::monotonic_ns().context("cannot read the clock")?;
     analysis.feed(&Input::Tick { mono_ns });
     let (output, name) = target.start()?;

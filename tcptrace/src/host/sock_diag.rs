@@ -13,6 +13,7 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::num::NonZeroU64;
 use std::os::fd::{AsRawFd, OwnedFd};
 
 use nix::errno::Errno;
@@ -162,9 +163,11 @@ pub struct DiagSocket {
     pub uid: u32,
     /// Interface that it is bound to; 0 for none.
     pub ifindex: u32,
-    /// Bytes received and not yet read; for a listener, connections waiting for `accept()`.
+    /// Bytes received and not yet read, a FIN counted as one; for a listener, connections waiting
+    /// for `accept()`.
     pub rqueue: u32,
-    /// Bytes written and not yet acknowledged; for a listener, the limit of the accept queue.
+    /// Bytes written and not yet acknowledged, a SYN and a FIN counted as one each; for a listener,
+    /// the limit of the accept queue.
     pub wqueue: u32,
     /// Which timer runs.
     pub timer: Timer,
@@ -173,6 +176,9 @@ pub struct DiagSocket {
     pub expires_ms: u32,
     /// Retransmissions, probes or SYN-ACKs sent so far by that timer.
     pub retrans: u8,
+    /// Id of the cgroup (v2) that it was made in, of full sockets (`INET_DIAG_CGROUP_ID`). Kernel
+    /// 5.8 with CONFIG_SOCK_CGROUP_DATA.
+    pub cgroup: Option<NonZeroU64>,
 }
 
 impl DiagSocket {

@@ -2,6 +2,7 @@
 
 use super::{
     event::{Linger, SockFacts, Totals},
+    input::Queues,
     state::TcpState,
     task::Task,
     tuple::Tuple,
@@ -92,6 +93,8 @@ pub enum OwnerFrom {
     Accept,
     /// The task that closed or shut down the socket.
     Close,
+    /// A process that had the socket open when a snapshot was taken; of several the first one.
+    Snapshot,
 }
 
 impl OwnerFrom {
@@ -102,6 +105,7 @@ impl OwnerFrom {
             Self::Listener => "listener",
             Self::Accept => "accept",
             Self::Close => "close",
+            Self::Snapshot => "snapshot",
         }
     }
 }
@@ -109,9 +113,9 @@ impl OwnerFrom {
 /// Whose socket it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Owner {
-    /// The task, caught in a system call on this socket.
+    /// The task, caught in a system call on this socket or found to have it open.
     pub task: Task,
-    /// Which call.
+    /// Which call, or how else.
     pub from: OwnerFrom,
 }
 
@@ -248,4 +252,10 @@ pub struct Found {
     pub birth: Option<Birth>,
     /// Whose it is, if that is known.
     pub owner: Option<Owner>,
+    /// Its cookie, if that is known.
+    pub cookie: Option<u64>,
+    /// Id of its cgroup, if that is known.
+    pub cgroup: Option<u64>,
+    /// What the last snapshot had in its queues; only a census tells, and not of an ESTABLISHED one.
+    pub queues: Option<Queues>,
 }

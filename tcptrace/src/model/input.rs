@@ -1,15 +1,18 @@
 //! What the analysis is fed with, whatever the source: a live host, a recording or a script.
 
+use std::num::NonZeroU64;
+
 use tcptrace_common::counters::Hook;
 
 use super::{
     event::{Accept, Minisock, Reset, Transition},
     state::TcpState,
+    task::Task,
     tuple::Tuple,
 };
 
 /// One thing for the analysis to take in, in the order in which it must be taken in.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum Input {
     /// Hooks are in force from here on.
     Begin {
@@ -35,6 +38,15 @@ pub enum Input {
         count: u64,
         /// When that was noticed: all of them happened before. `CLOCK_MONOTONIC`, nanoseconds.
         mono_ns: u64,
+    },
+    /// What a cgroup is called. Comes before the first event or socket of a snapshot that names it;
+    /// where it does not, the cgroup was gone already.
+    Cgroup {
+        /// As in [`SockFacts::cgroup`](super::SockFacts::cgroup).
+        id: u64,
+        /// From the root of the cgroup2 hierarchy, `/` for the root itself. Untrusted text: escaped
+        /// where it is printed. Bytes that are no UTF-8 are replaced.
+        path: Box<str>,
     },
     /// What the kernel's tables hold, at the start or to compare with.
     Snapshot(Snapshot),
@@ -97,7 +109,7 @@ pub enum Event {
 ///
 /// Events go on meanwhile. Those told between the opening and the first tick after the end of a
 /// round explain what in it is not as it was known.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Snapshot {
     /// A round of dumps is about to begin.
     Open,
@@ -150,7 +162,7 @@ pub struct Unseen {
 }
 
 /// A socket in a snapshot.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SnapSocket {
     /// Its state; of a minisock the substate.
     pub state: TcpState,
@@ -160,6 +172,46 @@ pub struct SnapSocket {
     pub cookie: u64,
     /// Of a minisock, milliseconds until its timer is to run.
     pub minisock_expires_ms: Option<u32>,
+    /// What a full socket tells beside that; `None` of a minisock. Apart, because there may be a
+    /// million minisocks.
+    pub full: Option<Box<SnapFull>>,
+}
+
+/// A full socket in a snapshot.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SnapFull {
+    /// Of the open file; 0 where no process holds one: an orphan, or not accepted yet.
+    pub inode: u32,
+    /// User who made it, or its listener. 0 also where no process holds it.
+    pub uid: u32,
+    /// Its two queues.
+    pub queues: Queues,
+    /// Id of its cgroup (v2): of the process that made it, or of its listener's. `None` before 5.8,
+    /// and where the kernel has no cgroups.
+    pub cgroup: Option<NonZeroU64>,
+    /// Who holds it; `None` where that was not asked for, or could not be found.
+    pub holder: Option<Holder>,
+}
+
+/// The two queues of a full socket (`idiag_rqueue`, `idiag_wqueue`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Queues {
+    /// Bytes received and not read yet, a FIN counted as one. Of a listener, connections that wait
+    /// for accept().
+    pub unread: u32,
+    /// Bytes written and not acknowledged, those not sent yet among them, a SYN and a FIN counted as
+    /// one each. Of a listener, the limit of the queue for accept().
+    pub unsent: u32,
+}
+
+/// Processes that have a socket open.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Holder {
+    /// The process that was started first, if there are several: the parent of a pre-forking server.
+    /// Its first thread.
+    pub task: Task,
+    /// How many processes have it open.
+    pub holders: u32,
 }
 
 /// Offset between the clocks at a moment.

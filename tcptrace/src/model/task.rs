@@ -85,7 +85,7 @@ pub fn escape(bytes: &[u8]) -> String {
 
 /// A thread, as the kernel saw it on the CPU. Whether it has to do with the socket depends on
 /// the transition.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Task {
     /// Process (thread group).
     pub tgid: u32,

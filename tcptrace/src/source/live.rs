@@ -11,6 +11,8 @@ use tcptrace_common::{
 use zerocopy::FromBytes as _;
 
 use super::{
+    cgroups::CgroupNames,
+    owners::Owners,
     reconcile::Reconciler,
     snapshot::{Job, Round, Scope},
 };
@@ -45,6 +47,7 @@ pub struct Live {
     missed_told: u64,
     clock: Option<Clock>,
     snapshots: Option<Reconciler>,
+    cgroups: CgroupNames,
     /// A tick is wanted at the next check: a snapshot waits for it.
     tick_wanted: bool,
 }
@@ -67,15 +70,23 @@ impl Live {
             missed_told: 0,
             clock: None,
             snapshots: None,
+            cgroups: CgroupNames::open(),
             tick_wanted: false,
         })
     }
 
     /// Has the socket tables that `filter` keeps dumped now and every `every_ns` nanoseconds:
-    /// those of `only`, or of every namespace that can be reached.
-    pub fn take_snapshots(&mut self, only: Option<Netns>, filter: Filter, every_ns: u64) {
+    /// those of `only`, or of every namespace that can be reached. With `owners` who holds the
+    /// sockets is looked up.
+    pub fn take_snapshots(
+        &mut self,
+        only: Option<Netns>,
+        filter: Filter,
+        owners: Option<Owners>,
+        every_ns: u64,
+    ) {
         let minisocks_told = self.probe.time_wait().is_some();
-        let scope = Scope { only, filter, minisocks_told };
+        let scope = Scope { only, filter, minisocks_told, owners };
         self.snapshots = Some(Reconciler::new(scope, every_ns, self.is_sampled()));
     }
 
@@ -101,7 +112,7 @@ impl Live {
     /// Hands out what was dumped.
     pub fn snapshots_taken(&mut self, round: Round, sink: &mut impl FnMut(Input)) {
         if let Some(snapshots) = &mut self.snapshots {
-            snapshots.feed(round, sink);
+            snapshots.feed(round, &mut |input| self.cgroups.pass(input, sink));
             self.tick_wanted = true;
         }
     }
@@ -137,7 +148,7 @@ impl Live {
                         snapshots.saw(sock.netns);
                     }
                     self.gate.pass(event, |event| {
-                        sink(Input::Event(Event::Transition(event)));
+                        self.cgroups.pass(Input::Event(Event::Transition(event)), sink);
                     });
                 }
                 Record::Event(event) => sink(Input::Event(event)),

@@ -11,6 +11,8 @@
 //! 1ms snapshot open                  (or: minisocks)
 //! 1ms snapshot 5
 //! 1ms socket TIME_WAIT 9b2d 10.0.0.1:7 10.0.0.2:443 12000
+//! 1ms socket CLOSE_WAIT 9b2e 10.0.0.1:8 10.0.0.2:443 pid=812 comm=app unread=1 cgroup=7
+//! 1ms cgroup 7 /system.slice/app.service
 //! 1ms snapshot end syn-queue=3 time-wait=9 lacks-some
 //! 1ms snapshot over
 //! 2ms lost 17
@@ -28,9 +30,9 @@ use anyhow::{Context as _, Result, bail};
 use tcptrace_common::counters::Hook;
 
 use crate::model::{
-    Accept, Clock, Comm, Event, Input, Linger, Lost, Minisock, MinisockEvent, Reset,
-    ResetDirection, RstReason, SnapSocket, Snapshot, SnapshotEnd, SockFacts, StateSet, Stopper,
-    Task, TcpState, Totals, Transition, Tuple,
+    Accept, Clock, Comm, Event, Holder, Input, Linger, Lost, Minisock, MinisockEvent, Reset,
+    ResetDirection, RstReason, SnapFull, SnapSocket, Snapshot, SnapshotEnd, SockFacts, StateSet,
+    Stopper, Task, TcpState, Totals, Transition, Tuple,
 };
 
 /// Reads a script.
@@ -71,13 +73,22 @@ fn input(line: &str) -> Result<Input> {
         "socket" => {
             let (name, cookie) = (word()?, word()?);
             let tuple = tuple(word()?.parse()?, word()?.parse()?);
-            Input::Snapshot(Snapshot::Socket(SnapSocket {
+            let mut socket = SnapSocket {
                 state: state(name)?,
                 tuple,
                 cookie: u64::from_str_radix(cookie, 16)?,
-                minisock_expires_ms: words.next().map(str::parse).transpose()?,
-            }))
+                minisock_expires_ms: None,
+                full: None,
+            };
+            for word in words {
+                match word.split_once('=') {
+                    None => socket.minisock_expires_ms = Some(word.parse()?),
+                    Some((key, value)) => full(socket.full.get_or_insert_default(), key, value)?,
+                }
+            }
+            Input::Snapshot(Snapshot::Socket(socket))
         }
+        "cgroup" => Input::Cgroup { id: word()?.parse()?, path: word()?.into() },
         "missed" => Input::Missed { count: word()?.parse()?, mono_ns },
         "lost" => Input::Lost(Lost { hook: Hook::SetState, count: word()?.parse()?, mono_ns }),
         "clock" => Input::Clock(Clock { mono_ns, realtime_offset_ns: word()?.parse()? }),
@@ -176,6 +187,28 @@ fn task_detail(task: &mut Task, key: &str, value: &str) -> Result<bool> {
         _ => return Ok(false),
     }
     Ok(true)
+}
+
+/// `[inode=N] [user=N] [unread=N] [unsent=N] [cgroup=N]`, and of who holds it `[pid=N] [comm=NAME]
+/// [uid=N] [holders=N]`.
+fn full(full: &mut SnapFull, key: &str, value: &str) -> Result<()> {
+    match key {
+        "inode" => full.inode = value.parse()?,
+        "user" => full.uid = value.parse()?,
+        "unread" => full.queues.unread = value.parse()?,
+        "unsent" => full.queues.unsent = value.parse()?,
+        "cgroup" => full.cgroup = Some(value.parse()?),
+        _ => {
+            let task = Task { tgid: 0, tid: 0, uid: 0, comm: Comm::new([0; 16]) };
+            let holder = full.holder.get_or_insert(Holder { task, holders: 1 });
+            match key {
+                "holders" => holder.holders = value.parse()?,
+                _ if task_detail(&mut holder.task, key, value)? => {}
+                _ => bail!("unknown detail {key}"),
+            }
+        }
+    }
+    Ok(())
 }
 
 /// `[syn-queue=N] [fin-wait2=N] [time-wait=N] [lacks-some]`

@@ -6,13 +6,17 @@
 
 use std::{collections::BTreeSet, io, net::SocketAddr, sync::Arc};
 
+use super::owners::Owners;
 use crate::{
     host::{
         clock,
         netns::{self, Netns},
         sock_diag::{DiagSocket, Family, StateMask},
     },
-    model::{Input, SnapSocket, Snapshot, SnapshotEnd, TcpState, Tuple, Unseen, filter::Filter},
+    model::{
+        Input, Queues, SnapFull, SnapSocket, Snapshot, SnapshotEnd, TcpState, Tuple, Unseen,
+        filter::Filter,
+    },
 };
 
 /// What is to be dumped.
@@ -24,6 +28,8 @@ pub struct Scope {
     pub filter: Filter,
     /// Minisocks have events, or are looked at; else they are but counted.
     pub minisocks_told: bool,
+    /// Who holds the sockets is looked up.
+    pub owners: Option<Owners>,
 }
 
 /// Dumps to be taken.
@@ -67,7 +73,7 @@ pub struct Round {
 pub(super) struct Space {
     pub(super) netns: u32,
     began_ns: u64,
-    sockets: Vec<SnapSocket>,
+    pub(super) sockets: Vec<SnapSocket>,
     end: SnapshotEnd,
 }
 
@@ -146,14 +152,21 @@ impl Job {
                 space.netns
             ));
         }
+        let over_ns = clock::monotonic_ns().unwrap_or(u64::MAX);
+        let all = matches!(self.of, Of::All);
+        if let Some(owners) = &self.scope.owners
+            && !matches!(self.of, Of::Minisocks(_))
+        {
+            owners.fill(&mut spaces, all, &mut remarks);
+        }
         Round {
-            all: matches!(self.of, Of::All),
+            all,
             minisocks_alone: matches!(self.of, Of::Minisocks(_)),
             spaces,
             namespaces,
             cpu_ns: cpu_ns().saturating_sub(began_ns),
             remarks,
-            over_ns: clock::monotonic_ns().unwrap_or(u64::MAX),
+            over_ns,
         }
     }
 }
@@ -249,7 +262,18 @@ fn take(
             tuple,
             cookie: socket.cookie,
             minisock_expires_ms: mini.then_some(socket.expires_ms),
+            full: (!mini).then(|| Box::new(full(socket))),
         }),
+    }
+}
+
+fn full(socket: &DiagSocket) -> SnapFull {
+    SnapFull {
+        inode: socket.inode,
+        uid: socket.uid,
+        queues: Queues { unread: socket.rqueue, unsent: socket.wqueue },
+        cgroup: socket.cgroup,
+        holder: None,
     }
 }
 

@@ -22,14 +22,14 @@ use std::{
 };
 
 use super::{
-    conn::{Conn, Entered},
+    conn::{Conn, Entered, better},
     minisock::promoted,
     rows::Rows,
-    seed::{Seed, time_wait_since},
+    seed::{Seed, holder_of, time_wait_since},
     slab::AddressHasher,
     tracker::Tracker,
 };
-use crate::model::{Change, SnapSocket, Snapshot, TcpState, Tuple};
+use crate::model::{Change, Owner, OwnerFrom, SnapSocket, Snapshot, TcpState, Tuple};
 
 /// A round of snapshots.
 #[derive(Default)]
@@ -73,7 +73,7 @@ impl Round {
     /// What the round says of a connection that was known when it began.
     fn judge(&mut self, conn: &Conn, mini: bool) -> Finding {
         let row = self.rows.take(conn);
-        let netns = conn.netns.or(row.map(|(netns, _)| netns));
+        let netns = conn.netns.or(row.as_ref().map(|(netns, _)| *netns));
         let Some(space) = netns.and_then(|netns| self.spaces.get(&netns)) else {
             return Finding::AsKnown;
         };
@@ -157,7 +157,7 @@ impl Tracker {
             }
             Snapshot::Socket(socket) => match round.current {
                 Some(netns) if round.rows.len() < self.limit => {
-                    round.rows.insert(netns, *socket);
+                    round.rows.insert(netns, socket.clone());
                 }
                 _ => round.cut = true,
             },
@@ -177,6 +177,12 @@ impl Tracker {
     pub(super) fn settle_round(&mut self, now: u64, out: &mut impl FnMut(Change)) {
         let told = |round: &mut Round| round.over_ns.is_some_and(|over_ns| over_ns <= now);
         let Some(mut round) = self.round.take_if(told) else { return };
+        let told = |netns| round.spaces.contains_key(&netns);
+        self.queues.replace(told, round.rows.iter());
+        for conn in self.conns.iter_mut().map(|(_, conn)| conn) {
+            let row = conn.cookie().and_then(|cookie| round.rows.get(cookie));
+            conn.owner = better(conn.owner, row.and_then(holder_of));
+        }
         let mut findings = Vec::new();
         let mut judge = |place, conn: &Conn, mini| match round.judge(conn, mini) {
             Finding::AsKnown => {}
@@ -253,6 +259,12 @@ impl Tracker {
             return;
         }
         let seed = Seed::of(self.ids.next(), row, netns, space.began_ns, space.ended_ns);
+        if let Some(owner) = seed.owner
+            && seed.state == TcpState::Listen
+        {
+            let owner = Owner { from: OwnerFrom::Listener, ..owner };
+            self.listeners.insert(row.cookie, Some(netns), &seed.tuple, owner);
+        }
         out(Change::Found(seed.conn(row.cookie).found(now)));
         self.seeds.insert(row.cookie, seed);
     }

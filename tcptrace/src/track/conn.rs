@@ -162,6 +162,11 @@ impl Conn {
         self.facts = PackedFacts::new(sock);
     }
 
+    /// A snapshot told its cgroup.
+    pub(super) fn set_cgroup(&mut self, cgroup: Option<NonZeroU64>) {
+        self.facts.cgroup = cgroup;
+    }
+
     /// As the last event told them.
     pub(super) fn sock(&self) -> Option<SockFacts> {
         let facts = &self.facts;
@@ -219,6 +224,9 @@ impl Conn {
             netns: self.netns,
             birth: self.birth,
             owner: self.owner,
+            cookie: self.cookie(),
+            cgroup: self.facts.cgroup.map(NonZeroU64::get),
+            queues: None,
         }
     }
 
@@ -267,7 +275,7 @@ pub(super) fn better(known: Option<Owner>, later: Option<Owner>) -> Option<Owner
     let (Some(known), Some(later)) = (known, later) else { return known.or(later) };
     let rank = |owner: Owner| match owner.from {
         OwnerFrom::Connect | OwnerFrom::Accept => 3,
-        OwnerFrom::Close => 2,
+        OwnerFrom::Close | OwnerFrom::Snapshot => 2,
         OwnerFrom::Listener => 1,
     };
     Some(if rank(later) > rank(known) { later } else { known })

@@ -35,6 +35,9 @@ impl Held {
             netns: moved.netns,
             birth: moved.birth,
             owner: moved.owner,
+            cookie: moved.sock.and_then(|sock| sock.cookie),
+            cgroup: moved.sock.and_then(|sock| sock.cgroup),
+            queues: None,
         }
     }
 

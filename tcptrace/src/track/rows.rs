@@ -22,6 +22,16 @@ impl Rows {
         self.by_cookie.insert(row.cookie, (netns, row));
     }
 
+    /// All of them.
+    pub(super) fn iter(&self) -> impl Iterator<Item = &(u32, SnapSocket)> {
+        self.by_cookie.iter().map(|(_, row)| row)
+    }
+
+    /// The one with this cookie.
+    pub(super) fn get(&self, cookie: u64) -> Option<&SnapSocket> {
+        self.by_cookie.get(cookie).map(|(_, row)| row)
+    }
+
     /// Those that were not taken out.
     pub(super) fn into_iter(self) -> impl Iterator<Item = (u64, (u32, SnapSocket))> {
         self.by_cookie.into_iter()

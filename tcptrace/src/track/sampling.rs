@@ -220,18 +220,18 @@ impl Sampling {
             self.held.iter_mut().for_each(|held| held.before_look = true);
         }
         let Some(look) = &mut self.look else { return false };
-        match *snapshot {
+        match snapshot {
             Snapshot::Open | Snapshot::OpenMinisocks => {}
             Snapshot::Begin { mono_ns, netns } => {
-                let space = Space { began_ns: mono_ns, ended_ns: mono_ns, lacks_some: true };
-                look.spaces.insert(netns, space);
-                look.current = Some(netns);
+                let space = Space { began_ns: *mono_ns, ended_ns: *mono_ns, lacks_some: true };
+                look.spaces.insert(*netns, space);
+                look.current = Some(*netns);
             }
             Snapshot::Socket(row) if row.minisock_expires_ms.is_some() => {
                 match (look.current, self.minis.get_mut(row.cookie)) {
-                    (Some(_), Some(mini)) => mini.row = Some(Row::from(&row)),
+                    (Some(_), Some(mini)) => mini.row = Some(Row::from(row)),
                     (Some(netns), None) if look.rows.len() < self.limit => {
-                        look.rows.insert(netns, row);
+                        look.rows.insert(netns, row.clone());
                     }
                     _ => look.cut = true,
                 }
@@ -247,8 +247,8 @@ impl Sampling {
                 }
             }
             Snapshot::Over { mono_ns, all } => {
-                look.over_ns = Some(mono_ns);
-                look.whole = all || look.alone;
+                look.over_ns = Some(*mono_ns);
+                look.whole = *all || look.alone;
             }
         }
         // Whoever compares rounds is to know that another one was opened.

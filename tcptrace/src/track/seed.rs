@@ -13,7 +13,7 @@ use super::{
     conn::{Conn, Entered},
     slab::Slab,
 };
-use crate::model::{SnapSocket, TcpState, Tuple};
+use crate::model::{Owner, OwnerFrom, SnapSocket, TcpState, Tuple};
 
 /// `TCP_TIMEWAIT_LEN` in nanoseconds.
 const TIMEWAIT_LEN_NS: u64 = 60_000_000_000;
@@ -29,6 +29,8 @@ pub(super) struct Seed {
     pub(super) since_ns: u64,
     pub(super) netns: u32,
     pub(super) tuple: Tuple,
+    pub(super) owner: Option<Owner>,
+    cgroup: Option<NonZeroU64>,
 }
 
 impl Seed {
@@ -43,6 +45,8 @@ impl Seed {
             since_ns: running.map_or(began_ns, |since| since.min(began_ns)),
             netns,
             tuple: row.tuple,
+            owner: holder_of(row),
+            cgroup: row.full.as_ref().and_then(|full| full.cgroup),
         }
     }
 
@@ -51,8 +55,16 @@ impl Seed {
         let mut conn = Conn::new(self.id, self.state, self.since_ns, Entered::Before, self.tuple);
         conn.cookie = NonZeroU64::new(cookie);
         conn.netns = Some(self.netns);
+        conn.owner = self.owner;
+        conn.set_cgroup(self.cgroup);
         conn
     }
+}
+
+/// Whose a socket is by who holds it.
+pub(super) fn holder_of(row: &SnapSocket) -> Option<Owner> {
+    let holder = row.full.as_ref().and_then(|full| full.holder)?;
+    Some(Owner { task: holder.task, from: OwnerFrom::Snapshot })
 }
 
 /// Since when the timer of a minisock in TIME_WAIT has been running, by what is left of it at

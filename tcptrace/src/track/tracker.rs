@@ -3,19 +3,22 @@
 use std::collections::HashSet;
 
 use super::{
+    cgroups::Cgroups,
     compare::{Doubt, Round},
     conn::{Conn, Entered, Ids, at_least, better, differ, owner_of},
     held::Held,
     listeners::Listeners,
     minisock::{Minisocks, Origin},
+    queues::LastQueues,
     sampling::Sampling,
     seed::Seeds,
     table::Table,
     verdict::{Close, Judgement},
 };
 use crate::model::{
-    Accept, Age, Birth, Change, EndReason, Event, Found, Input, Lost, MinisockEvent, Moved, Owner,
-    OwnerFrom, Reset, ResetDirection, Retired, TcpState, Transition, Verdict, change::is_birth,
+    Accept, Age, Birth, Cgroup, Change, EndReason, Event, Found, Input, Lost, MinisockEvent, Moved,
+    Owner, OwnerFrom, Reset, ResetDirection, Retired, TcpState, Transition, Verdict,
+    change::is_birth,
 };
 
 /// Connections that are tracked at a time unless told otherwise.
@@ -53,6 +56,8 @@ pub struct Tracker {
     pub(super) round: Option<Round>,
     /// What the last snapshots had otherwise than it was known.
     pub(super) doubts: HashSet<Doubt>,
+    pub(super) queues: LastQueues,
+    cgroups: Cgroups,
     pub(super) limit: usize,
     /// Sockets of snapshots that there was no room for.
     pub(super) unseeded: u64,
@@ -86,6 +91,8 @@ impl Tracker {
             seeded: HashSet::new(),
             round: None,
             doubts: HashSet::new(),
+            queues: LastQueues::default(),
+            cgroups: Cgroups::default(),
             limit,
             unseeded: 0,
             complete_since: None,
@@ -137,7 +144,15 @@ impl Tracker {
         let minis = self.minisocks.iter().map(|(_, conn)| conn.found(0));
         let seeds = self.seeds.iter().map(|(cookie, seed)| seed.conn(cookie).found(0));
         let sampled = self.sampling.iter().map(|conn| conn.found(0));
-        full.chain(held).chain(minis).chain(sampled).chain(seeds)
+        full.chain(held).chain(minis).chain(sampled).chain(seeds).map(|found| Found {
+            queues: found.cookie.and_then(|cookie| self.queues.get(cookie)),
+            ..found
+        })
+    }
+
+    /// What is known of the cgroup with this id.
+    pub fn cgroup(&self, id: u64) -> Option<&Cgroup> {
+        self.cgroups.get(id)
     }
 
     /// Takes in one input and hands out what follows from it.
@@ -172,6 +187,7 @@ impl Tracker {
                     self.snapshot(snapshot);
                 }
             }
+            Input::Cgroup { id, path } => self.cgroups.name(*id, path),
             Input::Tick { mono_ns } => {
                 self.held.tick(*mono_ns, out);
                 self.minisocks.tick(*mono_ns, &mut self.ids, out);
@@ -286,6 +302,9 @@ impl Tracker {
         }
         if event.old == TcpState::Listen {
             self.listeners.remove(event.skaddr, conn.netns, &conn.tuple);
+            if let Some(cookie) = cookie {
+                self.listeners.remove(cookie, conn.netns, &conn.tuple);
+            }
             out(Change::Moved(moved));
             return;
         }

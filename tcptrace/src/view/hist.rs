@@ -161,7 +161,7 @@ impl View for HistView {
                     self.lines.summary(accounts, out);
                 }
             }
-            Input::Event(_) | Input::Snapshot(_) | Input::Missed { .. } => {}
+            Input::Event(_) | Input::Snapshot(_) | Input::Cgroup { .. } | Input::Missed { .. } => {}
         }
     }
 

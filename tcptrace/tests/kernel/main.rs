@@ -4,11 +4,13 @@
 
 mod account;
 mod checks;
+mod child;
 mod counted;
 mod filters;
 mod live;
 mod net;
 mod netlink;
+mod owners;
 mod scenario;
 mod seeding;
 mod sys;

@@ -61,7 +61,7 @@ impl Seeded {
     /// One of what happens in `netns` alone.
     fn inside(netns: &Netns) -> Result<Self> {
         let mut seeded = Self::start(&options(Some(netns)))?;
-        seeded.live.take_snapshots(Some(reach(netns)), inside(netns), NEVER_NS);
+        seeded.live.take_snapshots(Some(reach(netns)), inside(netns), None, NEVER_NS);
         seeded.due_round()?;
         Ok(seeded)
     }
@@ -107,7 +107,12 @@ impl Seeded {
     /// Takes a round of one namespace now.
     fn round_of(&mut self, netns: &Netns) -> Result<()> {
         self.feed(&[Input::Snapshot(Snapshot::Open)]);
-        let scope = Scope { only: Some(reach(netns)), filter: inside(netns), minisocks_told: true };
+        let scope = Scope {
+            only: Some(reach(netns)),
+            filter: inside(netns),
+            minisocks_told: true,
+            owners: None,
+        };
         let mut inputs = Vec::new();
         Job::all(Arc::new(scope)).run().feed(&mut |input| inputs.push(input));
         self.feed(&inputs);
@@ -337,7 +342,7 @@ fn a_namespace_that_shows_up_later_is_seeded_when_an_event_names_it() {
             Ok((listener, kept))
         })?;
         let mut seeded = Seeded::start(&options(None))?;
-        seeded.live.take_snapshots(None, Filter::default(), NEVER_NS);
+        seeded.live.take_snapshots(None, Filter::default(), None, NEVER_NS);
         let job = seeded.live.due_snapshots(false)?.context("no round at the start")?;
         seeded.feed(&[Input::Snapshot(Snapshot::Open)]);
         let mut inputs = Vec::new();

@@ -106,7 +106,7 @@ impl Trace {
         let mut live = Live::start(options).context("the tracer does not start")?;
         let sampled = options.time_wait == TimeWaitChoice::Only(TimeWaitBackend::Sampling);
         if sampled {
-            live.take_snapshots(netns.map(reach), Filter::default(), SELDOM_NS);
+            live.take_snapshots(netns.map(reach), Filter::default(), None, SELDOM_NS);
         }
         let mut tracker = Tracker::default();
         tracker.apply(&live.begin()?, &mut |_| {});

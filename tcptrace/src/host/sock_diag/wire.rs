@@ -6,10 +6,11 @@
 //! One parser of our own rather than that of `netlink-packet-sock-diag` 0.5: that crate drops the
 //! remaining time of a TIME_WAIT socket (`Timer::TimeWait` carries none) and the `retrans` of
 //! every timer but one, which would leave a second parser for the same 72 bytes; and it decodes
-//! the attributes behind each socket into owned values that nothing here reads. What is left of
+//! the attributes behind each socket into owned values, of which one number is read here. What is left of
 //! the job is the two structures below.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::num::NonZeroU64;
 
 use zerocopy::byteorder::network_endian::U16 as NetU16;
 use zerocopy::byteorder::{I32, NativeEndian, U16, U32};
@@ -25,6 +26,8 @@ const NLM_F_REQUEST: u16 = 0x001;
 const NLM_F_DUMP_INTR: u16 = 0x010;
 const NLM_F_DUMP: u16 = 0x300;
 const IPPROTO_TCP: u8 = 6;
+/// `INET_DIAG_CGROUP_ID`; comes unasked.
+const CGROUP_ID: u16 = 21;
 
 /// `struct nlmsghdr`.
 #[repr(C)]
@@ -54,7 +57,7 @@ struct SocketId {
     cookie: [U32<NativeEndian>; 2],
 }
 
-/// `struct inet_diag_msg`; attributes follow it, and none is read here.
+/// `struct inet_diag_msg`; attributes follow it.
 #[repr(C)]
 #[derive(FromBytes, KnownLayout, Immutable, Unaligned)]
 struct SocketMessage {
@@ -227,7 +230,7 @@ fn errno(body: &[u8]) -> Option<i32> {
 
 impl DiagSocket {
     fn parse(body: &[u8]) -> Result<Self, Malformed> {
-        let (raw, _attributes) =
+        let (raw, attributes) =
             SocketMessage::ref_from_prefix(body).map_err(|_| Malformed::BodyCut)?;
         let family = Family::from_number(raw.family).ok_or(Malformed::Family(raw.family))?;
         let address = |bytes: [u8; 16]| match family {
@@ -249,8 +252,28 @@ impl DiagSocket {
             timer: Timer::from_number(raw.timer),
             expires_ms: raw.expires.get(),
             retrans: raw.retrans,
+            cgroup: attribute(attributes, CGROUP_ID).and_then(cgroup_id),
         })
     }
+}
+
+/// The payload of an attribute (`struct nlattr`: length with its four bytes of header, and type).
+/// What does not fit ends the search: attributes are an extra.
+fn attribute(mut rest: &[u8], wanted: u16) -> Option<&[u8]> {
+    loop {
+        let (header, _) = <[U16<NativeEndian>; 2]>::ref_from_prefix(rest).ok()?;
+        let len = usize::from(header[0].get());
+        let payload = rest.get(4..len)?;
+        // Flags, as NLA_F_NESTED, are in the two upper bits.
+        if header[1].get() & 0x3fff == wanted {
+            return Some(payload);
+        }
+        rest = rest.get(len.next_multiple_of(4)..)?;
+    }
+}
+
+fn cgroup_id(payload: &[u8]) -> Option<NonZeroU64> {
+    NonZeroU64::new(u64::from_ne_bytes(payload.try_into().ok()?))
 }
 
 #[cfg(test)]
@@ -313,6 +336,7 @@ mod tests {
             timer: Timer::TimeWait,
             expires_ms: 58_200,
             retrans: 0,
+            cgroup: None,
         };
         assert!(expected.is_minisock());
         assert_eq!(items, [Ok(Message { interrupted: false, body: Body::Socket(expected) })]);
@@ -328,6 +352,44 @@ mod tests {
         let Ok(Message { body: Body::Socket(socket), .. }) = &items[0] else { panic!("{items:?}") };
         assert_eq!(socket.local.to_string(), "[fe00:1::9]:40001");
         assert_eq!(socket.family, Family::V6);
+    }
+
+    #[test]
+    fn the_cgroup_is_found_among_other_attributes_and_odd_ones_hide_it() {
+        let cgroup = |attributes: &[u8]| {
+            let mut body = time_wait();
+            body.extend_from_slice(attributes);
+            let items = items(&message(20, 2, SEQUENCE, &body));
+            let Ok(Message { body: Body::Socket(socket), .. }) = &items[0] else {
+                panic!("{items:?}")
+            };
+            socket.cgroup.map(NonZeroU64::get)
+        };
+        let of = |kind: u16, payload: &[u8]| {
+            let mut bytes = ((4 + payload.len()) as u16).to_ne_bytes().to_vec();
+            bytes.extend_from_slice(&kind.to_ne_bytes());
+            bytes.extend_from_slice(payload);
+            bytes.resize(bytes.len().next_multiple_of(4), 0);
+            bytes
+        };
+        let id = of(CGROUP_ID, &7_u64.to_ne_bytes());
+        // INET_DIAG_SHUTDOWN, a byte; INET_DIAG_PAD, nothing.
+        let before = [of(8, &[3]), of(14, &[])].concat();
+        assert_eq!(cgroup(&[before.clone(), id.clone()].concat()), Some(7));
+        assert_eq!(
+            cgroup(&[of(CGROUP_ID | 0x4000, &7_u64.to_ne_bytes()), before].concat()),
+            Some(7)
+        );
+        assert_eq!(cgroup(&of(CGROUP_ID, &0_u64.to_ne_bytes())), None);
+        assert_eq!(cgroup(&of(CGROUP_ID, &[7, 0, 0, 0])), None);
+        for len in 0..id.len() {
+            assert_eq!(cgroup(&id[..len]), None, "cut at {len}");
+        }
+        for length in [0_u16, 1, 3, 13, u16::MAX] {
+            let mut odd = id.clone();
+            odd[..2].copy_from_slice(&length.to_ne_bytes());
+            assert_eq!(cgroup(&[odd, id.clone()].concat()), None, "length {length}");
+        }
     }
 
     #[test]

@@ -343,3 +343,55 @@ fn more_than_there_is_room_for_is_counted_and_not_taken_for_gone() {
     assert_eq!(told.now(TcpState::Established), 3, "{}", told.text);
     assert_eq!(told.drifted(), 0);
 }
+
+/// `STATE OWNER FROM CGROUP UNREAD/UNSENT` of all that is known, sorted.
+fn census(tracker: &Tracker) -> Vec<String> {
+    let line = |found: Found| {
+        let owner = found.owner.map_or("-".to_owned(), |owner| {
+            format!("{}/{} {}", owner.task.tgid, owner.task.comm, owner.from.name())
+        });
+        let cgroup = found.cgroup.and_then(|id| tracker.cgroup(id));
+        let cgroup = cgroup.map_or("-", |cgroup| cgroup.name());
+        let queues = found
+            .queues
+            .map_or("-".to_owned(), |queues| format!("{}/{}", queues.unread, queues.unsent));
+        format!("{} {owner} {cgroup} {queues}", found.state)
+    };
+    let mut lines: Vec<_> = tracker.census().map(line).collect();
+    lines.sort_unstable();
+    lines
+}
+
+#[test]
+fn a_snapshot_tells_whose_it_is_and_what_is_in_its_queues() {
+    const B: &str = "10.0.0.1:8 10.0.0.2:443";
+    let first = round(
+        10,
+        &[
+            "LISTEN 3 0.0.0.0:80 0.0.0.0:0 pid=5 comm=nginx holders=4 unsent=511 cgroup=7",
+            &format!("CLOSE_WAIT 1 {A} pid=9 comm=leaky unread=1 cgroup=8"),
+            &format!("ESTABLISHED 2 {B} pid=9 comm=leaky unsent=3"),
+            "TIME_WAIT 4 10.0.0.1:9 10.0.0.2:443 30000",
+        ],
+    );
+    let told = tell(&format!("0ms begin\n1ms cgroup 7 /system.slice/nginx.service\n{first}"));
+    let known = [
+        "CLOSE_WAIT 9/leaky snapshot - 1/0",
+        "ESTABLISHED 9/leaky snapshot - -",
+        "LISTEN 5/nginx snapshot nginx.service 0/511",
+        "TIME_WAIT - - -",
+    ];
+    assert_eq!(census(&told.tracker), known);
+
+    // The next round replaces the queues; what moved keeps its owner.
+    let second = round(20, &[&format!("CLOSE_WAIT 1 {A} unread=9"), &format!("FIN_WAIT2 2 {B}")]);
+    let told = tell(&format!(
+        "0ms begin\n{first}15ms sk=b ESTABLISHED>FIN_WAIT1 {B} cookie=2 netns=5 comm=other pid=1\n\
+         16ms sk=b FIN_WAIT1>FIN_WAIT2 {B} cookie=2 netns=5\n\
+         17ms sk=c LISTEN>CLOSE 0.0.0.0:80 0.0.0.0:0 cookie=3 netns=5\n{second}"
+    ));
+    let known =
+        ["CLOSE_WAIT 9/leaky snapshot - 9/0", "FIN_WAIT2 9/leaky snapshot - -", "TIME_WAIT - - -"];
+    assert_eq!(census(&told.tracker), known);
+    assert_eq!(told.drifted(), 0);
+}

@@ -1,0 +1,82 @@
+//! Tells what cgroups are called, each before the first input that names it.
+//!
+//! Must not hold the ring up: a look-up takes about 2 µs, and where it has to be a walk of the
+//! whole tree, that is at most once a second (see [`crate::host::cgroup`]).
+
+use std::collections::{HashSet, VecDeque};
+
+use crate::{
+    host::cgroup::{Answer, Hierarchy},
+    model::{Event, Input, Snapshot},
+    track::cgroups::LIMIT,
+};
+
+/// What has been told.
+#[derive(Debug)]
+pub struct CgroupNames {
+    /// `None` where there is no such hierarchy.
+    hierarchy: Option<Hierarchy>,
+    told: HashSet<u64>,
+    /// In the order in which they were told. The tracker forgets in the same order, and later.
+    order: VecDeque<u64>,
+    /// The one that came last, 0 for none.
+    last: u64,
+    /// The time of the last input that has one; `CLOCK_MONOTONIC`, nanoseconds.
+    now: u64,
+}
+
+impl CgroupNames {
+    /// Finds the hierarchy. Where that cannot be, no cgroup gets a name.
+    pub fn open() -> Self {
+        Self {
+            hierarchy: Hierarchy::open().ok(),
+            told: HashSet::new(),
+            order: VecDeque::new(),
+            last: 0,
+            now: 0,
+        }
+    }
+
+    /// Hands `input` on, after the name of the cgroup that is in it.
+    pub fn pass(&mut self, input: Input, sink: &mut impl FnMut(Input)) {
+        let id = match &input {
+            Input::Event(Event::Transition(event)) => {
+                self.now = event.mono_ns;
+                event.sock.and_then(|sock| sock.cgroup)
+            }
+            Input::Snapshot(Snapshot::Begin { mono_ns, .. }) => {
+                self.now = *mono_ns;
+                None
+            }
+            Input::Snapshot(Snapshot::Socket(socket)) => {
+                socket.full.as_ref().and_then(|full| full.cgroup).map(u64::from)
+            }
+            _ => None,
+        };
+        if let Some(id) = id {
+            self.name(id, sink);
+        }
+        sink(input);
+    }
+
+    fn name(&mut self, id: u64, sink: &mut impl FnMut(Input)) {
+        if id == self.last || self.told.contains(&id) {
+            self.last = id;
+            return;
+        }
+        let Some(hierarchy) = &mut self.hierarchy else { return };
+        match hierarchy.path(id, self.now) {
+            Answer::NotYet => return,
+            Answer::Nowhere => {}
+            Answer::Path(path) => sink(Input::Cgroup { id, path }),
+        }
+        if self.order.len() >= LIMIT
+            && let Some(oldest) = self.order.pop_front()
+        {
+            self.told.remove(&oldest);
+        }
+        self.told.insert(id);
+        self.order.push_back(id);
+        self.last = id;
+    }
+}
