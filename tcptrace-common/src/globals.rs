@@ -11,6 +11,8 @@ pub const ABSENT: u32 = u32::MAX;
 
 /// `bpf_get_socket_cookie()` may be called (tracing programs: 5.12).
 pub const FEATURE_COOKIE: u32 = 1 << 0;
+/// The BTF-typed `tcp_send_reset` has the reason as its third argument (6.10).
+pub const FEATURE_RESET_REASON: u32 = 1 << 1;
 
 /// Where the fields of the kernel's structures are, in bytes, as `/sys/kernel/btf/vmlinux` says.
 /// Every one may be [`ABSENT`] when there is no BTF; then only the classic tracepoint is loaded.
@@ -170,22 +172,19 @@ impl ResetLayout {
     };
 }
 
-/// How resets are told.
+/// Layouts of the classic tracepoints of resets.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable)]
 pub struct Resets {
-    /// Layout of the classic `tcp:tcp_send_reset`.
+    /// `tcp:tcp_send_reset`
     pub sent: ResetLayout,
-    /// Layout of the classic `tcp:tcp_receive_reset`.
+    /// `tcp:tcp_receive_reset`
     pub received: ResetLayout,
-    /// 1 where the BTF-typed `tcp_send_reset` has the reason as its third argument (6.10), else 0.
-    pub has_reason: u32,
 }
 
 impl Resets {
     /// Not known.
-    pub const NONE: Self =
-        Self { sent: ResetLayout::NONE, received: ResetLayout::NONE, has_reason: 0 };
+    pub const NONE: Self = Self { sent: ResetLayout::NONE, received: ResetLayout::NONE };
 }
 
 /// The way from a task and a file descriptor to the socket, in bytes.
@@ -196,8 +195,6 @@ pub struct FileOffsets {
     pub task_files: u32,
     /// `files_struct.fdt`
     pub files_fdt: u32,
-    /// `fdtable.max_fds`
-    pub fdt_max_fds: u32,
     /// `fdtable.fd`
     pub fdt_fd: u32,
     /// `file.private_data`, of a socket's file its `struct socket`
@@ -216,7 +213,6 @@ impl FileOffsets {
     pub const NONE: Self = Self {
         task_files: ABSENT,
         files_fdt: ABSENT,
-        fdt_max_fds: ABSENT,
         fdt_fd: ABSENT,
         file_private_data: ABSENT,
         socket_file: ABSENT,
@@ -383,7 +379,7 @@ pub struct Globals {
     pub buckets: BucketOffsets,
     /// What a connection did.
     pub totals: TotalsOffsets,
-    /// How resets are told.
+    /// Layouts of the classic tracepoints of resets.
     pub resets: Resets,
     /// From a file descriptor to its socket.
     pub files: FileOffsets,

@@ -13,7 +13,7 @@ use aya_ebpf::{
 use tcptrace_common::{
     counters::Hook,
     filter::Facts,
-    globals::ABSENT,
+    globals::{ABSENT, FEATURE_RESET_REASON},
     record::{NO_REASON, RESET_RECEIVED, RESET_SENT, RecordKind, Reset},
 };
 
@@ -37,7 +37,11 @@ pub fn reset_sent_btf(ctx: BtfTracePointContext) -> i32 {
     if peek::<u64>(ctx.as_ptr() as u64, 0) == 0 {
         return 0;
     }
-    let reason = if global!(resets.has_reason) != 0 { ctx.arg::<u64>(2) as u32 } else { NO_REASON };
+    let reason = if global!(features) & FEATURE_RESET_REASON != 0 {
+        ctx.arg::<u64>(2) as u32
+    } else {
+        NO_REASON
+    };
     tell(ctx.arg(0), RESET_SENT, reason);
     0
 }

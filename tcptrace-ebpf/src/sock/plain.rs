@@ -33,17 +33,14 @@ pub(crate) fn peek<T: Number>(base: u64, offset: u32) -> T {
 /// Address of the `struct sock` behind a file descriptor of the task on the CPU; 0 if it is not a
 /// socket's, or no more.
 ///
-/// No reference is held: another thread may have closed and opened it anew meanwhile. So the two
-/// structures must name each other.
+/// The table has room for it, since it was just handed out. But no reference is held: another
+/// thread may have closed and opened it anew meanwhile. So file and socket must name each other.
 #[inline(always)]
 pub(crate) fn socket_of_fd(fd: u32) -> u64 {
     // SAFETY: no arguments.
     let task = unsafe { bpf_get_current_task() };
     let files: u64 = peek(task, global!(files.task_files));
     let fdt: u64 = peek(files, global!(files.files_fdt));
-    if fd >= peek::<u32>(fdt, global!(files.fdt_max_fds)) {
-        return 0;
-    }
     let array: u64 = peek(fdt, global!(files.fdt_fd));
     let file: u64 = peek(array.wrapping_add(8 * u64::from(fd)), 0);
     let socket: u64 = peek(file, global!(files.file_private_data));

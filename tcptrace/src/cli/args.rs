@@ -213,7 +213,7 @@ pub struct ProbeArgs {
     #[arg(long, value_name = "HOOK", default_value = "auto", value_parser = time_wait_hook)]
     pub time_wait_hook: TimeWaitChoice,
     /// How to learn which task accepts a connection: auto, function, syscall (accept() and
-    /// accept4(); puts every system call of the host on the kernel's slow way), off
+    /// accept4() as they return, which costs every system call of the host some 10 ns), off
     #[arg(long, value_name = "HOOK", default_value = "auto")]
     pub accept_hook: AcceptChoice,
     /// Size of the ring: a power of two of at least a page, as 4096, 512K, 8M

@@ -19,8 +19,9 @@ pub enum AcceptBackend {
     /// on arm64; refused on locked-down hosts.
     Function,
     /// The exits of the system calls accept and accept4. Any kernel with BTF and
-    /// `CONFIG_FTRACE_SYSCALLS`. It puts every system call of the host on the kernel's slow way,
-    /// and does not see what io_uring accepts.
+    /// `CONFIG_FTRACE_SYSCALLS`. It puts every system call of the host on the kernel's slow way
+    /// (measured on 6.18: 7 ns more for each, of 86 for the shortest), costs 0.3 µs for each accept,
+    /// and does not see what io_uring and the kernel accept.
     Syscall,
 }
 

@@ -14,7 +14,8 @@ use nix::sys::resource::{RLIM_INFINITY, Resource, setrlimit};
 use tcptrace_common::{
     counters::Hook,
     globals::{
-        ABSENT, BucketOffsets, Globals, Resets, SockOffsets, TotalsOffsets, TracepointLayout,
+        ABSENT, BucketOffsets, FEATURE_COOKIE, FEATURE_RESET_REASON, Globals, Resets, SockOffsets,
+        TotalsOffsets, TracepointLayout,
     },
 };
 
@@ -112,10 +113,7 @@ impl Probe {
             Some(backend) => vec![backend],
             None => Backend::ALL.to_vec(),
         };
-        let needs_btf = backends.contains(&Backend::TpBtf)
-            || options.time_wait != TimeWaitChoice::Off
-            || options.accept != AcceptChoice::Off;
-        let known = Known::ask(needs_btf, options);
+        let known = Known::ask(options);
         for backend in backends {
             if backend == Backend::Tracepoint && options.filter.netns.is_some() {
                 let reason = match refusals.is_empty() {
@@ -363,15 +361,14 @@ struct Known {
     totals: TotalsOffsets,
     minisocks: Minisocks,
     /// Whether a RST that is sent says why.
-    has_reason: Result<bool, String>,
+    has_reason: bool,
     reasons: reset::Reasons,
     accepts: Accepts,
 }
 
 impl Known {
-    fn ask(needs_btf: bool, options: &Options) -> Self {
-        let not_asked = || "not asked for".to_owned();
-        let data = if needs_btf { vmlinux() } else { Err(not_asked()) };
+    fn ask(options: &Options) -> Self {
+        let data = vmlinux();
         let index = match &data {
             Ok(data) => btf::Btf::parse(data).map_err(|error| error.to_string()),
             Err(reason) => Err(reason.clone()),
@@ -394,7 +391,7 @@ impl Known {
                 .and_then(|btf| offsets::totals_offsets(btf).ok())
                 .unwrap_or(TotalsOffsets::NONE),
             minisocks: Minisocks::ask(options.time_wait, &index),
-            has_reason: by_name.clone().and_then(reset::has_reason),
+            has_reason: by_name.clone().is_ok_and(reset::has_reason),
             reasons: by_name.map(reset::Reasons::ask).unwrap_or_default(),
             accepts: Accepts::ask(options.accept, &index),
         }
@@ -419,7 +416,7 @@ fn attempt(
         ),
     };
     let totals = if backend == Backend::TpBtf { known.totals } else { TotalsOffsets::NONE };
-    let resets = reset::globals(backend, &known.has_reason);
+    let resets = reset::layouts(backend);
     let values = Globals {
         sock,
         buckets,
@@ -427,7 +424,9 @@ fn attempt(
         totals,
         resets: *resets.as_ref().unwrap_or(&Resets::NONE),
         files: known.accepts.files(),
-        ..globals::globals(&options.filter, options.ring_bytes, layout, cookies)
+        features: if cookies { FEATURE_COOKIE } else { 0 }
+            | if known.has_reason { FEATURE_RESET_REASON } else { 0 },
+        ..globals::globals(&options.filter, options.ring_bytes, layout)
     };
     let mut ebpf = load(options, &values)?;
     globals::fill_filter_maps(&mut ebpf, &options.filter).map_err(setup)?;

@@ -6,19 +6,15 @@ use aya::{
 };
 use tcptrace_common::{
     filter::Rules as _,
-    globals::{self, FEATURE_COOKIE, Globals, PORT_WORDS, TracepointLayout},
+    globals::{self, Globals, PORT_WORDS, TracepointLayout},
 };
 
 use super::ring;
 use crate::model::filter::Filter;
 
-/// The globals for one attempt to load the object, but for the offsets from BTF.
-pub(super) fn globals(
-    filter: &Filter,
-    ring_bytes: u32,
-    tracepoint: TracepointLayout,
-    cookie: bool,
-) -> Globals {
+/// The globals for one attempt to load the object, but for the offsets from
+/// BTF and the features.
+pub(super) fn globals(filter: &Filter, ring_bytes: u32, tracepoint: TracepointLayout) -> Globals {
     Globals {
         tracepoint,
         filter: globals::Filter {
@@ -26,7 +22,6 @@ pub(super) fn globals(
             netns: filter.netns.unwrap_or(0),
         },
         wakeup: ring::wakeup(ring_bytes),
-        features: if cookie { FEATURE_COOKIE } else { 0 },
         ..Globals::UNSET
     }
 }

@@ -63,7 +63,6 @@ pub(super) fn file_offsets(btf: &Btf<'_>, record_ret: u32) -> Result<FileOffsets
     Ok(FileOffsets {
         task_files: btf.offset_of("task_struct", "files")?,
         files_fdt: btf.offset_of("files_struct", "fdt")?,
-        fdt_max_fds: btf.offset_of("fdtable", "max_fds")?,
         fdt_fd: btf.offset_of("fdtable", "fd")?,
         file_private_data: btf.offset_of("file", "private_data")?,
         socket_file: btf.offset_of("socket", "file")?,

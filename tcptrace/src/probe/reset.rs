@@ -30,19 +30,21 @@ const fn programs(backend: Backend) -> [(&'static str, &'static str); 2] {
 
 /// How this kernel numbers the reasons of RSTs.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Reasons(Vec<(u32, RstReason)>);
+pub(super) struct Reasons(Vec<(u32, Option<RstReason>)>);
 
 impl Reasons {
     /// As BTF has them: the numbers have moved between kernels, the names have not.
     pub(super) fn ask(btf: &btf::Btf<'_>) -> Self {
-        const NAMES: [(&str, RstReason); 7] = [
-            ("SK_RST_REASON_TCP_ABORT_ON_DATA", RstReason::AbortOnData),
-            ("SK_RST_REASON_TCP_ABORT_ON_CLOSE", RstReason::AbortOnClose),
-            ("SK_RST_REASON_TCP_ABORT_ON_LINGER", RstReason::AbortOnLinger),
-            ("SK_RST_REASON_TCP_ABORT_ON_MEMORY", RstReason::AbortOnMemory),
-            ("SK_RST_REASON_TCP_STATE", RstReason::TcpState),
-            ("SK_RST_REASON_TCP_KEEPALIVE_TIMEOUT", RstReason::KeepaliveTimeout),
-            ("SK_RST_REASON_TCP_DISCONNECT_WITH_DATA", RstReason::DisconnectWithData),
+        const NAMES: [(&str, Option<RstReason>); 8] = [
+            // What close() and abort have said before 6.12.
+            ("SK_RST_REASON_NOT_SPECIFIED", None),
+            ("SK_RST_REASON_TCP_ABORT_ON_DATA", Some(RstReason::AbortOnData)),
+            ("SK_RST_REASON_TCP_ABORT_ON_CLOSE", Some(RstReason::AbortOnClose)),
+            ("SK_RST_REASON_TCP_ABORT_ON_LINGER", Some(RstReason::AbortOnLinger)),
+            ("SK_RST_REASON_TCP_ABORT_ON_MEMORY", Some(RstReason::AbortOnMemory)),
+            ("SK_RST_REASON_TCP_STATE", Some(RstReason::TcpState)),
+            ("SK_RST_REASON_TCP_KEEPALIVE_TIMEOUT", Some(RstReason::KeepaliveTimeout)),
+            ("SK_RST_REASON_TCP_DISCONNECT_WITH_DATA", Some(RstReason::DisconnectWithData)),
         ];
         let number = |(name, reason)| Some((btf.enum_value("sk_rst_reason", name).ok()?, reason));
         Self(NAMES.into_iter().filter_map(number).collect())
@@ -59,31 +61,26 @@ impl Reasons {
             return None;
         }
         let found = self.0.iter().find(|(known, _)| *known == number);
-        Some(found.map_or(RstReason::Other, |&(_, reason)| reason))
+        found.map_or(Some(RstReason::Other), |&(_, reason)| reason)
     }
 }
 
-/// What the kernel side is to know for `backend`, or why resets cannot be listened to.
-pub(super) fn globals(
-    backend: Backend,
-    has_reason: &Result<bool, String>,
-) -> Result<Resets, String> {
-    match backend {
-        Backend::TpBtf => Ok(Resets { has_reason: u32::from(has_reason.clone()?), ..Resets::NONE }),
-        Backend::Tracepoint => {
-            let [sent, received] =
-                tracefs::formats([("tcp", "tcp_send_reset"), ("tcp", "tcp_receive_reset")])?;
-            let layout = |text: &str| format::reset_layout(text).map_err(|error| error.to_string());
-            Ok(Resets { sent: layout(&sent)?, received: layout(&received)?, ..Resets::NONE })
-        }
+/// The layouts of the classic tracepoints, if `backend` needs them, or why resets cannot be
+/// listened to.
+pub(super) fn layouts(backend: Backend) -> Result<Resets, String> {
+    if backend == Backend::TpBtf {
+        return Ok(Resets::NONE);
     }
+    let [sent, received] =
+        tracefs::formats([("tcp", "tcp_send_reset"), ("tcp", "tcp_receive_reset")])?;
+    let layout = |text: &str| format::reset_layout(text).map_err(|error| error.to_string());
+    Ok(Resets { sent: layout(&sent)?, received: layout(&received)? })
 }
 
 /// Whether `tcp_send_reset` says why (6.10).
-pub(super) fn has_reason(btf: &btf::Btf<'_>) -> Result<bool, String> {
+pub(super) fn has_reason(btf: &btf::Btf<'_>) -> bool {
     // The tracepoint's own data, sk, skb, and the reason.
-    let arguments = btf.arguments("btf_trace_tcp_send_reset");
-    arguments.map(|count| count >= 4).map_err(|error| error.to_string())
+    btf.arguments("btf_trace_tcp_send_reset").is_ok_and(|count| count >= 4)
 }
 
 /// Takes a program off its hook.
@@ -167,8 +164,13 @@ mod tests {
 
     #[test]
     fn numbers_are_named_as_this_kernel_has_them() {
-        let moved = Reasons(vec![(7, RstReason::TcpState), (8, RstReason::AbortOnClose)]);
+        let moved = Reasons(vec![
+            (0, None),
+            (7, Some(RstReason::TcpState)),
+            (8, Some(RstReason::AbortOnClose)),
+        ]);
         assert_eq!(moved.name(7), Some(RstReason::TcpState));
+        assert_eq!(moved.name(0), None);
         assert_eq!(moved.name(9), Some(RstReason::Other));
         assert_eq!(moved.name(NO_REASON), None);
         assert_eq!(Reasons::default().name(7), None);

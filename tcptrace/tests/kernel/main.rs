@@ -2,6 +2,7 @@
 //! binary that needs no other program, so that it can also be linked statically and run in a
 //! virtual machine on other kernels.
 
+mod accepts;
 mod account;
 mod checks;
 mod child;
@@ -11,10 +12,12 @@ mod live;
 mod net;
 mod netlink;
 mod owners;
+mod resets;
 mod scenario;
 mod seeding;
 mod sys;
 mod time_wait;
+mod totals;
 mod trace;
 mod unsupported;
 mod verdicts;

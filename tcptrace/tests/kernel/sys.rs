@@ -53,3 +53,37 @@ pub fn option(socket: &impl AsFd, level: i32, name: i32) -> io::Result<i32> {
     };
     if done == 0 { Ok(value) } else { Err(io::Error::last_os_error()) }
 }
+
+/// What `TCP_INFO` says of a connection's life.
+#[derive(Clone, Copy, Debug)]
+pub struct TcpInfo {
+    pub total_retrans: u32,
+    pub bytes_acked: u64,
+    pub bytes_received: u64,
+}
+
+/// `getsockopt` of `TCP_INFO`, whose beginning is ABI.
+///
+/// # Errors
+/// What the kernel answered.
+pub fn tcp_info(socket: &impl AsFd) -> io::Result<TcpInfo> {
+    let mut words = [0_u32; 34];
+    let mut length = size_of_val(&words) as libc::socklen_t;
+    // SAFETY: the descriptor is open for the length of the borrow; the kernel writes at most
+    // `length` bytes, which is the size of `words`, and any bytes are valid.
+    let done = unsafe {
+        libc::getsockopt(
+            socket.as_fd().as_raw_fd(),
+            libc::IPPROTO_TCP,
+            libc::TCP_INFO,
+            words.as_mut_ptr().cast(),
+            &raw mut length,
+        )
+    };
+    if done != 0 || (length as usize) < size_of_val(&words) {
+        return Err(io::Error::last_os_error());
+    }
+    // As both architectures that tcptrace is for have it: the lower half first.
+    let wide = |word: usize| u64::from(words[word]) | u64::from(words[word + 1]) << 32;
+    Ok(TcpInfo { total_retrans: words[25], bytes_acked: wide(30), bytes_received: wide(32) })
+}

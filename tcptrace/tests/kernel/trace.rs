@@ -10,7 +10,10 @@ use std::{
 use anyhow::{Context as _, Result, ensure};
 use tcptrace::{
     host::netns::{self, NetnsId},
-    model::{Accounts, Age, Change, Event, Input, Moved, TcpState, Transition, filter::Filter},
+    model::{
+        Accept, Accounts, Age, Change, Event, Input, Moved, Reset, TcpState, Transition,
+        filter::Filter,
+    },
     probe::{AcceptChoice, Backend, DEFAULT_RING_BYTES, Options, TimeWaitBackend, TimeWaitChoice},
     source::live::Live,
     track::Tracker,
@@ -32,6 +35,9 @@ pub struct Trace {
     pub moved: Vec<Moved>,
     /// The events of the socket hook as they came, hand-overs included.
     pub transitions: Vec<Transition>,
+    /// RSTs and accepts, likewise; of the whole host, unless a filter is in force.
+    pub resets: Vec<Reset>,
+    pub accepts: Vec<Accept>,
     pub lost: u64,
     /// The classic hook cannot tell the namespace. Here a second tracer tells it for it, so that
     /// what else happens on the host does not get into a test.
@@ -116,6 +122,8 @@ impl Trace {
             tracker,
             moved: Vec::new(),
             transitions: Vec::new(),
+            resets: Vec::new(),
+            accepts: Vec::new(),
             lost: 0,
             namespaces,
             hurried: sampled,
@@ -145,7 +153,8 @@ impl Trace {
 
     /// Takes in what there is, and has the kernel side look at what is silent.
     pub fn drain(&mut self) -> Result<()> {
-        let Self { live, tracker, moved, transitions, lost, namespaces, hurried } = self;
+        let Self { live, tracker, moved, transitions, resets, accepts, lost, namespaces, hurried } =
+            self;
         if let Some(namespaces) = namespaces {
             namespaces.drain();
         }
@@ -153,6 +162,8 @@ impl Trace {
             match &input {
                 Input::Lost(loss) => *lost += loss.count,
                 Input::Event(Event::Transition(event)) => transitions.push(*event),
+                Input::Event(Event::Reset(event)) => resets.push(*event),
+                Input::Event(Event::Accept(event)) => accepts.push(*event),
                 _ => {}
             }
             tracker.apply(&input, &mut |change| {

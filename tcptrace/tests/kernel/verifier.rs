@@ -41,6 +41,13 @@ fn instructions_of_set_state() {
 }
 
 #[test]
+fn instructions_of_resets() {
+    for hook in Backend::ALL {
+        settle(hook.name(), count(hook, TimeWaitChoice::Off, "reset_", 2));
+    }
+}
+
+#[test]
 fn instructions_of_the_functions() {
     let only = TimeWaitChoice::Only(TimeWaitBackend::Functions);
     settle("functions", count(Backend::TpBtf, only, "twsk_", 4));
