@@ -1,7 +1,10 @@
 //! How much work each program is for the verifier, told in the form that the table of kernels takes.
 
 use anyhow::{Result, ensure};
-use tcptrace::probe::{Backend, Options, Probe, ProbeError, TimeWaitBackend, TimeWaitChoice};
+use tcptrace::probe::{
+    AcceptBackend, AcceptChoice, Backend, Options, Probe, ProbeError, TimeWaitBackend,
+    TimeWaitChoice,
+};
 
 use crate::{checks::settle, trace::by, unsupported::Unsupported};
 
@@ -9,12 +12,18 @@ use crate::{checks::settle, trace::by, unsupported::Unsupported};
 const MOST: u32 = 10_000;
 
 /// Loads the programs of one way of listening, and tells of those named `prefix…`.
-#[expect(clippy::print_stdout, reason = "facts for the table go the way of the tests' results")]
 fn count(hook: Backend, time_wait: TimeWaitChoice, prefix: &str, programs: usize) -> Result<()> {
-    let probe = match Probe::start(&Options { time_wait, ..by(hook) }) {
-        Err(ProbeError::TimeWait { backend: TimeWaitBackend::Functions, reason })
-            if reason.contains("Operation not permitted")
-                && std::env::var_os("VM_TEST").is_none() =>
+    count_of(&Options { time_wait, ..by(hook) }, prefix, programs)
+}
+
+#[expect(clippy::print_stdout, reason = "facts for the table go the way of the tests' results")]
+fn count_of(options: &Options, prefix: &str, programs: usize) -> Result<()> {
+    let probe = match Probe::start(options) {
+        Err(
+            ProbeError::TimeWait { backend: TimeWaitBackend::Functions, reason }
+            | ProbeError::Accept { backend: AcceptBackend::Function, reason },
+        ) if reason.contains("Operation not permitted")
+            && std::env::var_os("VM_TEST").is_none() =>
         {
             return Err(Unsupported(reason).into());
         }
@@ -44,6 +53,16 @@ fn instructions_of_set_state() {
 fn instructions_of_resets() {
     for hook in Backend::ALL {
         settle(hook.name(), count(hook, TimeWaitChoice::Off, "reset_", 2));
+    }
+}
+
+#[test]
+fn instructions_of_accepts() {
+    // The variant for the other shape of the function is not loaded.
+    for backend in AcceptBackend::ALL {
+        let accept = AcceptChoice::Only(backend);
+        let options = Options { accept, ..by(Backend::TpBtf) };
+        settle(backend.name(), count_of(&options, "accept_", 1));
     }
 }
 
