@@ -20,8 +20,8 @@ pub use event::{
     Totals, Transition,
 };
 pub use input::{
-    Accounts, Clock, Event, Holder, Input, Lost, Queues, SnapFull, SnapSocket, Snapshot,
-    SnapshotEnd, Unseen,
+    Accounts, Clock, Event, Holder, Input, Lost, MinisocksBy, Queues, SnapFull, SnapSocket,
+    Snapshot, SnapshotEnd, Unseen,
 };
 pub use state::{StateSet, TcpState};
 pub use task::{Comm, Task};

@@ -8,8 +8,8 @@ use std::{fs, net::Ipv4Addr, time::Instant};
 
 use tcptrace::{
     model::{
-        Change, Comm, EndReason, Event, Input, Linger, Minisock, MinisockEvent, SnapSocket,
-        Snapshot, SnapshotEnd, SockFacts, Task, TcpState, Transition, Tuple,
+        Change, Comm, EndReason, Event, Input, Linger, Minisock, MinisockEvent, MinisocksBy,
+        SnapSocket, Snapshot, SnapshotEnd, SockFacts, Task, TcpState, Transition, Tuple,
     },
     stats::{
         counts::StateCounts,
@@ -49,7 +49,7 @@ impl Host {
             durations: Durations::new(Spans::lingering(), None, DEFAULT_LIMIT),
             counts: StateCounts::default(),
         };
-        host.feed(&Input::Begin { mono_ns: 0, hz: HZ as u32, sampled: false });
+        host.feed(&Input::Begin { mono_ns: 0, hz: HZ as u32, minisocks: MinisocksBy::Hooks });
         host
     }
 

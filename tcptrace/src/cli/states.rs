@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     host::{clock, netns::Netns},
-    model::{Input, Snapshot},
+    model::{Input, MinisocksBy, Snapshot},
     pipeline::Analysis,
     probe::Options,
     source::{
@@ -78,7 +78,7 @@ fn once<V: View>(scope: Scope, target: Target, view: V) -> Result<ExitCode> {
     let clocks = clock::sample().context("cannot read the clock")?;
     let hz = clock::hz().context("cannot read the clock's resolution")?;
     let mut analysis = Analysis::new(Tracker::default(), view);
-    analysis.feed(&Input::Begin { mono_ns: clocks.mono_ns, hz, sampled: false });
+    analysis.feed(&Input::Begin { mono_ns: clocks.mono_ns, hz, minisocks: MinisocksBy::Nothing });
     analysis.feed(&Input::Clock(clocks));
     analysis.feed(&Input::Snapshot(Snapshot::Open));
     let round = Job::all(Arc::new(scope)).run();

@@ -20,9 +20,8 @@ pub enum Input {
         mono_ns: u64,
         /// Timer ticks a second, for what the kernel counts in jiffies.
         hz: u32,
-        /// Minisocks have no hook in this run: looks at the kernel's tables
-        /// ([`Snapshot::OpenMinisocks`]) tell of them, about once a second.
-        sampled: bool,
+        /// What tells of minisocks in this run.
+        minisocks: MinisocksBy,
     },
     /// What the kernel reported.
     Event(Event),
@@ -57,6 +56,17 @@ pub enum Input {
     },
     /// The source is at its end.
     End(Accounts),
+}
+
+/// What tells of minisocks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MinisocksBy {
+    /// Hooks, by events.
+    Hooks,
+    /// Looks at the kernel's tables ([`Snapshot::OpenMinisocks`]), about once a second.
+    Looks,
+    /// Nothing: a hand-over to one looks like an end.
+    Nothing,
 }
 
 /// What became of the events, from the hook to here.
@@ -114,7 +124,7 @@ pub enum Snapshot {
     /// A round of dumps is about to begin.
     Open,
     /// A round of dumps of minisocks alone is about to begin: a look at those that no hook tells
-    /// of. Where [`Input::Begin`] says `sampled`, a round of everything is such a look too.
+    /// of. With [`MinisocksBy::Looks`] a round of everything is such a look too.
     OpenMinisocks,
     /// The dump of one namespace begins.
     Begin {

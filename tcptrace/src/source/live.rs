@@ -19,7 +19,8 @@ use super::{
 use crate::{
     host::{clock, netns::Netns},
     model::{
-        Accept, Accounts, Clock, Event, Input, Lost, Minisock, Reset, Transition, filter::Filter,
+        Accept, Accounts, Clock, Event, Input, Lost, Minisock, MinisocksBy, Reset, Transition,
+        filter::Filter,
     },
     probe::{Names, Options, Probe, ProbeError, TimeWaitBackend, Totals, Who},
     track::gate::Gate,
@@ -129,7 +130,12 @@ impl Live {
 
     /// The first input: from when on nothing is missed.
     pub fn begin(&self) -> io::Result<Input> {
-        Ok(Input::Begin { mono_ns: self.started_ns, hz: clock::hz()?, sampled: self.is_sampled() })
+        let minisocks = match self.probe.time_wait() {
+            None => MinisocksBy::Nothing,
+            Some(TimeWaitBackend::Sampling) => MinisocksBy::Looks,
+            Some(TimeWaitBackend::Functions | TimeWaitBackend::Timers) => MinisocksBy::Hooks,
+        };
+        Ok(Input::Begin { mono_ns: self.started_ns, hz: clock::hz()?, minisocks })
     }
 
     /// Hands out what is in the ring, at most `limit` records, and says how many those were.

@@ -3,7 +3,7 @@
 //! One input a line, `#` for comments:
 //!
 //! ```text
-//! 0ms begin                          (or: begin sampled)
+//! 0ms begin                          (or: begin sampled, begin unfollowed)
 //! 1ms sk=a CLOSE>SYN_SENT 10.0.0.1:0 10.0.0.2:443 pid=812 comm=curl cookie=1 netns=5 linger=0
 //! 2ms sk=a reset-sent CLOSE abort-on-data
 //! 2ms sk=b accept pid=813 comm=nginx netns=5
@@ -30,9 +30,9 @@ use anyhow::{Context as _, Result, bail};
 use tcptrace_common::counters::Hook;
 
 use crate::model::{
-    Accept, Clock, Comm, Event, Holder, Input, Linger, Lost, Minisock, MinisockEvent, Reset,
-    ResetDirection, RstReason, SnapFull, SnapSocket, Snapshot, SnapshotEnd, SockFacts, StateSet,
-    Stopper, Task, TcpState, Totals, Transition, Tuple,
+    Accept, Clock, Comm, Event, Holder, Input, Linger, Lost, Minisock, MinisockEvent, MinisocksBy,
+    Reset, ResetDirection, RstReason, SnapFull, SnapSocket, Snapshot, SnapshotEnd, SockFacts,
+    StateSet, Stopper, Task, TcpState, Totals, Transition, Tuple,
 };
 
 /// Reads a script.
@@ -61,7 +61,15 @@ fn input(line: &str) -> Result<Input> {
     let mut word = || words.next().context("the line ends too early");
     let keyword = word()?;
     Ok(match keyword {
-        "begin" => Input::Begin { mono_ns, hz: 250, sampled: word().is_ok_and(|w| w == "sampled") },
+        "begin" => {
+            let minisocks = match words.next() {
+                None => MinisocksBy::Hooks,
+                Some("sampled") => MinisocksBy::Looks,
+                Some("unfollowed") => MinisocksBy::Nothing,
+                Some(word) => bail!("unknown detail {word}"),
+            };
+            Input::Begin { mono_ns, hz: 250, minisocks }
+        }
         "tick" => Input::Tick { mono_ns },
         "snapshot" => match word()? {
             "open" => Input::Snapshot(Snapshot::Open),

@@ -16,9 +16,9 @@ use super::{
     verdict::{Close, Judgement},
 };
 use crate::model::{
-    Accept, Age, Birth, Cgroup, Change, EndReason, Event, Found, Input, Lost, MinisockEvent, Moved,
-    Owner, OwnerFrom, Reset, ResetDirection, Retired, TcpState, Transition, Verdict,
-    change::is_birth,
+    Accept, Age, Birth, Cgroup, Change, EndReason, Event, Found, Input, Lost, MinisockEvent,
+    MinisocksBy, Moved, Owner, OwnerFrom, Reset, ResetDirection, Retired, TcpState, Transition,
+    Verdict, change::is_birth,
 };
 
 /// Connections that are tracked at a time unless told otherwise.
@@ -50,6 +50,8 @@ pub struct Tracker {
     pub(super) ids: Ids,
     pub(super) listeners: Listeners,
     held: Held,
+    /// Something tells of minisocks.
+    minisocks_told: bool,
     /// Namespaces of which there was a snapshot.
     pub(super) seeded: HashSet<u32>,
     /// The snapshots that are being taken, or wait for the tick after them.
@@ -88,6 +90,7 @@ impl Tracker {
             ids: Ids::default(),
             listeners: Listeners::default(),
             held: Held::default(),
+            minisocks_told: true,
             seeded: HashSet::new(),
             round: None,
             doubts: HashSet::new(),
@@ -158,10 +161,11 @@ impl Tracker {
     /// Takes in one input and hands out what follows from it.
     pub fn apply(&mut self, input: &Input, out: &mut impl FnMut(Change)) {
         match input {
-            Input::Begin { mono_ns, hz, sampled } => {
+            Input::Begin { mono_ns, hz, minisocks } => {
                 self.complete_since = Some(*mono_ns);
                 self.minisocks.set_hz(*hz);
-                self.sampling.set(*sampled);
+                self.sampling.set(*minisocks == MinisocksBy::Looks);
+                self.minisocks_told = *minisocks != MinisocksBy::Nothing;
             }
             Input::Event(Event::Transition(event)) => self.transition(event, out),
             Input::Event(Event::Minisock(event)) => {
@@ -324,6 +328,7 @@ impl Tracker {
             sock: event.sock.as_ref(),
             totals: event.totals.as_ref(),
             unbound: moved.tuple.lport == 0,
+            minisocks_told: self.minisocks_told,
         };
         let judgement = conn.ending.closed(&close);
         if is_known

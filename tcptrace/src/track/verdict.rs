@@ -92,6 +92,8 @@ pub(super) struct Close<'a> {
     pub(super) totals: Option<&'a Totals>,
     /// The local port is not known: connect() has not chosen one.
     pub(super) unbound: bool,
+    /// Something tells of minisocks: a hand-over to one is no CLOSE.
+    pub(super) minisocks_told: bool,
 }
 
 impl Close<'_> {
@@ -257,6 +259,8 @@ impl Ending {
                 silent: How::Unknown,
                 sent: How::OrphanLimit,
             }),
+            // Nearly always a hand-over, of which nobody will tell more.
+            (FinWait2, _) if !close.minisocks_told => settled(initiator, How::Unknown),
             // tcp_rcv_state_process() ends what is not to wait, or got data with the ACK of its FIN,
             // for one reason.
             (FinWait2, _) => Judgement::Open(Question {

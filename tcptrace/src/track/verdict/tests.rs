@@ -106,6 +106,10 @@ fn a_hand_over_that_nobody_follows_says_what_it_knows() {
     assert_eq!(close("unread=5 peer-fin"), "local fin", "a FIN came: nothing was reset");
     assert_eq!(close("dead unread=0"), "local unknown", "its minisock would tell");
     assert_eq!(close("unread=4"), "local rst-unread-data");
+    let at_once = settled(&format!(
+        "0ms begin unfollowed\n9ms sk=a FIN_WAIT2>CLOSE {ENDS} dead shut=3 unread=0\n"
+    ));
+    assert_eq!(at_once, ["FIN_WAIT2>CLOSE local unknown"], "no RST to wait for: a hand-over");
 }
 
 #[test]
