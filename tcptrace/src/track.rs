@@ -21,4 +21,5 @@ mod table;
 mod tracker;
 mod verdict;
 
+pub(crate) use table::Table;
 pub use tracker::{Counts, DEFAULT_LIMIT, Tracker};

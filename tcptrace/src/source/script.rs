@@ -309,6 +309,10 @@ fn detail(event: &mut Transition, word: &str) -> Result<()> {
             let (key, value) = word.split_once('=').context("neither key=value nor a flag")?;
             match key {
                 _ if task_detail(&mut event.task, key, value)? => {}
+                "acked" => totals(event).bytes_acked = value.parse()?,
+                "received" => totals(event).bytes_received = value.parse()?,
+                "srtt-us" => totals(event).srtt_us8 = value.parse::<u32>()? * 8,
+                "retransmits" => totals(event).retransmits = value.parse()?,
                 "unread" => totals(event).unread = value.parse()?,
                 "unacked" => totals(event).unacked = value.parse()?,
                 "linger2" => totals(event).linger2 = value.parse()?,

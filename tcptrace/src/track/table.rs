@@ -14,7 +14,7 @@ struct Tenant<T> {
 }
 
 /// Values by the address of a kernel object, at most `limit`.
-pub(super) struct Table<T> {
+pub(crate) struct Table<T> {
     tenants: Slab<Tenant<T>>,
     /// Slot and serial in the order in which they were added; may hold tenants that have left
     /// since.
@@ -28,7 +28,7 @@ pub(super) struct Table<T> {
 const MOST: usize = 1 << 28;
 
 impl<T> Table<T> {
-    pub(super) fn new(limit: usize) -> Self {
+    pub(crate) fn new(limit: usize) -> Self {
         Self {
             tenants: Slab::default(),
             order: VecDeque::new(),
@@ -38,37 +38,37 @@ impl<T> Table<T> {
         }
     }
 
-    pub(super) fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.tenants.len()
     }
 
     /// How many entries had to go to keep the limit.
-    pub(super) fn evicted(&self) -> u64 {
+    pub(crate) fn evicted(&self) -> u64 {
         self.evicted
     }
 
-    pub(super) fn get(&self, key: u64) -> Option<&T> {
+    pub(crate) fn get(&self, key: u64) -> Option<&T> {
         self.tenants.get(key).map(|tenant| &tenant.value)
     }
 
-    pub(super) fn iter(&self) -> impl Iterator<Item = (u64, &T)> {
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (u64, &T)> {
         self.tenants.iter().map(|(key, tenant)| (key, &tenant.value))
     }
 
-    pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = (u64, &mut T)> {
+    pub(crate) fn iter_mut(&mut self) -> impl Iterator<Item = (u64, &mut T)> {
         self.tenants.iter_mut().map(|(key, tenant)| (key, &mut tenant.value))
     }
 
-    pub(super) fn get_mut(&mut self, key: u64) -> Option<&mut T> {
+    pub(crate) fn get_mut(&mut self, key: u64) -> Option<&mut T> {
         self.tenants.get_mut(key).map(|tenant| &mut tenant.value)
     }
 
-    pub(super) fn remove(&mut self, key: u64) -> Option<T> {
+    pub(crate) fn remove(&mut self, key: u64) -> Option<T> {
         self.tenants.remove(key).map(|tenant| tenant.value)
     }
 
     /// Adds or replaces the entry of `key`. Returns what was evicted for it.
-    pub(super) fn insert(&mut self, key: u64, value: T) -> Option<(u64, T)> {
+    pub(crate) fn insert(&mut self, key: u64, value: T) -> Option<(u64, T)> {
         let full = self.tenants.len() >= self.limit && !self.tenants.contains_key(key);
         let evicted = if full { self.evict_oldest() } else { None };
         self.serial = self.serial.wrapping_add(1);
