@@ -2,6 +2,7 @@
 
 pub mod args;
 mod check;
+mod conns;
 mod duration;
 mod explain;
 mod hist;
@@ -42,6 +43,7 @@ pub fn main() -> ExitCode {
         None => live::run(&cli.live),
         Some(Command::Live(args)) => live::run(&args),
         Some(Command::Hist(args)) => hist::run(&args),
+        Some(Command::Conns(args)) => conns::run(&args),
         Some(Command::States(args)) => states::run(&args),
         Some(Command::Check(args)) => check::run(&args),
         Some(Command::Explain(args)) => explain::run(&args),

@@ -8,6 +8,7 @@ pub mod change;
 pub mod event;
 pub mod filter;
 pub mod input;
+pub mod select;
 pub mod state;
 pub mod task;
 pub mod tuple;

@@ -7,8 +7,9 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use super::duration;
 use crate::{
     model::{
-        StateSet,
+        Comm, Initiator, StateSet,
         filter::{Net, PortSet},
+        select::{HowSet, Wanted},
     },
     probe::{AcceptChoice, Backend, TimeWaitChoice},
     stats::group::By,
@@ -36,6 +37,8 @@ pub enum Command {
     Live(LiveArgs),
     /// How long connections stay in a state: histograms, TIME_WAIT by why it ended
     Hist(HistArgs),
+    /// One line for each connection that ended: whose, how long, how much, who closed first and how
+    Conns(ConnsArgs),
     /// How many connections are in each state, now or over time: what `ss -tan` counts
     States(StatesArgs),
     /// What this kernel allows, which hooks attach, and what that costs in truth
@@ -138,6 +141,58 @@ pub struct HistArgs {
     pub duration: Option<Duration>,
 }
 
+/// `tcptrace conns`
+#[derive(Debug, Args)]
+pub struct ConnsArgs {
+    /// What to keep.
+    #[command(flatten)]
+    pub filter: FilterArgs,
+    /// What to show of it.
+    #[command(flatten)]
+    pub select: SelectArgs,
+    /// Connections that lived for at least so long: 10, 10s, 5m
+    #[arg(long, value_name = "TIME", value_parser = duration::parse, help_heading = SELECT_HEADING)]
+    pub min_life: Option<Duration>,
+    /// How to listen.
+    #[command(flatten)]
+    pub probe: ProbeArgs,
+    /// Do not wait for the end of TIME_WAIT: print when a connection is closed, as tcplife does.
+    /// Without it, those still in TIME_WAIT when the run ends are printed then, with ≥
+    #[arg(long)]
+    pub no_time_wait: bool,
+    /// First, print those that are open, as far as they are known; then those that end
+    #[arg(long)]
+    pub open: bool,
+    /// Format
+    #[arg(short, long, value_name = "FORMAT", default_value = "table")]
+    pub output: OutputFormat,
+    /// Same as -o csv, as bcc's tools have it
+    #[arg(short = 's', long, conflicts_with = "output")]
+    pub csv: bool,
+    /// Write to a file instead of stdout
+    #[arg(long, value_name = "FILE")]
+    pub out: Option<PathBuf>,
+    /// All columns: both ends, exact bytes, RTT, retransmits, handshake, the time in each closing
+    /// state, how TIME_WAIT ended
+    #[arg(short, long)]
+    pub wide: bool,
+    /// A column with the time of day at which it was closed
+    #[arg(short = 'T', long)]
+    pub time: bool,
+    /// The same in seconds since the start
+    #[arg(short = 't', long)]
+    pub timestamp: bool,
+    /// No header line
+    #[arg(short = 'H', long)]
+    pub no_header: bool,
+    /// End after so long: 10, 10s, 5m
+    #[arg(long, value_name = "TIME", value_parser = duration::parse)]
+    pub duration: Option<Duration>,
+    /// End after so many lines
+    #[arg(short, long, value_name = "N", value_parser = at_least_one)]
+    pub count: Option<u64>,
+}
+
 /// `tcptrace states`
 #[derive(Debug, Args)]
 pub struct StatesArgs {
@@ -198,6 +253,46 @@ pub struct FilterArgs {
     /// Either end in this prefix (10.0.0.0/8, 2001:db8::/32, an address); may be repeated
     #[arg(long, value_name = "CIDR")]
     pub net: Vec<Net>,
+}
+
+const SELECT_HEADING: &str = "Selection (what is not known of a connection does not match)";
+
+/// What to show of what was kept. Within one option any must hold, of several all.
+#[derive(Debug, Default, Args)]
+#[command(next_help_heading = SELECT_HEADING)]
+pub struct SelectArgs {
+    /// Owned by these processes
+    #[arg(short, long, value_name = "PID", value_delimiter = ',')]
+    pub pid: Vec<u32>,
+    /// Owned by a task of this name, of which the kernel keeps 15 bytes; may be repeated
+    #[arg(long, value_name = "NAME")]
+    pub comm: Vec<String>,
+    /// Owned by these users
+    #[arg(long, value_name = "UID", value_delimiter = ',')]
+    pub uid: Vec<u32>,
+    /// In these cgroups (v2), by id: the inode of the directory
+    #[arg(long, value_name = "ID", value_delimiter = ',')]
+    pub cgroup: Vec<u64>,
+    /// Who closed first: local, remote, both (at the same time), none
+    #[arg(long, value_name = "SIDE", value_delimiter = ',')]
+    pub closed_by: Vec<Initiator>,
+    /// How it ended, or how that begins: fin, rst, rst-sent, refused, timeout, timeout-syn, …
+    #[arg(long, value_name = "HOW", value_delimiter = ',')]
+    pub how: Vec<HowSet>,
+}
+
+impl SelectArgs {
+    /// What is asked for.
+    pub fn wanted(&self) -> Wanted {
+        Wanted {
+            pids: self.pid.clone(),
+            comms: self.comm.iter().map(|name| Comm::from(name.as_str())).collect(),
+            uids: self.uid.clone(),
+            cgroups: self.cgroup.clone(),
+            closed_by: self.closed_by.clone(),
+            how: self.how.iter().copied().reduce(HowSet::union),
+        }
+    }
 }
 
 /// How to listen.

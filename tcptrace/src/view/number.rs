@@ -2,6 +2,8 @@
 
 use bytes::BufMut;
 
+use crate::model::Age;
+
 /// Appends `n` in decimal.
 pub(super) fn put_u64(out: &mut impl BufMut, n: u64) {
     out.put_slice(itoa::Buffer::new().format(n).as_bytes());
@@ -41,6 +43,33 @@ pub(super) fn ms_within(ns: u64, width: usize) -> String {
     format!("{whole}.{}", &us[..room])
 }
 
+/// A time as milliseconds in at most `width` characters if it can be, with the sign that says how
+/// sure it is.
+pub(super) fn age_within(age: Age, width: usize) -> String {
+    let rest = width.saturating_sub(1);
+    match age {
+        Age::Unknown => "-".to_owned(),
+        Age::AtLeast(ns) => format!("≥{}", ms_within(ns, rest)),
+        Age::About { ns, .. } => format!("~{}", ms_within(ns, rest)),
+        Age::Exactly(ns) => ms_within(ns, width),
+    }
+}
+
+/// Bytes in at most five characters: up to 1023 as they are, then in units of 1024 with a decimal
+/// where there is room, rounded down.
+pub(super) fn bytes_short(bytes: u64) -> String {
+    let units = ["", "K", "M", "G", "T", "P", "E"];
+    // 2⁶⁴ is 16 E.
+    let power = (u64::BITS - 1 - (bytes | 1).leading_zeros()) / 10;
+    let unit = units.get(power as usize).copied().unwrap_or_default();
+    let whole = bytes >> (10 * power);
+    if power == 0 || whole >= 100 {
+        return format!("{whole}{unit}");
+    }
+    let tenth = ((bytes >> (10 * (power - 1))) & 1023) * 10 / 1024;
+    format!("{whole}.{tenth}{unit}")
+}
+
 #[cfg(test)]
 mod tests {
     use bytes::BytesMut;
@@ -68,5 +97,32 @@ mod tests {
         assert_eq!(ms_within(12_345_678_900_000, 9), "12345678");
         assert_eq!(ms_within(12_345_678_900_000, 10), "12345678.9");
         assert_eq!(ms_within(u64::MAX, 3), "18446744073709");
+    }
+
+    #[test]
+    fn bytes_fit_five_characters() {
+        for (bytes, text) in [
+            (0, "0"),
+            (1023, "1023"),
+            (1024, "1.0K"),
+            (1535, "1.4K"),
+            (102_399, "99.9K"),
+            (102_400, "100K"),
+            ((1 << 20) - 1, "1023K"),
+            (1 << 20, "1.0M"),
+            (5 << 30, "5.0G"),
+            (u64::MAX, "15.9E"),
+        ] {
+            assert_eq!(bytes_short(bytes), text);
+            assert!(text.len() <= 5);
+        }
+    }
+
+    #[test]
+    fn a_sign_says_how_sure_a_time_is() {
+        assert_eq!(age_within(Age::Exactly(12_345_678), 8), "12.345");
+        assert_eq!(age_within(Age::AtLeast(60_004_123_456), 8), "≥60004.1");
+        assert_eq!(age_within(Age::About { ns: 5_000_000, within_ns: 1 }, 8), "~5.000");
+        assert_eq!(age_within(Age::Unknown, 8), "-");
     }
 }

@@ -7,8 +7,8 @@ use std::{
 
 use bytes::{BufMut as _, BytesMut};
 
-use super::{number::ms_within, time::WallClock};
-use crate::model::{Age, EndReason, How, Linger, Moved, TcpState, Timeout};
+use super::{number::age_within, time::WallClock};
+use crate::model::{EndReason, How, Linger, Moved, TcpState, Timeout};
 
 /// How many characters a row takes with [`Columns::owner`] and nothing else.
 pub const WIDTH_WITH_OWNER: u16 = 104;
@@ -109,12 +109,7 @@ impl Table {
         let listening = moved.new == TcpState::Listen
             || moved.old == TcpState::Listen && moved.new == TcpState::Close;
         let remote = if listening { "*".to_owned() } else { end(tuple.remote_ip(), tuple.rport) };
-        let age = |width: usize| match moved.in_old {
-            Age::Unknown => "-".to_owned(),
-            Age::AtLeast(ns) => format!("≥{}", ms_within(ns, width - 1)),
-            Age::About { ns, .. } => format!("~{}", ms_within(ns, width - 1)),
-            Age::Exactly(ns) => ms_within(ns, width),
-        };
+        let age = |width| age_within(moved.in_old, width);
         let (on, off) = if self.columns.color { color(moved.new) } else { ("", "") };
         let word = match (moved.end_reason, moved.verdict.how) {
             (Some(reason), _) => Some(short_reason(reason)),
@@ -169,13 +164,13 @@ impl Table {
     }
 }
 
-fn put_line(out: &mut BytesMut, line: &str) {
+pub(super) fn put_line(out: &mut BytesMut, line: &str) {
     out.put_slice(line.trim_end().as_bytes());
     out.put_u8(b'\n');
 }
 
 /// `10.0.0.1:443`, `[2001:db8::1]:443`; `-` for a port that is not known.
-fn end(ip: IpAddr, port: u16) -> String {
+pub(super) fn end(ip: IpAddr, port: u16) -> String {
     if port != 0 {
         return SocketAddr::new(ip, port).to_string();
     }
@@ -186,7 +181,7 @@ fn end(ip: IpAddr, port: u16) -> String {
 }
 
 /// How a connection ended, in eight characters at the most.
-fn short_how(how: How) -> &'static str {
+pub(super) fn short_how(how: How) -> &'static str {
     match how {
         How::RstLinger0 => "linger0",
         How::RstUnreadData => "unread",

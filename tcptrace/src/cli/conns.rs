@@ -1,0 +1,52 @@
+//! `tcptrace conns`.
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+
+use super::{
+    args::{ConnsArgs, OutputFormat},
+    listen::{self, Snapshots},
+    log::say,
+    options::{only, options},
+    target::Target,
+};
+use crate::{
+    stats::conns::Until,
+    view::conns::{Columns, ConnsView, Format, Selection},
+};
+
+pub(super) fn run(args: &ConnsArgs) -> Result<ExitCode> {
+    let options = options(&args.probe, &args.filter)?;
+    let target = Target::open(args.out.as_deref())?;
+    let view = ConnsView::new(format(args), selection(args));
+    let snapshots = Snapshots { only: only(&args.filter)?, every: Snapshots::SELDOM, owners: true };
+    listen::run(&options, snapshots, target, args.duration, view, |view| {
+        if view.evicted() > 0 {
+            say(&format!("{} connections forgotten in part to bound memory", view.evicted()));
+        }
+    })
+}
+
+fn format(args: &ConnsArgs) -> Format {
+    match args.output {
+        _ if args.csv => Format::Csv,
+        OutputFormat::Csv => Format::Csv,
+        OutputFormat::Json => Format::Json,
+        OutputFormat::Table => {
+            Format::Table(Columns { wide: args.wide, time: args.time, timestamp: args.timestamp })
+        }
+    }
+}
+
+fn selection(args: &ConnsArgs) -> Selection {
+    let min_life = args.min_life.unwrap_or_default();
+    Selection {
+        wanted: args.select.wanted(),
+        min_life_ns: u64::try_from(min_life.as_nanos()).unwrap_or(u64::MAX),
+        until: if args.no_time_wait { Until::Close } else { Until::End },
+        open: args.open,
+        count: args.count,
+        header: !args.no_header,
+    }
+}
