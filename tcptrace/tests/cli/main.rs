@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot set itself up has to panic")]
 
 mod check;
+mod conns;
 mod ending;
 mod host;
 mod misuse;

@@ -42,6 +42,10 @@ const MISUSE: &[(&[&str], &[&str])] = &[
     (&["hist", "--by", "pid"], &["unknown key 'pid'", "reason, owner, port, peer, netns"]),
     (&["hist", "--steps", "time-wait"], &["--steps has its own states"]),
     (&["hist", "--steps", "--by", "port"], &["--steps", "cannot be used with"]),
+    (&["conns", "--how", "rest"], &["unknown end 'rest'", "rst-received", "timeout: syn"]),
+    (&["conns", "--closed-by", "me"], &["unknown side 'me'", "local, remote, both, none"]),
+    (&["conns", "-p", "nginx"], &["'nginx'", "--pid"]),
+    (&["conns", "--min-life", "0"], &["--min-life", "more than 0"]),
     (&["frobnicate"], &["'frobnicate'"]),
     (&["--localprot", "80"], &["'--localprot'", "--localport"]),
     (&["-L"], &["a value is required", "-localport"]),
@@ -76,6 +80,7 @@ fn help_fits_a_terminal() {
         &["live", "--help"],
         &["check", "-h"],
         &["hist", "--help"],
+        &["conns", "--help"],
     ] {
         let mut command = tcptrace(arguments);
         command.env("COLUMNS", "80");

@@ -29,6 +29,11 @@ impl Server {
         Self { listener, address }
     }
 
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
     /// Its port as an argument: with `-D` only the clients' side is traced.
     pub fn port(&self) -> String {
         self.address.port().to_string()
