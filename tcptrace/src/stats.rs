@@ -3,6 +3,7 @@
 //! Pure: time is an argument, there is no I/O, and whatever grows has a limit and says what it
 //! left out. Must not format: that is the views'.
 
+pub mod closers;
 pub mod conns;
 pub mod counts;
 pub mod durations;

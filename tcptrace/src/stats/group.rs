@@ -107,15 +107,62 @@ impl<'a> From<&'a Found> for Subject<'a> {
 /// seen, the lower of the two: ephemeral ports are high (32768 and up unless
 /// `ip_local_port_range` says otherwise).
 pub fn service_port(tuple: &Tuple, birth: Option<Birth>) -> Option<u16> {
-    let port = match birth.map(|birth| birth.opened) {
-        Some(Opened::Accept | Opened::Listen) => tuple.lport,
-        Some(Opened::Connect) => tuple.rport,
-        None => match (tuple.lport, tuple.rport) {
-            (port, 0) | (0, port) => port,
-            (local, remote) => local.min(remote),
-        },
-    };
-    (port != 0).then_some(port)
+    ServicePort::of(tuple, birth).map(ServicePort::number)
+}
+
+/// A service's port, and at which end it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum ServicePort {
+    /// Here: a server's connection.
+    Local(u16),
+    /// At the peer: a client's.
+    Remote(u16),
+}
+
+impl ServicePort {
+    /// As [`service_port`] finds it.
+    fn of(tuple: &Tuple, birth: Option<Birth>) -> Option<Self> {
+        let port = match birth.map(|birth| birth.opened) {
+            Some(Opened::Accept | Opened::Listen) => Self::Local(tuple.lport),
+            Some(Opened::Connect) => Self::Remote(tuple.rport),
+            None if tuple.rport == 0 => Self::Local(tuple.lport),
+            None if tuple.lport == 0 || tuple.rport < tuple.lport => Self::Remote(tuple.rport),
+            None => Self::Local(tuple.lport),
+        };
+        (port.number() != 0).then_some(port)
+    }
+
+    /// The port.
+    pub const fn number(self) -> u16 {
+        match self {
+            Self::Local(port) | Self::Remote(port) => port,
+        }
+    }
+
+    /// The word for the end it is at.
+    pub const fn end(self) -> &'static str {
+        match self {
+            Self::Local(_) => "local",
+            Self::Remote(_) => "remote",
+        }
+    }
+}
+
+impl fmt::Display for ServicePort {
+    /// `:80` here, `→:443` at the peer.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Local(port) => write!(f, ":{port}"),
+            Self::Remote(port) => write!(f, "→:{port}"),
+        }
+    }
+}
+
+/// The group of a connection by owner and service together.
+pub fn service<'a>(subject: impl Into<Subject<'a>>) -> Key {
+    let subject = subject.into();
+    let comm = subject.owner.map(|owner| owner.task.comm);
+    Key::Service(comm, ServicePort::of(subject.tuple, subject.birth))
 }
 
 /// A group of connections.
@@ -131,6 +178,8 @@ pub enum Key {
     Owner(Option<Comm>),
     /// Those of the service at this port.
     Port(Option<u16>),
+    /// Those of the tasks of this name with the service at this port.
+    Service(Option<Comm>, Option<ServicePort>),
     /// Those with this peer.
     Peer(IpAddr),
     /// Those in the namespace with this inode number.
@@ -149,6 +198,13 @@ impl Key {
             Self::Connected(false) => Some("failed".to_owned()),
             Self::Owner(comm) => comm.map(|comm| comm.to_string()),
             Self::Port(port) => port.map(|port| port.to_string()),
+            Self::Service(comm, port) => {
+                let comm = comm.map_or_else(|| "-".to_owned(), |comm| comm.to_string());
+                Some(match port {
+                    Some(port) => format!("{comm} {port}"),
+                    None => format!("{comm} :-"),
+                })
+            }
             Self::Peer(ip) => Some(ip.to_string()),
             Self::Netns(netns) => netns.map(|netns| netns.to_string()),
             Self::Other => Some("(other)".to_owned()),
@@ -169,11 +225,17 @@ mod tests {
     use crate::{model::Change, source::script, track::Tracker};
 
     fn keys(by: By, script: &str) -> Vec<String> {
+        keys_by(|subject| by.key(subject), script)
+    }
+
+    fn keys_by(key: impl Fn(Subject<'_>) -> Key, script: &str) -> Vec<String> {
         let (mut tracker, mut keys) = (Tracker::default(), Vec::new());
         for input in script::inputs(script).unwrap() {
             tracker.apply(&input, &mut |change| match &change {
-                Change::Moved(moved) => keys.push(by.key(moved).to_string()),
-                Change::Found(found) | Change::Gone(found) => keys.push(by.key(found).to_string()),
+                Change::Moved(moved) => keys.push(key(moved.into()).to_string()),
+                Change::Found(found) | Change::Gone(found) => {
+                    keys.push(key(found.into()).to_string());
+                }
                 Change::Retired(_) => {}
             });
         }
@@ -194,6 +256,22 @@ mod tests {
             [&["50000"; 4][..], &found_and_moved[..]].concat(),
             "where the beginning was not seen, the lower"
         );
+        let services = keys_by(|subject| service(subject), script);
+        assert_eq!(
+            services,
+            [" :50000", " :50000", " →:50000", " →:50000", "- :443", "- :443"],
+            "and at which end; these tasks have an empty name"
+        );
+    }
+
+    #[test]
+    fn a_service_that_is_not_known_is_no_other() {
+        let script = "0ms begin\n\
+            1ms sk=1 CLOSE>LISTEN 10.0.0.2:80 0.0.0.0:0 comm=nginx\n\
+            2ms sk=2 ESTABLISHED>CLOSE_WAIT 10.0.0.1:40000 10.0.0.2:443\n\
+            3ms sk=3 ESTABLISHED>FIN_WAIT1 10.0.0.1:0 10.0.0.2:0 comm=x\n";
+        let keys = keys_by(|subject| service(subject), script);
+        assert_eq!(keys, ["nginx :80", "- →:443", "- →:443", "- :-", "x :-"]);
     }
 
     #[test]
