@@ -2,6 +2,7 @@
 
 pub mod args;
 mod check;
+mod closers;
 mod conns;
 mod duration;
 mod explain;
@@ -45,6 +46,7 @@ pub fn main() -> ExitCode {
         Some(Command::Hist(args)) => hist::run(&args),
         Some(Command::Conns(args)) => conns::run(&args),
         Some(Command::States(args)) => states::run(&args),
+        Some(Command::Closers(args)) => closers::run(&args),
         Some(Command::Check(args)) => check::run(&args),
         Some(Command::Explain(args)) => explain::run(&args),
     };

@@ -18,6 +18,8 @@ use crate::model::{StateSet, TcpState};
 pub enum Kind {
     /// A state, or a group of them.
     State,
+    /// Who closed a connection first, and how it ended.
+    Verdict,
     /// Why a minisock ended.
     EndReason,
     /// How an owner is known.
@@ -28,12 +30,14 @@ pub enum Kind {
 
 impl Kind {
     /// In the order in which they are listed.
-    pub const ALL: [Self; 4] = [Self::State, Self::EndReason, Self::Owner, Self::Column];
+    pub const ALL: [Self; 5] =
+        [Self::State, Self::Verdict, Self::EndReason, Self::Owner, Self::Column];
 
     /// The word for it.
     pub const fn name(self) -> &'static str {
         match self {
             Self::State => "state",
+            Self::Verdict => "end",
             Self::EndReason => "end reason",
             Self::Owner => "owner",
             Self::Column => "output",
@@ -43,7 +47,8 @@ impl Kind {
     const fn heading(self) -> &'static str {
         match self {
             Self::State => "states",
-            Self::EndReason => "end reasons",
+            Self::Verdict => "who closed first, and how",
+            Self::EndReason => "end reasons (of TIME_WAIT, and of an orphan's FIN_WAIT2)",
             Self::Owner => "how an owner is known",
             Self::Column => "columns, signs and counts",
         }
@@ -52,6 +57,7 @@ impl Kind {
     const fn file(self) -> &'static str {
         match self {
             Self::State => include_str!("explain/states.txt"),
+            Self::Verdict => include_str!("explain/verdicts.txt"),
             Self::EndReason => include_str!("explain/reasons.txt"),
             Self::Owner => include_str!("explain/owners.txt"),
             Self::Column => include_str!("explain/columns.txt"),
@@ -109,7 +115,8 @@ pub fn entries() -> impl Iterator<Item = Entry> {
     })
 }
 
-/// The texts that `word` leads to, in any spelling: most words one, `close` a state and an owner.
+/// The texts that `word` leads to, in any spelling: most words one, `close` a state and an owner,
+/// `unknown` a verdict and an end reason.
 ///
 /// # Errors
 /// If there is none: the words most like it.
@@ -199,7 +206,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        model::{EndReason, OwnerFrom, select::Wanted},
+        model::{EndReason, How, Initiator, OwnerFrom, select::Wanted},
         stats::conns::Until,
         view::{
             View as _, conns,
@@ -248,12 +255,15 @@ mod tests {
     }
 
     #[test]
-    fn every_state_reason_and_owner_has_a_text() {
+    fn every_state_verdict_reason_and_owner_has_a_text() {
         for state in TcpState::ALL {
             assert!(has(Kind::State, state.name()), "{state}");
         }
         for reason in EndReason::ALL {
             assert!(has(Kind::EndReason, reason.name()), "{reason:?}");
+        }
+        for word in Initiator::ALL.map(Initiator::name).into_iter().chain(How::ALL.map(How::name)) {
+            assert!(has(Kind::Verdict, word), "{word}");
         }
         for from in [OwnerFrom::Connect, OwnerFrom::Listener, OwnerFrom::Close, OwnerFrom::Snapshot]
         {
@@ -391,7 +401,8 @@ mod tests {
         });
         assert!(reasons.len() > 5, "{reasons:?}");
         for (entry, reason) in reasons {
-            assert!(EndReason::ALL.iter().any(|it| it.name() == reason), "{entry}: {reason}");
+            let ends = EndReason::ALL.iter().any(|it| it.name() == reason);
+            assert!(ends || How::from_name(reason).is_some(), "{entry}: {reason}");
         }
     }
 }

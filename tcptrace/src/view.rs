@@ -4,6 +4,7 @@
 //! of a live host and of a recording is the same.
 
 pub mod check;
+pub mod closers;
 pub mod conns;
 pub mod csv;
 pub mod hist;

@@ -13,6 +13,7 @@ use crate::{
     },
     probe::{AcceptChoice, Backend, TimeWaitChoice},
     stats::group::By,
+    view::closers::Sort,
 };
 
 /// Traces TCP state transitions: who closed first, how, and how long it lingered.
@@ -41,6 +42,8 @@ pub enum Command {
     Conns(ConnsArgs),
     /// How many connections are in each state, now or over time: what `ss -tan` counts
     States(StatesArgs),
+    /// Who closes connections first, how (FIN, RST, timeout), and what TIME_WAIT that costs
+    Closers(ClosersArgs),
     /// What this kernel allows, which hooks attach, and what that costs in truth
     Check(CheckArgs),
     /// What a state, an end reason or a column means, and what to do about it
@@ -221,6 +224,46 @@ pub struct StatesArgs {
     /// No header line
     #[arg(short = 'H', long)]
     pub no_header: bool,
+}
+
+/// `tcptrace closers`
+#[derive(Debug, Args)]
+pub struct ClosersArgs {
+    /// Between two rankings, each of what ended in between: 1, 0.5, 10s, 5m. Without it there is
+    /// one of the whole run, at its end (Ctrl-C or --duration)
+    #[arg(value_parser = duration::parse)]
+    pub interval: Option<Duration>,
+    /// End after so many rankings
+    #[arg(value_parser = at_least_one)]
+    pub count: Option<u64>,
+    /// Rank by owner (the task's name), port (of the service), peer or netns (default: by owner
+    /// and port together: `nginx :80` where the service is here, `curl →:443` where the peer is it)
+    #[arg(long, value_name = "KEY")]
+    pub by: Option<By>,
+    /// So many groups, and the others as one (default: 20 in a table, else all)
+    #[arg(long, value_name = "N", value_parser = at_least_one)]
+    pub top: Option<u64>,
+    /// What comes first: closed, local, remote, else, failed (connects), tw-now, tw-sec
+    #[arg(long, value_name = "COLUMN", default_value = "closed")]
+    pub sort: Sort,
+    /// What to keep.
+    #[command(flatten)]
+    pub filter: FilterArgs,
+    /// How to listen.
+    #[command(flatten)]
+    pub probe: ProbeArgs,
+    /// Format; json has each way to end by who closed first
+    #[arg(short, long, value_name = "FORMAT", default_value = "table")]
+    pub output: OutputFormat,
+    /// Write to a file instead of stdout
+    #[arg(long, value_name = "FILE")]
+    pub out: Option<PathBuf>,
+    /// No header lines
+    #[arg(short = 'H', long)]
+    pub no_header: bool,
+    /// End after so long: 10, 10s, 5m
+    #[arg(long, value_name = "TIME", value_parser = duration::parse)]
+    pub duration: Option<Duration>,
 }
 
 /// `tcptrace check`

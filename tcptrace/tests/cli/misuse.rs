@@ -42,6 +42,13 @@ const MISUSE: &[(&[&str], &[&str])] = &[
     (&["hist", "--by", "pid"], &["unknown key 'pid'", "reason, owner, port, peer, netns"]),
     (&["hist", "--steps", "time-wait"], &["--steps has its own states"]),
     (&["hist", "--steps", "--by", "port"], &["--steps", "cannot be used with"]),
+    (&["closers", "0"], &["0", "more than 0"]),
+    (&["closers", "2", "0"], &["0", "at least 1"]),
+    (&["closers", "2", "3", "4"], &["unexpected argument '4'"]),
+    (&["closers", "--by", "pid"], &["unknown key 'pid'", "owner, port, peer, netns"]),
+    (&["closers", "--by", "reason"], &["--by reason: that is `tcptrace hist time-wait`"]),
+    (&["closers", "--sort", "name"], &["unknown column 'name'", "closed, local, remote"]),
+    (&["closers", "--top", "0"], &["--top", "at least 1"]),
     (&["conns", "--how", "rest"], &["unknown end 'rest'", "rst-received", "timeout: syn"]),
     (&["conns", "--closed-by", "me"], &["unknown side 'me'", "local, remote, both, none"]),
     (&["conns", "-p", "nginx"], &["'nginx'", "--pid"]),
@@ -80,6 +87,7 @@ fn help_fits_a_terminal() {
         &["live", "--help"],
         &["check", "-h"],
         &["hist", "--help"],
+        &["closers", "--help"],
         &["conns", "--help"],
     ] {
         let mut command = tcptrace(arguments);

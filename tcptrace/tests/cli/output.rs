@@ -79,6 +79,47 @@ fn hist_ends_after_so_many_intervals() {
 }
 
 #[test]
+fn closers_ranks_the_two_ends_of_each_connection() {
+    if !can_trace() {
+        return;
+    }
+    let server = Server::new();
+    let port = server.port();
+    let filter = format!("{port},32768-60999");
+    let arguments = ["closers", "-L", &filter, "-D", &filter, "-o", "json"];
+    let running = Running::listening(&mut tcptrace(&arguments));
+    server.connection_by(b"leaves");
+    server.connection_by(b"leaves");
+    let ended = running.interrupt();
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+    let lines = objects(&ended);
+    assert_eq!((&lines[0]["type"], &lines[1]["type"]), (&"closers".into(), &"summary".into()));
+    let rows = lines[0]["rows"].as_array().unwrap();
+    let row = |key: String| rows.iter().find(|row| row["key"] == key.as_str());
+    let client = row(format!("leaves →:{port}")).unwrap_or_else(|| panic!("{rows:?}"));
+    assert_eq!((&client["closed"], &client["initiators"]["local"]), (&2.into(), &2.into()));
+    assert_eq!(client["endings"][0]["how"], "fin");
+    if !ended.stderr.contains("TIME_WAIT is not observable") {
+        assert_eq!(client["active"]["entered_time_wait"], 2);
+        assert_eq!(client["time_wait"]["now"], 2);
+        assert!(client["time_wait"]["seconds"].as_f64().unwrap() > 0.0, "{client}");
+    }
+    let accepted = row(format!("leaves :{port}")).unwrap_or_else(|| panic!("{rows:?}"));
+    assert_eq!((&accepted["closed"], &accepted["initiators"]["remote"]), (&2.into(), &2.into()));
+}
+
+#[test]
+fn closers_ends_after_so_many_rankings() {
+    if !can_trace() {
+        return;
+    }
+    let ended = run(tcptrace(&["closers", "-o", "json", "-L", "1", "300ms", "2"]));
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+    let kinds: Vec<_> = objects(&ended).iter().map(|line| line["type"].to_string()).collect();
+    assert_eq!(kinds, ["\"closers\"", "\"closers\"", "\"summary\""]);
+}
+
+#[test]
 fn json_is_an_object_a_line_and_the_account_balances() {
     if !can_trace() {
         return;

@@ -6,6 +6,7 @@ mod accepts;
 mod account;
 mod checks;
 mod child;
+mod closers;
 mod conns;
 mod counted;
 mod filters;

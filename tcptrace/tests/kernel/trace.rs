@@ -11,7 +11,7 @@ use anyhow::{Context as _, Result, ensure};
 use tcptrace::{
     host::netns::{self, NetnsId},
     model::{
-        Accept, Accounts, Age, Change, Event, Input, Moved, Reset, TcpState, Transition,
+        Accept, Accounts, Age, Change, Event, Found, Input, Moved, Reset, TcpState, Transition,
         filter::Filter,
     },
     probe::{AcceptChoice, Backend, DEFAULT_RING_BYTES, Options, TimeWaitBackend, TimeWaitChoice},
@@ -149,6 +149,11 @@ impl Trace {
     /// The source, for what is asked of the probe.
     pub fn live(&mut self) -> &mut Live {
         &mut self.live
+    }
+
+    /// The connections of `netns` that are known now.
+    pub fn census(&self, netns: u32) -> impl Iterator<Item = Found> {
+        self.tracker.census().filter(move |found| found.netns == Some(netns))
     }
 
     /// Takes in what there is, and has the kernel side look at what is silent.

@@ -1,0 +1,49 @@
+//! `tcptrace closers`.
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+
+use super::{
+    Usage,
+    args::{ClosersArgs, OutputFormat},
+    listen::{self, Snapshots},
+    options::{only, options},
+    target::Target,
+};
+use crate::{
+    stats::{
+        closers::{Closers, DEFAULT_LIMIT},
+        group::By,
+    },
+    view::{
+        closers::{ClosersView, Order},
+        states::{Format, Lines},
+    },
+};
+
+pub(super) fn run(args: &ClosersArgs) -> Result<ExitCode> {
+    if args.by == Some(By::Reason) {
+        let misuse =
+            "--by reason: that is `tcptrace hist time-wait`; here: owner, port, peer, netns";
+        return Err(Usage(misuse.to_owned()).into());
+    }
+    let format = match args.output {
+        OutputFormat::Table => Format::Table,
+        OutputFormat::Json => Format::Json,
+        OutputFormat::Csv => Format::Csv,
+    };
+    let options = options(&args.probe, &args.filter)?;
+    let only = only(&args.filter)?;
+    let target = Target::open(args.out.as_deref())?;
+    let top = args.top.map(|top| usize::try_from(top).unwrap_or(usize::MAX));
+    let view = ClosersView::new(
+        Closers::new(args.by, DEFAULT_LIMIT),
+        Order { sort: args.sort, top },
+        format,
+        Lines { every: args.interval, count: args.count },
+        !args.no_header,
+    );
+    let snapshots = Snapshots { only, every: Snapshots::SELDOM };
+    listen::run(&options, snapshots, target, args.duration, view, |_| {})
+}
