@@ -7,7 +7,7 @@
 use std::collections::HashMap;
 
 use super::group::{self, By, Key, Subject};
-use crate::model::{Age, EndReason, Found, How, Initiator, Moved, TcpState};
+use crate::model::{Age, Change, EndReason, Found, How, Initiator, Moved, TcpState};
 
 /// Groups that are kept at a time unless told otherwise.
 pub const DEFAULT_LIMIT: usize = 10_000;
@@ -81,6 +81,8 @@ pub struct Tally {
     /// Of those that entered TIME_WAIT and are in it still: the time from the beginning of the
     /// interval until they did, added up.
     late_ns: u128,
+    /// There were TIME_WAITs whose beginning or end was not seen.
+    at_least: bool,
 }
 
 impl Tally {
@@ -119,9 +121,15 @@ impl Tally {
         self.alive
     }
 
-    /// Nanoseconds that TIME_WAITs, alive or ended since, were there within the interval, added up.
+    /// Nanoseconds that TIME_WAITs, alive or ended since, were there within the interval, added
+    /// up: the time that was seen, which is a lower bound if [`Self::at_least`] says so.
     pub fn time_wait_ns(&self) -> u128 {
         self.time_wait_ns
+    }
+
+    /// Whether there was more TIME_WAIT than was seen.
+    pub fn at_least(&self) -> bool {
+        self.at_least
     }
 
     /// Whether there is nothing to show.
@@ -139,23 +147,23 @@ impl Tally {
         self.alive += other.alive;
         self.time_wait_ns += other.time_wait_ns;
         self.late_ns += other.late_ns;
+        self.at_least |= other.at_least;
     }
 
-    /// A TIME_WAIT began.
+    /// A TIME_WAIT began, or is known from now on.
     fn entered(&mut self, mono_ns: u64, from_ns: u64) {
         self.late_ns += u128::from(mono_ns.saturating_sub(from_ns));
     }
 
-    /// A TIME_WAIT ended. One whose beginning is not known was there before the interval.
+    /// A TIME_WAIT ended.
     fn left(&mut self, mono_ns: u64, in_old: Age, from_ns: u64) {
         let within = mono_ns.saturating_sub(from_ns);
-        match in_old {
-            Age::Exactly(ns) | Age::About { ns, .. } if ns <= within => {
-                self.time_wait_ns += u128::from(ns);
-                self.late_ns = self.late_ns.saturating_sub(u128::from(within - ns));
-            }
-            _ => self.time_wait_ns += u128::from(within),
-        }
+        let ns = match in_old {
+            Age::Exactly(ns) | Age::About { ns, .. } | Age::AtLeast(ns) => ns.min(within),
+            Age::Unknown => 0,
+        };
+        self.time_wait_ns += u128::from(ns);
+        self.late_ns = self.late_ns.saturating_sub(u128::from(within - ns));
     }
 
     /// The interval of that length is over.
@@ -187,13 +195,15 @@ pub struct Closers {
     limit: usize,
     from_ns: u64,
     groups: HashMap<Key, Tally>,
+    /// Events were lost in this interval.
+    lossy: bool,
 }
 
 impl Closers {
     /// Counts by `by`, or by owner and service together. From the `limit`th group on, new ones are
     /// counted under [`Key::Other`].
     pub fn new(by: Option<By>, limit: usize) -> Self {
-        Self { by, limit, from_ns: 0, groups: HashMap::new() }
+        Self { by, limit, from_ns: 0, groups: HashMap::new(), lossy: false }
     }
 
     /// What tells the groups apart, if it is one of the words of `--by`.
@@ -207,8 +217,30 @@ impl Closers {
         self.groups.clear();
     }
 
-    /// Takes in a transition.
-    pub fn add(&mut self, moved: &Moved) {
+    /// Events were lost: there may have been more of everything.
+    pub fn lost(&mut self) {
+        self.lossy = true;
+    }
+
+    /// Takes in a change.
+    pub fn add(&mut self, change: &Change) {
+        match change {
+            Change::Moved(moved) => self.moved(moved),
+            // Known from now on: what it was before is not counted.
+            Change::Found(found) if found.state == TcpState::TimeWait => {
+                let from_ns = self.from_ns;
+                let tally = self.tally(found);
+                tally.entered(found.mono_ns, from_ns);
+                tally.at_least = true;
+            }
+            Change::Gone(found) if found.state == TcpState::TimeWait => {
+                self.tally(found).at_least = true;
+            }
+            Change::Found(_) | Change::Gone(_) | Change::Retired(_) => {}
+        }
+    }
+
+    fn moved(&mut self, moved: &Moved) {
         let told = told(moved);
         let in_time_wait = moved.old == TcpState::TimeWait || moved.new == TcpState::TimeWait;
         if told.is_none() && !in_time_wait {
@@ -238,7 +270,11 @@ impl Closers {
         let length_ns = to_ns.saturating_sub(self.from_ns);
         self.from_ns = to_ns;
         let mut groups: Vec<_> = self.groups.drain().collect();
-        groups.iter_mut().for_each(|(_, tally)| tally.over(length_ns));
+        let lossy = std::mem::take(&mut self.lossy);
+        for (_, tally) in &mut groups {
+            tally.over(length_ns);
+            tally.at_least |= lossy;
+        }
         groups.retain(|(_, tally)| !tally.is_empty());
         groups
     }

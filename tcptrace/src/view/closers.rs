@@ -281,11 +281,15 @@ impl View for ClosersView {
         match input {
             Input::Begin { mono_ns, .. } => self.start(*mono_ns),
             Input::Clock(clock) => self.wall.set(*clock),
-            Input::Lost(lost) => match self.format {
-                Format::Table => text::lost(lost.count, out),
-                Format::Json => self.json.lost(lost, out),
-                Format::Csv => {} // a row of another kind would break the reader; stderr says it
-            },
+            Input::Lost(lost) => {
+                self.closers.lost();
+                match self.format {
+                    Format::Table => text::lost(lost.count, out),
+                    Format::Json => self.json.lost(lost, out),
+                    Format::Csv => {} // a row of another kind would break the reader
+                }
+            }
+            Input::Missed { .. } => self.closers.lost(),
             Input::Tick { mono_ns } => self.tick(*mono_ns, tracker, out),
             Input::End(accounts) => {
                 self.now_ns = self.now_ns.max(accounts.mono_ns);
@@ -296,14 +300,12 @@ impl View for ClosersView {
                     self.json.summary(accounts, out);
                 }
             }
-            Input::Event(_) | Input::Snapshot(_) | Input::Missed { .. } => {}
+            Input::Event(_) | Input::Snapshot(_) => {}
         }
     }
 
     fn change(&mut self, change: &Change, _out: &mut BytesMut) {
-        if let Change::Moved(moved) = change {
-            self.closers.add(moved);
-        }
+        self.closers.add(change);
     }
 
     fn due_ns(&self) -> Option<u64> {

@@ -5,7 +5,7 @@ use std::{net::SocketAddr, time::Duration};
 
 use anyhow::{Context as _, Result, ensure};
 use tcptrace::{
-    model::{Comm, How, Initiator},
+    model::{Change, Comm, How, Initiator},
     probe::{Backend, Options, TimeWaitChoice},
     stats::{
         closers::{Closers, DEFAULT_LIMIT, Ending, Fate, Tally},
@@ -59,7 +59,7 @@ fn churn() -> Result<(SocketAddr, SocketAddr)> {
 fn counted(trace: &Trace, netns: &Netns) -> Vec<(Key, Tally)> {
     let mut closers = Closers::new(None, DEFAULT_LIMIT);
     closers.begin(0);
-    trace.of_netns(0, netns).0.iter().for_each(|moved| closers.add(moved));
+    trace.of_netns(0, netns).0.iter().for_each(|moved| closers.add(&Change::Moved(*moved)));
     closers.take(0, trace.census(netns.inode()))
 }
 

@@ -3,20 +3,17 @@
 use std::fmt::Write as _;
 
 use super::*;
-use crate::{model::Change, source::script, track::Tracker};
+use crate::{source::script, track::Tracker};
 
 /// Runs a script whose ticks end intervals, and says what was counted in each: a line a group.
 fn count(closers: &mut Closers, lines: &str) -> String {
     use crate::model::Input;
     let (mut tracker, mut text) = (Tracker::default(), String::new());
     for input in script::inputs(lines).unwrap() {
-        tracker.apply(&input, &mut |change| {
-            if let Change::Moved(moved) = change {
-                closers.add(&moved);
-            }
-        });
+        tracker.apply(&input, &mut |change| closers.add(&change));
         match input {
             Input::Begin { mono_ns, .. } => closers.begin(mono_ns),
+            Input::Lost(_) => closers.lost(),
             Input::Tick { mono_ns } => {
                 let mut groups = closers.take(mono_ns, tracker.census());
                 groups.sort_by_key(|(key, _)| *key);
@@ -42,7 +39,8 @@ fn line(text: &mut String, key: Key, tally: &Tally) {
         write!(text, " {count} failed {},", how.name()).unwrap();
     }
     let ms = tally.time_wait_ns() / 1_000_000;
-    writeln!(text, " TIME_WAIT {} now, {ms} ms", tally.alive()).unwrap();
+    let sign = if tally.at_least() { "≥" } else { "" };
+    writeln!(text, " TIME_WAIT {} now, {sign}{ms} ms", tally.alive()).unwrap();
 }
 
 fn by_service() -> Closers {
@@ -174,17 +172,43 @@ fn what_never_was_a_connection_is_no_close() {
 }
 
 #[test]
-fn a_time_wait_from_before_is_there_from_the_beginning() {
+fn a_time_wait_from_before_counts_from_when_it_was_found() {
     let mut closers = by_service();
     let script = "1000ms begin\n\
         1001ms snapshot open\n1001ms snapshot 5\n\
         1001ms socket TIME_WAIT 9 10.0.0.1:7 10.0.0.2:443 3000\n\
         1001ms snapshot end\n1001ms snapshot over\n\
-        2000ms tick\n\
+        1050ms tick\n\
+        2050ms tick\n\
         4001ms tw=d expired TIME_WAIT 10.0.0.1:7 10.0.0.2:443 netns=5 cookie=9 expires=4001ms\n\
         5000ms tick\n";
-    let expected = "- :7 0: TIME_WAIT 1 now, 1000 ms\n--\n- :7 0: TIME_WAIT 0 now, 2001 ms\n--\n";
+    let expected = "- :7 0: TIME_WAIT 1 now, ≥0 ms\n--\n\
+        - :7 0: TIME_WAIT 1 now, 1000 ms\n--\n\
+        - :7 0: TIME_WAIT 0 now, 1951 ms\n--\n";
     assert_eq!(count(&mut closers, script), expected);
+}
+
+#[test]
+fn what_was_not_seen_of_a_time_wait_is_a_lower_bound() {
+    // Its beginning was lost: it is known when it ends, and its timer tells since when.
+    let ended = "0ms begin\n\
+        500ms lost 3\n\
+        900ms tw=d expired TIME_WAIT 10.0.0.1:7 10.0.0.2:443 netns=5 expires=900ms\n\
+        1000ms tick\n\
+        2000ms tick\n";
+    assert_eq!(count(&mut by_service(), ended), "- :7 0: TIME_WAIT 0 now, ≥900 ms\n--\n--\n");
+    // Its end was lost: the address is another's.
+    let replaced = of_client(
+        "2ms sk=a SYN_SENT>ESTABLISHED ENDS\n\
+         3ms sk=a ESTABLISHED>FIN_WAIT1 ENDS comm=curl\n\
+         4ms sk=a FIN_WAIT1>FIN_WAIT2 ENDS\n\
+         100ms tw=d started TIME_WAIT ENDS expires=60100ms\n\
+         100ms sk=a FIN_WAIT2>CLOSE ENDS\n\
+         600ms lost 1\n\
+         700ms tw=d peeked TIME_WAIT 10.0.0.1:8 10.0.0.2:443 expires=60100ms\n\
+         700ms tw=d started TIME_WAIT 10.0.0.1:9 10.0.0.2:443 expires=60700ms",
+    );
+    assert_eq!(replaced, "1: 1 local fin TimeWait, TIME_WAIT 0 now, ≥0 ms\n--\n");
 }
 
 #[test]
@@ -214,11 +238,7 @@ fn groups_join_to_what_they_are_together() {
     let mut closers = by_service();
     let (mut tracker, mut sum) = (Tracker::default(), Tally::default());
     for input in script::inputs(&script).unwrap() {
-        tracker.apply(&input, &mut |change| {
-            if let Change::Moved(moved) = change {
-                closers.add(&moved);
-            }
-        });
+        tracker.apply(&input, &mut |change| closers.add(&change));
     }
     let groups = closers.take(1_000_000_000, tracker.census());
     sum.join(&groups[0].1);

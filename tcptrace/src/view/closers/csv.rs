@@ -16,7 +16,7 @@ use crate::{
 };
 
 const COLUMNS: &str = "from_s,to_s,key,closed,per_s,share,local,remote,both,none,unknown,\
-    active,entered_time_wait,failed,time_wait_now,time_wait_s";
+    active,entered_time_wait,failed,time_wait_now,time_wait_s,time_wait_at_least";
 
 /// Writes the header: after the numbers the ways to end, those of connections first.
 pub(super) fn header(out: &mut BytesMut) {
@@ -44,7 +44,7 @@ fn row(ranking: &Ranking, key: &Key, tally: &Tally, out: &mut BytesMut) {
     // Writing to memory does not fail.
     let _ = write!(
         out,
-        "{from:.3},{to:.3},{},{},{:.3},{:.6},{},{},{},{},{},{},{},{},{},{:.3}",
+        "{from:.3},{to:.3},{},{},{:.3},{:.6},{},{},{},{},{},{},{},{},{},{:.3},{}",
         quoted(&key.label().unwrap_or_default()),
         tally.closed(),
         ranking.per_second(tally.closed()),
@@ -59,6 +59,7 @@ fn row(ranking: &Ranking, key: &Key, tally: &Tally, out: &mut BytesMut) {
         tally.failed(),
         tally.alive(),
         seconds(tally.time_wait_ns()),
+        tally.at_least(),
     );
     for how in How::ALL {
         let closed = tally.count(|ending| ending.how == how);

@@ -85,6 +85,8 @@ struct TimeWait {
     now: u64,
     /// Within the interval, of all of them added up.
     seconds: f64,
+    /// Whether that is a lower bound.
+    at_least: bool,
 }
 
 impl From<&Tally> for Active {
@@ -144,7 +146,11 @@ fn row(ranking: &Ranking, key: &Key, tally: &Tally) -> Row {
             .collect(),
         active: tally.into(),
         failed: tally.failures().map(|(how, count)| (how.name(), count)).collect(),
-        time_wait: TimeWait { now: tally.alive(), seconds: seconds(tally.time_wait_ns()) },
+        time_wait: TimeWait {
+            now: tally.alive(),
+            seconds: seconds(tally.time_wait_ns()),
+            at_least: tally.at_least(),
+        },
     }
 }
 

@@ -155,7 +155,7 @@ fn json_has_the_words_of_live() {
         ],
         "active": {"closed": 4, "entered_time_wait": 3, "not": {"rst-linger0": 1}},
         "failed": {},
-        "time_wait": {"now": 3, "seconds": 2.7},
+        "time_wait": {"now": 3, "seconds": 2.7, "at_least": false},
     });
     assert_eq!(lines[0]["rows"][0], expected);
     assert_eq!(lines[0]["rows"][3]["failed"], serde_json::json!({"refused": 1}));
@@ -169,7 +169,9 @@ fn csv_has_a_field_for_each_column() {
     let text = show(view(Some(By::Peer), Order::default(), Format::Csv, Some(1000)), &closes());
     let columns = |line: &str| line.matches(',').count();
     assert!(text.lines().all(|line| columns(line) == columns(text.lines().next().unwrap())));
-    assert!(text.contains("\n0.000,1.000,10.0.0.2,7,7.000,0.875000,4,1,0,1,1,4,3,0,3,2.700,3,"));
+    assert!(
+        text.contains("\n0.000,1.000,10.0.0.2,7,7.000,0.875000,4,1,0,1,1,4,3,0,3,2.700,false,3,")
+    );
 }
 
 #[test]
@@ -203,6 +205,19 @@ fn late_ticks_make_one_of_several_intervals_and_the_grid_stays() {
     let lines = text.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
     let times: Vec<_> = lines.map(|line| line["to"].as_f64().unwrap()).collect();
     assert_eq!(times, [0.095, 0.12, 0.15]);
+}
+
+#[test]
+fn a_loss_makes_lower_bounds() {
+    let script = closes().replace("1000ms tick", "900ms lost 17\n1000ms tick");
+    let text = show(view(None, Order::default(), Format::Table, Some(1000)), &script);
+    let rows: Vec<_> = text.lines().filter(|line| line.starts_with("curl")).collect();
+    let expected = [
+        "curl →:443                 6      6.0  75.0%  66.7%  16.7%  16.7%      3    ≥2.7",
+        "curl →:443                 .        .      .      .      .      .      3     3.0",
+    ];
+    assert_eq!(rows, expected);
+    assert!(text.contains("... 17 events lost: the ring was full\n"), "{text}");
 }
 
 #[test]

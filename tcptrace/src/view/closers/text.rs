@@ -81,7 +81,7 @@ fn group(ranking: &Ranking, label: &str, tally: &Tally, text: &mut String) {
         (percent(tally.by(Some(Initiator::Remote))), 7),
         (percent(neither_end(tally)), 7),
         (whole(tally.alive(), 7), 7),
-        (tenths(seconds(tally.time_wait_ns()), 8), 8),
+        (time_wait(tally, 8), 8),
     ];
     // Writing to memory does not fail.
     let _ = write!(text, "{label:LABEL$}");
@@ -105,6 +105,16 @@ fn group(ranking: &Ranking, label: &str, tally: &Tally, text: &mut String) {
     }
     let words = tally.failures().map(|(how, count)| format!("{count} {}", how.name()));
     wrapped("failed to connect", tally.failed(), words, text);
+}
+
+/// Seconds of TIME_WAIT, in less than `width` characters.
+fn time_wait(tally: &Tally, width: usize) -> String {
+    let seconds = seconds(tally.time_wait_ns());
+    if tally.at_least() {
+        format!("≥{}", tenths(seconds, width - 1))
+    } else {
+        tenths(seconds, width)
+    }
 }
 
 /// `  NAME COUNT: WORDS, WORDS` in as many lines as it takes; nothing of nothing.
