@@ -1,5 +1,6 @@
 //! nginx under load, as people meet TIME_WAIT: `netstat -n | awk` counts thousands of them.
-//! `states` counts the same, and `hist` accounts for every one that ended.
+//! `states` counts the same, `hist` accounts for every one that ended, and `closers` knows whose
+//! they are.
 
 use std::{
     fs,
@@ -13,7 +14,7 @@ use std::{
 use serde_json::Value;
 
 use crate::{
-    net::{Netns, sysctl},
+    net::{COMM, Netns, sysctl},
     run::{DEADLINE, Running, can_trace, command, tcptrace, until},
     witness::{States, output, path, ss, sum},
 };
@@ -91,6 +92,27 @@ fn ended(hist: &str) -> Vec<(String, u64)> {
     rows.map(of).collect()
 }
 
+/// Of each group the closes by this end and by the peer, the TIME_WAITs entered and those alive, as
+/// `closers -o json` says.
+fn closes(closers: &str) -> Vec<(String, u64, u64, u64, u64)> {
+    let lines = closers.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+    let line = lines.into_iter().find(|line| line["type"] == "closers").unwrap();
+    let of = |row: &Value| {
+        let number = |pointer: &str| row.pointer(pointer).unwrap().as_u64().unwrap();
+        assert_eq!(number("/closed"), number("/initiators/local") + number("/initiators/remote"));
+        (
+            row["key"].as_str().unwrap().to_owned(),
+            number("/initiators/local"),
+            number("/initiators/remote"),
+            number("/active/entered_time_wait"),
+            number("/time_wait/now"),
+        )
+    };
+    let mut rows: Vec<_> = line["rows"].as_array().unwrap().iter().map(of).collect();
+    rows.sort_by(|one, other| other.0.cmp(&one.0));
+    rows
+}
+
 #[test]
 fn every_time_wait_of_a_real_server_is_accounted_for() {
     if !can_trace() {
@@ -105,10 +127,13 @@ fn every_time_wait_of_a_real_server_is_accounted_for() {
     let states = States::of(&netns);
     let arguments = ["hist", "TIME_WAIT", "-o", "json", "-N", &path(&netns)];
     let hist = Running::listening(&mut tcptrace(&arguments));
+    let arguments = ["closers", "-o", "json", "-N", &path(&netns)];
+    let closers = Running::listening(&mut tcptrace(&arguments));
     let start = Instant::now();
     load(&netns);
     let alive = states.agree(&netns)["TIME_WAIT"];
     let ended = ended(hist.interrupt().text());
+    let closers = closers.interrupt();
     assert!(start.elapsed() < TIME_WAIT, "too slow: {:?}", start.elapsed());
 
     let lines = states.lines();
@@ -118,6 +143,13 @@ fn every_time_wait_of_a_real_server_is_accounted_for() {
     // More connections than ports: each of the others took the place of a TIME_WAIT.
     assert_eq!(ended, [("reused-by-syn".to_owned(), REQUESTS - alive)]);
     assert!(alive <= 10_000, "{alive}");
+    assert_eq!(
+        closes(closers.text()),
+        [
+            (format!("{COMM} →:{}", SERVER.port()), 0, REQUESTS, 0, 0),
+            (format!("nginx :{}", SERVER.port()), REQUESTS, 0, REQUESTS, alive)
+        ]
+    );
     let drifted: u64 = lines.iter().filter_map(|line| line["drifted"].as_u64()).sum();
     assert_eq!(drifted, 0);
 }

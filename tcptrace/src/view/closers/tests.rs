@@ -81,22 +81,22 @@ fn the_table_fits_eighty_columns() {
 ... closed first: LOCAL this end, REMOTE the peer, ELSE both, none or unknown
 ... TW NOW: TIME_WAITs alive; TW SEC: their time in the interval, all added up
 -  1.0 s: 8 closed, 1 failed to connect
-OWNER :PORT           CLOSED       /S  SHARE  LOCAL REMOTE   ELSE TW NOW  TW SEC
-curl →:443                 6      6.0  75.0%  66.7%  16.7%  16.7%      3     2.7
+OWNER :PORT                CLOSED      /S SHARE LOCAL REMOTE ELSE TW NOW  TW SEC
+curl →:443                      6     6.0   75%   67%    17%  17%      3     2.7
   local 4: 3 fin to TIME_WAIT, 1 rst-linger0
   remote 1: 1 rst-received
   none 1: 1 timeout: retransmit
-nginx :80                  1      1.0  12.5%      . 100.0%      .      .       .
+nginx :80                       1     1.0   12%     .   100%    .      .       .
   remote 1: 1 fin
-wget →:443                 1      1.0  12.5%      .      . 100.0%      .       .
+wget →:443                      1     1.0   12%     .      . 100%      .       .
   unknown 1: 1 unknown
-ssh →:22                   .        .      .      .      .      .      .       .
+ssh →:22                        .       .     .     .      .    .      .       .
   failed to connect 1: 1 refused
 -  1.0 s: 1 closed, 0 failed to connect
-OWNER :PORT           CLOSED       /S  SHARE  LOCAL REMOTE   ELSE TW NOW  TW SEC
-wget →:443                 1      1.0 100.0%      . 100.0%      .      .       .
+OWNER :PORT                CLOSED      /S SHARE LOCAL REMOTE ELSE TW NOW  TW SEC
+wget →:443                      1     1.0  100%     .   100%    .      .       .
   remote 1: 1 rst-received
-curl →:443                 .        .      .      .      .      .      3     3.0
+curl →:443                      .       .     .     .      .    .      3     3.0
 ";
     assert_eq!(text, expected);
     assert!(text.lines().all(|line| line.chars().count() <= 80));
@@ -108,9 +108,9 @@ fn what_is_not_shown_is_counted_together() {
     let text = show(view(None, order, Format::Table, Some(1000)), &closes());
     let rows: Vec<_> = text.lines().take(8).skip(4).collect();
     let expected = [
-        "ssh →:22                   .        .      .      .      .      .      .       .",
+        "ssh →:22                        .       .     .     .      .    .      .       .",
         "  failed to connect 1: 1 refused",
-        "(3 others)                 8      8.0 100.0%  50.0%  25.0%  25.0%      3     2.7",
+        "(3 others)                      8     8.0  100%   50%    25%  25%      3     2.7",
         "  local 4: 3 fin to TIME_WAIT, 1 rst-linger0",
     ];
     assert_eq!(rows, expected);
@@ -213,8 +213,8 @@ fn a_loss_makes_lower_bounds() {
     let text = show(view(None, Order::default(), Format::Table, Some(1000)), &script);
     let rows: Vec<_> = text.lines().filter(|line| line.starts_with("curl")).collect();
     let expected = [
-        "curl →:443                 6      6.0  75.0%  66.7%  16.7%  16.7%      3    ≥2.7",
-        "curl →:443                 .        .      .      .      .      .      3     3.0",
+        "curl →:443                      6     6.0   75%   67%    17%  17%      3    ≥2.7",
+        "curl →:443                      .       .     .     .      .    .      3     3.0",
     ];
     assert_eq!(rows, expected);
     assert!(text.contains("... 17 events lost: the ring was full\n"), "{text}");
@@ -248,7 +248,7 @@ fn names_are_harmless_and_ports_are_never_cut_off() {
         }
     }
     let text = show(view(None, Order::default(), Format::Table, Some(1000)), &script);
-    assert!(text.contains("\n\\x1b[2J\\x07\\… →:443 "), "{text}");
+    assert!(text.contains("\n\\x1b[2J\\x07\\x08\\x… →:443 "), "{text}");
     let text = show(view(None, Order::default(), Format::Csv, Some(1000)), &script);
     assert!(text.contains(r#","'=1+1,""\u{202e}x →:443","#), "{text}");
 }

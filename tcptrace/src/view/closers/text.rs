@@ -18,7 +18,7 @@ use crate::{
 const WIDTH: usize = 80;
 
 /// Characters of the name of a group in its line.
-const LABEL: usize = 20;
+const LABEL: usize = 25;
 
 /// What is before each further line about a group.
 const INDENT: &str = "  ";
@@ -57,7 +57,7 @@ pub(super) fn print(
         let by = by.map_or("OWNER :PORT".to_owned(), |by| by.name().to_uppercase());
         let _ = writeln!(
             text,
-            "{by:LABEL$}{:>8}{:>9}{:>7}{:>7}{:>7}{:>7}{:>7}{:>8}",
+            "{by:LABEL$}{:>8}{:>8}{:>6}{:>6}{:>7}{:>5}{:>7}{:>8}",
             "CLOSED", "/S", "SHARE", "LOCAL", "REMOTE", "ELSE", "TW NOW", "TW SEC"
         );
     }
@@ -75,11 +75,11 @@ fn group(ranking: &Ranking, label: &str, tally: &Tally, text: &mut String) {
     let percent = |count: u64| percent(ratio(count as f64, closed as f64));
     let columns = [
         (whole(closed, 8), 8),
-        (tenths(ranking.per_second(closed), 9), 9),
-        (self::percent(ranking.share(tally)), 7),
-        (percent(tally.by(Some(Initiator::Local))), 7),
+        (tenths(ranking.per_second(closed), 8), 8),
+        (self::percent(ranking.share(tally)), 6),
+        (percent(tally.by(Some(Initiator::Local))), 6),
         (percent(tally.by(Some(Initiator::Remote))), 7),
-        (percent(neither_end(tally)), 7),
+        (percent(neither_end(tally)), 5),
         (whole(tally.alive(), 7), 7),
         (time_wait(tally, 8), 8),
     ];
@@ -157,13 +157,13 @@ fn label(key: &Key, width: usize) -> String {
     cut.chain(port.chars()).collect()
 }
 
-/// A share; a dot is none, and what is there at all is not 0.
+/// A share; a dot is none, and 100% are all.
 fn percent(share: f64) -> String {
     match share * 100.0 {
         none if none <= 0.0 => ".".to_owned(),
-        little if little < 0.1 => "<0.1%".to_owned(),
-        most if (99.95..100.0).contains(&most) => ">99.9%".to_owned(),
-        percent => format!("{percent:.1}%"),
+        little if little < 1.0 => "<1%".to_owned(),
+        most if most > 99.0 && most < 100.0 => ">99%".to_owned(),
+        percent => format!("{percent:.0}%"),
     }
 }
 
@@ -196,8 +196,8 @@ mod tests {
         assert_eq!(tenths(123_456.78, 8), "123.5k");
         assert_eq!(tenths(1e30, 7), "1e30");
         assert_eq!(percent(0.0), ".");
-        assert_eq!(percent(0.00001), "<0.1%");
-        assert_eq!(percent(0.9999), ">99.9%");
-        assert_eq!(percent(1.0), "100.0%");
+        assert_eq!(percent(0.00999), "<1%");
+        assert_eq!(percent(0.99001), ">99%");
+        assert_eq!(percent(1.0), "100%");
     }
 }
