@@ -44,6 +44,7 @@ pub(super) fn run(args: &ClosersArgs) -> Result<ExitCode> {
         Lines { every: args.interval, count: args.count },
         !args.no_header,
     );
-    let snapshots = Snapshots { only, every: Snapshots::SELDOM };
+    let owners = matches!(args.by, None | Some(By::Owner));
+    let snapshots = Snapshots { only, every: Snapshots::SELDOM, owners };
     listen::run(&options, snapshots, target, args.duration, view, |_| {})
 }

@@ -69,13 +69,6 @@ fn group(groups: &[(Key, Tally)], port: ServicePort) -> Result<&Tally> {
     found.map(|(_, tally)| tally).with_context(|| format!("no {key} in {groups:?}"))
 }
 
-/// Of a reset by SO_LINGER 0 the reason is a fact only where the kernel side tells what was unread.
-fn is_linger0(ending: &Ending) -> bool {
-    ending.initiator == Some(Initiator::Local)
-        && matches!(ending.how, How::RstLinger0 | How::Unknown)
-        && ending.fate == Fate::Over
-}
-
 fn counts() -> Result<()> {
     let netns = Netns::new()?;
     let options = Options { time_wait: TimeWaitChoice::Auto, ..by(Backend::TpBtf) };
@@ -93,13 +86,14 @@ fn counts() -> Result<()> {
     };
     let fin_here = |e: &Ending| is(e, Initiator::Local, How::Fin, Fate::TimeWait);
     let fin_there = |e: &Ending| is(e, Initiator::Remote, How::Fin, Fate::Over);
+    let linger0 = |e: &Ending| is(e, Initiator::Local, How::RstLinger0, Fate::Over);
     let reset_there = |e: &Ending| is(e, Initiator::Remote, How::RstReceived, Fate::Over);
     for (port, here, there) in [
         (ServicePort::Remote(server.port()), BY_CLIENT, BY_SERVER),
         (ServicePort::Local(server.port()), BY_SERVER, BY_CLIENT),
     ] {
         let tally = group(&groups, port)?;
-        let counts = [&fin_here as &dyn Fn(&Ending) -> bool, &fin_there, &is_linger0, &reset_there]
+        let counts = [&fin_here as &dyn Fn(&Ending) -> bool, &fin_there, &linger0, &reset_there]
             .map(|which| tally.count(which) as usize);
         let (reset, received) = match port {
             ServicePort::Remote(_) => (BY_LINGER, 0),

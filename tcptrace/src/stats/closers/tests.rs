@@ -208,7 +208,9 @@ fn what_was_not_seen_of_a_time_wait_is_a_lower_bound() {
          700ms tw=d peeked TIME_WAIT 10.0.0.1:8 10.0.0.2:443 expires=60100ms\n\
          700ms tw=d started TIME_WAIT 10.0.0.1:9 10.0.0.2:443 expires=60700ms",
     );
-    assert_eq!(replaced, "1: 1 local fin TimeWait, TIME_WAIT 0 now, ≥0 ms\n--\n");
+    let expected = "- :9 0: TIME_WAIT 1 now, ≥0 ms\n\
+        curl →:443 1: 1 local fin TimeWait, TIME_WAIT 0 now, ≥0 ms\n--\n";
+    assert_eq!(replaced, expected);
 }
 
 #[test]
