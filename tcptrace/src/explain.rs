@@ -220,8 +220,13 @@ mod tests {
     }
 
     fn header(format: Format) -> String {
-        let selection =
-            Selection { states: StateSet::all(), rate_limit: None, count: None, header: true };
+        let selection = Selection {
+            states: StateSet::all(),
+            wanted: Wanted::default(),
+            rate_limit: None,
+            count: None,
+            header: true,
+        };
         let mut out = BytesMut::new();
         LiveView::new(format, selection).begin(&mut out);
         String::from_utf8(out.to_vec()).unwrap()

@@ -63,6 +63,9 @@ pub struct LiveArgs {
     /// What to keep.
     #[command(flatten)]
     pub filter: FilterArgs,
+    /// Which connections to show.
+    #[command(flatten)]
+    pub select: SelectArgs,
     /// How to listen.
     #[command(flatten)]
     pub probe: ProbeArgs,

@@ -48,5 +48,11 @@ fn selection(args: &LiveArgs) -> Selection {
         [] => StateSet::all(),
         some => some.iter().fold(StateSet::EMPTY, |all, &one| all.union(one)),
     };
-    Selection { states, rate_limit: args.rate_limit, count: args.count, header: !args.no_header }
+    Selection {
+        states,
+        wanted: args.select.wanted(),
+        rate_limit: args.rate_limit,
+        count: args.count,
+        header: !args.no_header,
+    }
 }

@@ -5,7 +5,10 @@ use bytes::{BufMut as _, BytesMut};
 pub use super::table::{Columns, WIDTH_WITH_OWNER};
 use super::{View, csv, csv::Csv, json::Json, table::Table};
 use crate::{
-    model::{Change, Input, StateSet},
+    model::{
+        Change, Input, StateSet,
+        select::{Subject, Wanted},
+    },
     track::Tracker,
 };
 
@@ -23,6 +26,9 @@ pub enum Format {
 pub struct Selection {
     /// Transitions out of or into one of these.
     pub states: StateSet,
+    /// Of connections that are whose and ended how. The verdict is on the transitions that settle
+    /// it, so asking for one shows those.
+    pub wanted: Wanted,
     /// At most so many lines in a second of event time.
     pub rate_limit: Option<u64>,
     /// Stop after so many lines.
@@ -146,6 +152,12 @@ impl View for LiveView {
         let Change::Moved(moved) = change else { return };
         let asked =
             self.selection.states.contains(moved.old) || self.selection.states.contains(moved.new);
+        let subject = Subject {
+            owner: moved.owner.as_ref(),
+            cgroup: moved.sock.and_then(|sock| sock.cgroup),
+            verdict: moved.verdict,
+        };
+        let asked = asked && self.selection.wanted.matches(subject);
         if !asked || self.is_done() || !self.within_limit(moved.mono_ns, out) {
             return;
         }
@@ -165,7 +177,7 @@ impl View for LiveView {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{source::script, track::Tracker};
+    use crate::{model::Initiator, source::script, track::Tracker};
 
     fn show(format: Format, selection: Selection, text: &str) -> String {
         let (mut tracker, mut out) = (Tracker::default(), BytesMut::new());
@@ -179,7 +191,13 @@ mod tests {
     }
 
     fn everything() -> Selection {
-        Selection { states: StateSet::all(), rate_limit: None, count: None, header: true }
+        Selection {
+            states: StateSet::all(),
+            wanted: Wanted::default(),
+            rate_limit: None,
+            count: None,
+            header: true,
+        }
     }
 
     const SCRIPT: &str = "0ms begin\n\
@@ -270,6 +288,22 @@ LADDR:LPORT           RADDR:RPORT           OLDSTATE       NEWSTATE           MS
             "1ms sk=a CLOSE>SYN_SENT 10.0.0.1:0 10.0.0.2:443\n",
         );
         assert_eq!(none, "");
+    }
+
+    #[test]
+    fn whose_and_how_select_the_lines_that_say_so() {
+        let script = "0ms begin\n\
+             1ms sk=a ESTABLISHED>FIN_WAIT1 10.0.0.1:7 10.0.0.2:443 pid=1 comm=curl\n\
+             2ms sk=a FIN_WAIT1>CLOSE 10.0.0.1:7 10.0.0.2:443 err=104 shut=2\n\
+             3ms sk=b ESTABLISHED>CLOSE 10.0.0.1:8 10.0.0.2:443 err=104\n";
+        let lines = |wanted: Wanted| {
+            let selection = Selection { wanted, header: false, ..everything() };
+            show(Format::Table(Columns::default()), selection, script).lines().count()
+        };
+        assert_eq!(lines(Wanted { pids: vec![1], ..Wanted::default() }), 2);
+        assert_eq!(lines(Wanted { how: "rst".parse().ok(), ..Wanted::default() }), 2);
+        let local = Wanted { closed_by: vec![Initiator::Local], ..Wanted::default() };
+        assert_eq!(lines(local), 2, "settled, and at the end");
     }
 
     #[test]
