@@ -16,6 +16,7 @@ pub mod netstat;
 pub mod process;
 pub mod signals;
 pub mod sock_diag;
+pub mod sysctl;
 pub mod timens;
 
 #[cfg(test)]

@@ -8,6 +8,7 @@ pub mod change;
 pub mod event;
 pub mod filter;
 pub mod input;
+pub mod knobs;
 pub mod select;
 pub mod state;
 pub mod task;
@@ -24,6 +25,7 @@ pub use input::{
     Accounts, Clock, Event, Holder, Input, Lost, MinisocksBy, Queues, SnapFull, SnapSocket,
     Snapshot, SnapshotEnd, Unseen,
 };
+pub use knobs::{Knob, Knobs, NetnsKnobs, PortRange};
 pub use state::{StateSet, TcpState};
 pub use task::{Comm, Task};
 pub use tuple::{Family, Tuple};

@@ -6,6 +6,7 @@ use tcptrace_common::counters::Hook;
 
 use super::{
     event::{Accept, Minisock, Reset, Transition},
+    knobs::NetnsKnobs,
     state::TcpState,
     task::Task,
     tuple::Tuple,
@@ -49,6 +50,8 @@ pub enum Input {
     },
     /// What the kernel's tables hold, at the start or to compare with.
     Snapshot(Snapshot),
+    /// The sysctls of a network namespace: when it is first reached, and when they have changed.
+    Knobs(Box<NetnsKnobs>),
     /// The ring has been emptied: whatever happened before this moment has been told.
     Tick {
         /// `CLOCK_MONOTONIC`, nanoseconds.

@@ -11,7 +11,7 @@ use std::{
 use super::snapshot::{Job, Round, Scope, Space};
 use crate::{
     host::{clock, netns::Netns},
-    model::Input,
+    model::{Input, Knobs},
 };
 
 /// The least between two rounds.
@@ -86,6 +86,8 @@ pub(super) struct Reconciler {
     not_found: HashSet<u32>,
     /// The namespace of the last event.
     last_seen: u32,
+    /// The sysctls of each namespace, as they were last told.
+    knobs: HashMap<u32, Knobs>,
     said: HashSet<String>,
     remarks: Vec<String>,
 }
@@ -103,6 +105,7 @@ impl Reconciler {
             wanted: BTreeSet::new(),
             not_found: HashSet::new(),
             last_seen: 0,
+            knobs: HashMap::new(),
             said: HashSet::new(),
             remarks: Vec::new(),
         }
@@ -171,9 +174,15 @@ impl Reconciler {
                 round.remarks.extend(looks.took(round.cpu_ns));
             }
         }
-        for space in round.spaces.iter().filter(|_| !round.minisocks_alone) {
+        for space in round.spaces.iter_mut().filter(|_| !round.minisocks_alone) {
             self.seen.insert(space.netns, None);
             self.wanted.remove(&space.netns);
+            let now = space.knobs.as_ref().map(|knobs| &knobs.knobs);
+            if now == self.knobs.get(&space.netns) {
+                space.knobs = None;
+            } else if let Some(now) = now {
+                self.knobs.insert(space.netns, now.clone());
+            }
         }
         if round.all {
             let now = clock::monotonic_ns().unwrap_or(self.last_ns);
@@ -192,6 +201,7 @@ impl Reconciler {
             self.seen.retain(|_, hidden| {
                 hidden.is_none_or(|since| now.saturating_sub(since) < forget_ns)
             });
+            self.knobs.retain(|netns, _| self.seen.contains_key(netns));
         }
         for remark in std::mem::take(&mut round.remarks) {
             if self.said.len() < MAX_SAID && self.said.insert(remark.clone()) {

@@ -15,6 +15,7 @@
 //! 1ms cgroup 7 /system.slice/app.service
 //! 1ms snapshot end syn-queue=3 time-wait=9 lacks-some
 //! 1ms snapshot over
+//! 1ms knobs 5 ip_local_port_range=40000-40099 tcp_tw_reuse=0 tcp_timestamps=1
 //! 2ms lost 17
 //! 3ms clock 1000000000
 //! 4ms tick
@@ -30,9 +31,9 @@ use anyhow::{Context as _, Result, bail};
 use tcptrace_common::counters::Hook;
 
 use crate::model::{
-    Accept, Clock, Comm, Event, Holder, Input, Linger, Lost, Minisock, MinisockEvent, MinisocksBy,
-    Reset, ResetDirection, RstReason, SnapFull, SnapSocket, Snapshot, SnapshotEnd, SockFacts,
-    StateSet, Stopper, Task, TcpState, Totals, Transition, Tuple,
+    Accept, Clock, Comm, Event, Holder, Input, Knob, Knobs, Linger, Lost, Minisock, MinisockEvent,
+    MinisocksBy, NetnsKnobs, Reset, ResetDirection, RstReason, SnapFull, SnapSocket, Snapshot,
+    SnapshotEnd, SockFacts, StateSet, Stopper, Task, TcpState, Totals, Transition, Tuple, knobs,
 };
 
 /// Reads a script.
@@ -97,6 +98,14 @@ fn input(line: &str) -> Result<Input> {
             Input::Snapshot(Snapshot::Socket(socket))
         }
         "cgroup" => Input::Cgroup { id: word()?.parse()?, path: word()?.into() },
+        "knobs" => {
+            let netns = word()?.parse()?;
+            let mut knobs = Knobs::default();
+            for word in words {
+                knob(&mut knobs, word)?;
+            }
+            Input::Knobs(Box::new(NetnsKnobs { mono_ns, netns, knobs }))
+        }
         "missed" => Input::Missed { count: word()?.parse()?, mono_ns },
         "lost" => Input::Lost(Lost { hook: Hook::SetState, count: word()?.parse()?, mono_ns }),
         "clock" => Input::Clock(Clock { mono_ns, realtime_offset_ns: word()?.parse()? }),
@@ -215,6 +224,25 @@ fn full(full: &mut SnapFull, key: &str, value: &str) -> Result<()> {
                 _ => bail!("unknown detail {key}"),
             }
         }
+    }
+    Ok(())
+}
+
+/// `NAME=VALUE`; a range is `LOW-HIGH`.
+fn knob(knobs: &mut Knobs, word: &str) -> Result<()> {
+    let (name, value) = word.split_once('=').context("no key=value")?;
+    let number = || knobs::number(value);
+    match name {
+        "tcp_tw_reuse" => knobs.tcp_tw_reuse = Knob::Is(number()?),
+        "tcp_tw_reuse_delay" => knobs.tcp_tw_reuse_delay = Knob::Is(number()?),
+        "tcp_timestamps" => knobs.tcp_timestamps = Knob::Is(number()?),
+        "ip_local_port_range" => {
+            knobs.ip_local_port_range = Knob::Is(knobs::range(&value.replace('-', " "))?);
+        }
+        "ip_local_reserved_ports" => {
+            knobs.ip_local_reserved_ports = Knob::Is(knobs::ports(value)?);
+        }
+        _ => bail!("unknown knob {name}"),
     }
     Ok(())
 }

@@ -12,10 +12,11 @@ use crate::{
         clock,
         netns::{self, Netns},
         sock_diag::{DiagSocket, Family, StateMask},
+        sysctl,
     },
     model::{
-        Input, Queues, SnapFull, SnapSocket, Snapshot, SnapshotEnd, TcpState, Tuple, Unseen,
-        filter::Filter,
+        Input, NetnsKnobs, Queues, SnapFull, SnapSocket, Snapshot, SnapshotEnd, TcpState, Tuple,
+        Unseen, filter::Filter,
     },
 };
 
@@ -75,13 +76,15 @@ pub(super) struct Space {
     began_ns: u64,
     pub(super) sockets: Vec<SnapSocket>,
     end: SnapshotEnd,
+    /// Its sysctls, unless they are known to be as they were.
+    pub(super) knobs: Option<Box<NetnsKnobs>>,
 }
 
 impl Space {
     /// A namespace that is not there any more.
     pub(super) fn gone(netns: u32, now: u64) -> Self {
         let end = SnapshotEnd { mono_ns: now, ..SnapshotEnd::default() };
-        Self { netns, began_ns: now, sockets: Vec::new(), end }
+        Self { netns, began_ns: now, sockets: Vec::new(), end, knobs: None }
     }
 }
 
@@ -174,13 +177,16 @@ impl Job {
 impl Round {
     /// Hands it out, but for its opening, which came before.
     pub fn feed(self, sink: &mut impl FnMut(Input)) {
-        let mut tell = |snapshot| sink(Input::Snapshot(snapshot));
-        for Space { netns, began_ns: mono_ns, sockets, end } in self.spaces {
+        for Space { netns, began_ns: mono_ns, sockets, end, knobs } in self.spaces {
+            if let Some(knobs) = knobs {
+                sink(Input::Knobs(knobs));
+            }
+            let mut tell = |snapshot| sink(Input::Snapshot(snapshot));
             tell(Snapshot::Begin { mono_ns, netns });
             sockets.into_iter().for_each(|socket| tell(Snapshot::Socket(socket)));
             tell(Snapshot::End(end));
         }
-        tell(Snapshot::Over { mono_ns: self.over_ns, all: self.all });
+        sink(Input::Snapshot(Snapshot::Over { mono_ns: self.over_ns, all: self.all }));
     }
 
     /// What could not be done.
@@ -235,7 +241,13 @@ fn dump(netns: &Netns, scope: &Scope, minisocks_alone: bool) -> io::Result<Space
     )?;
     let (sockets, unseen) = dump.value;
     let end = SnapshotEnd { mono_ns: clock::monotonic_ns()?, lacks_some: dump.interrupted, unseen };
-    Ok(Space { netns: inode, began_ns, sockets, end })
+    let knobs = if minisocks_alone {
+        None
+    } else {
+        let knobs = sysctl::knobs(netns)?;
+        Some(Box::new(NetnsKnobs { mono_ns: end.mono_ns, netns: inode, knobs }))
+    };
+    Ok(Space { netns: inode, began_ns, sockets, end, knobs })
 }
 
 fn take(

@@ -140,13 +140,14 @@ impl Tracker {
         self.sampling.holds_any()
     }
 
-    /// All connections that are known, with the state each is in.
+    /// All connections that are known, with the state each is in; their time is since when it
+    /// is, at the latest.
     pub fn census(&self) -> impl Iterator<Item = Found> {
-        let full = self.conns.iter().map(|(_, conn)| conn.found(0));
+        let full = self.conns.iter().map(|(_, conn)| conn.found(conn.since_ns));
         let held = self.held.iter().map(Held::found);
-        let minis = self.minisocks.iter().map(|(_, conn)| conn.found(0));
-        let seeds = self.seeds.iter().map(|(cookie, seed)| seed.conn(cookie).found(0));
-        let sampled = self.sampling.iter().map(|conn| conn.found(0));
+        let minis = self.minisocks.iter().map(|(_, conn)| conn.found(conn.since_ns));
+        let seeds = self.seeds.iter().map(|(cookie, seed)| seed.conn(cookie).found(seed.since_ns));
+        let sampled = self.sampling.iter().map(|conn| conn.found(conn.since_ns));
         full.chain(held).chain(minis).chain(sampled).chain(seeds).map(|found| Found {
             queues: found.cookie.and_then(|cookie| self.queues.get(cookie)),
             ..found
@@ -204,7 +205,7 @@ impl Tracker {
                 self.held.end(out);
                 self.sampling.end(accounts.mono_ns, out);
             }
-            Input::Clock(_) => {}
+            Input::Clock(_) | Input::Knobs(_) => {}
         }
     }
 

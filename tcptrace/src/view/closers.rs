@@ -300,7 +300,7 @@ impl View for ClosersView {
                     self.json.summary(accounts, out);
                 }
             }
-            Input::Event(_) | Input::Snapshot(_) | Input::Cgroup { .. } => {}
+            Input::Event(_) | Input::Snapshot(_) | Input::Cgroup { .. } | Input::Knobs(_) => {}
         }
     }
 

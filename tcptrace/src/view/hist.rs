@@ -161,7 +161,11 @@ impl View for HistView {
                     self.lines.summary(accounts, out);
                 }
             }
-            Input::Event(_) | Input::Snapshot(_) | Input::Cgroup { .. } | Input::Missed { .. } => {}
+            Input::Event(_)
+            | Input::Snapshot(_)
+            | Input::Cgroup { .. }
+            | Input::Knobs(_)
+            | Input::Missed { .. } => {}
         }
     }
 
