@@ -9,5 +9,6 @@ pub mod counts;
 pub mod durations;
 pub mod group;
 pub mod measure;
+pub mod ports;
 pub mod rows;
 pub mod steps;

@@ -1,0 +1,556 @@
+//! The pressure on ephemeral ports: for each peer that this host connects to, how many local ports
+//! are taken, how fast they go and come back, and when connect() will find none.
+//!
+//! What counts: connections that connect() of this host gave a port. A port is taken for one
+//! local address, peer address and peer port; for another peer it is free. A port that bind() or
+//! listen() took is taken for all of them. Connections that were accepted take none.
+//!
+//! What is in use is counted anew from the tracker at the end of each interval; rates are counted
+//! from changes. Of a connection from before the run it is not known who opened it: its local
+//! port says so, if it is a listener's it was accepted. Nor is it known whether it was bound.
+
+mod forecast;
+mod limits;
+
+use std::{
+    collections::{HashMap, HashSet},
+    net::{IpAddr, Ipv6Addr},
+};
+
+use forecast::Course;
+pub use forecast::Outlook;
+pub use limits::{Limits, Reuse};
+
+use crate::model::{
+    Birth, Change, Family, Found, How, Input, MinisocksBy, NetnsKnobs, Opened, TcpState, Tuple,
+};
+
+/// Peers that are told apart; for more there is no room, which is counted.
+pub const DEFAULT_LIMIT: usize = 1 << 18;
+
+/// Ports of listeners and bound connections that are remembered.
+const BOUND_LIMIT: usize = 1 << 17;
+
+/// Smoothed rates forget to a third in so many seconds.
+const SMOOTH_S: f64 = 10.0;
+
+/// `TCP_TIMEWAIT_LEN`, seconds.
+const TIMEWAIT_LEN_S: f64 = 60.0;
+
+/// From where to where: what a local port is taken for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Path {
+    /// Inode of the network namespace; `None`: the hook cannot tell.
+    pub netns: Option<u32>,
+    /// Local address, IPv4 as v4-mapped.
+    pub laddr: Ipv6Addr,
+    /// Peer's address, likewise.
+    pub raddr: Ipv6Addr,
+    /// Peer's port.
+    pub rport: u16,
+}
+
+impl Path {
+    fn of(netns: Option<u32>, tuple: &Tuple) -> Self {
+        Self { netns, laddr: tuple.laddr, raddr: tuple.raddr, rport: tuple.rport }
+    }
+
+    /// As the ends of a connection whose local port is not known.
+    pub fn tuple(&self) -> Tuple {
+        let v6_socket = self.laddr.to_ipv4_mapped().is_none();
+        Tuple { laddr: self.laddr, raddr: self.raddr, lport: 0, rport: self.rport, v6_socket }
+    }
+
+    /// What is on the wire.
+    pub fn family(&self) -> Family {
+        self.tuple().family()
+    }
+
+    /// Local address as it is on the wire.
+    pub fn local_ip(&self) -> IpAddr {
+        self.laddr.to_canonical()
+    }
+
+    /// Peer's address as it is on the wire.
+    pub fn remote_ip(&self) -> IpAddr {
+        self.raddr.to_canonical()
+    }
+}
+
+/// What happened on one path.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Flow<T> {
+    /// connect() found a port.
+    pub opened: T,
+    /// A port came back.
+    pub returned: T,
+    /// connect() found none (EADDRNOTAVAIL).
+    pub failed: T,
+    /// A connection went into TIME_WAIT.
+    to_time_wait: T,
+    /// Ports that came back without a TIME_WAIT.
+    at_once: T,
+}
+
+impl<T: Copy> Flow<T> {
+    fn map<U>(self, to: impl Fn(T) -> U) -> Flow<U> {
+        Flow {
+            opened: to(self.opened),
+            returned: to(self.returned),
+            failed: to(self.failed),
+            to_time_wait: to(self.to_time_wait),
+            at_once: to(self.at_once),
+        }
+    }
+
+    fn join(self, other: Self, with: impl Fn(T, T) -> T) -> Self {
+        Self {
+            opened: with(self.opened, other.opened),
+            returned: with(self.returned, other.returned),
+            failed: with(self.failed, other.failed),
+            to_time_wait: with(self.to_time_wait, other.to_time_wait),
+            at_once: with(self.at_once, other.at_once),
+        }
+    }
+}
+
+/// The flow of one path, over time.
+#[derive(Clone, Copy, Debug, Default)]
+struct Flows {
+    /// In the present interval. Signed: a failure takes back an opening, which may have been
+    /// counted in the interval before.
+    now: Flow<i64>,
+    /// The path's first change, if it is not among the past yet.
+    first_ns: Option<u64>,
+    /// The first interval, if the first connection was alone in it, and when that began.
+    held: Flow<i64>,
+    held_ns: Option<u64>,
+    failed_before: u64,
+    /// Past ones, each the less the older it is, and the seconds that they stand for.
+    past: Flow<f64>,
+    past_s: f64,
+}
+
+impl Flows {
+    /// Ends the interval that began at `began_ns`.
+    fn roll(&mut self, began_ns: u64, now_ns: u64) {
+        self.failed_before += u64::try_from(self.now.failed).unwrap_or(0);
+        let now = self.now.join(self.held, |now, held| now + held);
+        self.now = Flow::default();
+        if now.opened == 1 && self.first_ns.is_some() && self.held_ns.is_none() {
+            // One connection is no rate: the next interval has more, or it was but one.
+            self.held = now;
+            self.held_ns = Some(began_ns);
+            return;
+        }
+        let whole = now_ns.saturating_sub(self.held_ns.unwrap_or(began_ns)) as f64 / 1e9;
+        let seconds = match self.first_ns {
+            // From the first one on, and one gap more, since it has a gap of its own.
+            Some(first_ns) if now.opened > 1 => {
+                let opened = now.opened as f64;
+                let since = now_ns.saturating_sub(first_ns) as f64 / 1e9;
+                (since * opened / (opened - 1.0)).min(whole)
+            }
+            _ => whole,
+        };
+        let fade = (-seconds / SMOOTH_S).exp();
+        self.past = self.past.join(now.map(|n| n as f64), |past, now| past * fade + now);
+        self.past_s = self.past_s * fade + seconds;
+        self.held = Flow::default();
+        (self.first_ns, self.held_ns) = (None, None);
+    }
+
+    /// Whether there is nothing left to remember.
+    fn is_over(&self) -> bool {
+        let Flow { opened, returned, to_time_wait, .. } = self.past;
+        self.failed_before == 0
+            && self.held_ns.is_none()
+            && opened.max(returned).max(to_time_wait) < 0.01
+    }
+
+    fn smoothed(&self) -> Flow<f64> {
+        let per_s = 1.0 / self.past_s.max(1e-3);
+        self.past.map(|count| (count * per_s).max(0.0))
+    }
+
+    /// By how many connections a second those that are not in TIME_WAIT become more. Their number
+    /// goes up and down by chance, the more of them the more: that is no growth.
+    fn growth_per_s(&self, live: u64) -> f64 {
+        let grown = self.past.opened - self.past.to_time_wait - self.past.at_once;
+        let by_chance = 4.0 * grown.abs().max(live as f64);
+        if grown * grown > by_chance { grown / self.past_s.max(1e-3) } else { 0.0 }
+    }
+}
+
+/// One path at the end of an interval.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Row {
+    /// Which.
+    pub path: Path,
+    /// Ports of connections that are not in TIME_WAIT.
+    pub live: u64,
+    /// Ports in TIME_WAIT; `None`: not observable.
+    pub time_wait: Option<u64>,
+    /// Of those, how many connect() may take all the same (`tcp_tw_reuse`); `None`: not known.
+    pub reusable: Option<u64>,
+    /// Ports that connect() may choose one of: offered by the sysctls, and not taken for all
+    /// peers; `None`: not known.
+    pub usable: Option<u64>,
+    /// Ports that it would find now; `None`: not known.
+    pub free: Option<u64>,
+    /// What happened in the interval.
+    pub flow: Flow<u64>,
+    /// connect() that found no port, since the start.
+    pub failed_total: u64,
+    /// What happens a second, smoothed.
+    pub smoothed: Flow<f64>,
+    /// When connect() will find none.
+    pub outlook: Outlook,
+}
+
+impl Row {
+    /// connect() that found no port, in the interval and since the start; `None` where the hook
+    /// tells neither the namespace nor why connect() failed.
+    pub fn failures(&self) -> Option<(u64, u64)> {
+        self.path.netns.map(|_| (self.flow.failed, self.failed_total))
+    }
+}
+
+/// The network namespace of some rows.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Space {
+    /// Inode; `None`: the hook cannot tell.
+    pub netns: Option<u32>,
+    /// What its sysctls allow, or why that is not known.
+    pub limits: Result<Limits, String>,
+    /// Ports on offer that are taken for all peers: by listeners, by what they accepted, and by
+    /// connections that were bound to a port before connect().
+    pub bound: u64,
+    /// Nothing tells of its TIME_WAITs.
+    pub time_wait_unseen: bool,
+}
+
+/// All paths at the end of an interval.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Interval {
+    /// Its length.
+    pub seconds: f64,
+    /// The worst first.
+    pub rows: Vec<Row>,
+    /// Those of the rows.
+    pub spaces: Vec<Space>,
+    /// Connections that no path had room for.
+    pub left_out: u64,
+}
+
+/// What connections take on one path, at a moment.
+#[derive(Clone, Debug, Default)]
+struct Taken {
+    live: u64,
+    /// Since when each TIME_WAIT is one.
+    time_wait_ns: Vec<u64>,
+}
+
+/// Keeps the account.
+pub struct Ports {
+    limits: HashMap<u32, Result<Limits, String>>,
+    flows: HashMap<Path, Flows>,
+    /// Ports that have been listened on: a connection from before that has one was accepted.
+    listening: HashSet<(Option<u32>, u16)>,
+    /// Connections whose port was bound before connect(), by their id.
+    bound: HashSet<u64>,
+    /// Something tells of minisocks.
+    time_wait_seen: bool,
+    began_ns: u64,
+    hz: u32,
+    limit: usize,
+    left_out: u64,
+}
+
+impl Default for Ports {
+    fn default() -> Self {
+        Self::new(DEFAULT_LIMIT)
+    }
+}
+
+impl Ports {
+    /// An account of at most `limit` paths.
+    pub fn new(limit: usize) -> Self {
+        Self {
+            limits: HashMap::new(),
+            flows: HashMap::new(),
+            listening: HashSet::new(),
+            bound: HashSet::new(),
+            time_wait_seen: false,
+            began_ns: 0,
+            hz: 0,
+            limit,
+            left_out: 0,
+        }
+    }
+
+    /// The first interval begins.
+    pub fn start(&mut self, now_ns: u64) {
+        self.flows.clear();
+        self.began_ns = now_ns;
+    }
+
+    /// Takes in what is not an event.
+    pub fn input(&mut self, input: &Input) {
+        match input {
+            Input::Begin { hz, minisocks, .. } => {
+                self.hz = *hz;
+                self.time_wait_seen = *minisocks != MinisocksBy::Nothing;
+            }
+            Input::Knobs(knobs) => {
+                let NetnsKnobs { netns, knobs, .. } = &**knobs;
+                self.limits.insert(*netns, Limits::of(knobs));
+            }
+            _ => {}
+        }
+    }
+
+    /// Takes in one change.
+    pub fn change(&mut self, change: &Change) {
+        let moved = match change {
+            Change::Moved(moved) => moved,
+            Change::Found(found) => {
+                if found.state == TcpState::Listen {
+                    self.listens(found.netns, found.tuple.lport);
+                }
+                return;
+            }
+            Change::Gone(gone) => {
+                self.bound.remove(&gone.id);
+                return;
+            }
+            Change::Retired(_) => return,
+        };
+        if moved.new == TcpState::Listen {
+            self.listens(moved.netns, moved.tuple.lport);
+        }
+        let begins = (moved.old, moved.new) == (TcpState::Close, TcpState::SynSent);
+        // connect() of a socket without a port gets one after this event, so it has none in it.
+        if begins && moved.tuple.lport != 0 {
+            if self.bound.len() < BOUND_LIMIT {
+                self.bound.insert(moved.id);
+            }
+            return;
+        }
+        let ends = moved.new == TcpState::Close;
+        let was_bound =
+            if ends { self.bound.remove(&moved.id) } else { self.bound.contains(&moved.id) };
+        if was_bound || !self.counts(moved.netns, &moved.tuple, moved.birth) {
+            return;
+        }
+        let path = Path::of(moved.netns, &moved.tuple);
+        let Some(flow) = self.flow(path, moved.mono_ns) else { return };
+        if begins {
+            flow.opened += 1;
+        } else if moved.verdict.how == Some(How::NoLocalPort) {
+            flow.opened -= 1;
+            flow.failed += 1;
+        } else if ends {
+            flow.returned += 1;
+            flow.at_once += i64::from(moved.old != TcpState::TimeWait);
+        } else if moved.new == TcpState::TimeWait {
+            flow.to_time_wait += 1;
+        }
+    }
+
+    fn listens(&mut self, netns: Option<u32>, port: u16) {
+        if self.listening.len() < BOUND_LIMIT {
+            self.listening.insert((netns, port));
+        }
+    }
+
+    /// Whether a connection that was not bound takes one of the ports that connect() chooses.
+    fn counts(&self, netns: Option<u32>, tuple: &Tuple, birth: Option<Birth>) -> bool {
+        let connected = match birth.map(|birth| birth.opened) {
+            Some(Opened::Connect) => true,
+            Some(Opened::Accept | Opened::Listen) => false,
+            None => !self.listening.contains(&(netns, tuple.lport)),
+        };
+        let limits = netns.and_then(|netns| self.limits.get(&netns));
+        // An autobound port that is not known yet is one of them.
+        let chosen = |limits: &Limits| tuple.lport == 0 || limits.offers(tuple.lport);
+        connected && limits.is_none_or(|limits| limits.as_ref().map_or(true, chosen))
+    }
+
+    fn flow(&mut self, path: Path, at_ns: u64) -> Option<&mut Flow<i64>> {
+        if !self.flows.contains_key(&path) && self.flows.len() >= self.limit {
+            self.left_out += 1;
+            return None;
+        }
+        let new = || Flows { first_ns: Some(at_ns), ..Flows::default() };
+        Some(&mut self.flows.entry(path).or_insert_with(new).now)
+    }
+
+    /// Ends the interval at `now_ns`, with all connections that are known then. The time of each
+    /// is since when it is in its state.
+    pub fn interval<C>(&mut self, now_ns: u64, census: impl Fn() -> C) -> Interval
+    where
+        C: Iterator<Item = Found>,
+    {
+        let (taken, bound) = self.count(&census);
+        let seconds = now_ns.saturating_sub(self.began_ns) as f64 / 1e9;
+        let paths: HashSet<Path> = taken.keys().chain(self.flows.keys()).copied().collect();
+        let nothing = Taken::default();
+        let mut rows: Vec<Row> = Vec::with_capacity(paths.len());
+        for path in paths {
+            let bound = bound.get(&path.netns).map_or(0, |ports| ports.len() as u64);
+            let taken = taken.get(&path).unwrap_or(&nothing);
+            let row = self.row(path, taken, bound, now_ns);
+            let moved = row.flow != Flow::default() || row.failed_total > 0;
+            if moved || row.live > 0 || !taken.time_wait_ns.is_empty() {
+                rows.push(row);
+            }
+        }
+        self.began_ns = now_ns;
+        self.flows.retain(|_, flows| !flows.is_over());
+        rows.sort_by(|a, b| {
+            urgency(a).total_cmp(&urgency(b)).then_with(|| {
+                let taken = |row: &Row| row.live + row.time_wait.unwrap_or(0);
+                taken(b).cmp(&taken(a)).then_with(|| a.path.cmp(&b.path))
+            })
+        });
+        let spaces = self.spaces(&rows, &bound);
+        Interval { seconds, rows, spaces, left_out: self.left_out }
+    }
+
+    /// What is taken on each path, and in each namespace for all.
+    fn count<C>(
+        &mut self,
+        census: &impl Fn() -> C,
+    ) -> (HashMap<Path, Taken>, HashMap<Option<u32>, HashSet<u16>>)
+    where
+        C: Iterator<Item = Found>,
+    {
+        let mut taken: HashMap<Path, Taken> = HashMap::new();
+        let mut bound: HashMap<Option<u32>, HashSet<u16>> = HashMap::new();
+        // Listeners first: they say which connections from before were accepted.
+        for found in census().filter(|found| found.state == TcpState::Listen) {
+            self.listens(found.netns, found.tuple.lport);
+        }
+        for found in census() {
+            let Found { netns, tuple, .. } = found;
+            let is_bound = self.bound.contains(&found.id);
+            if !is_bound && self.counts(netns, &tuple, found.birth) {
+                let path = Path::of(netns, &tuple);
+                if !taken.contains_key(&path) && taken.len() >= self.limit {
+                    self.left_out += 1;
+                    continue;
+                }
+                let taken = taken.entry(path).or_default();
+                match found.state {
+                    TcpState::TimeWait => taken.time_wait_ns.push(found.mono_ns),
+                    _ => taken.live += 1,
+                }
+                continue;
+            }
+            let limits = netns.and_then(|netns| self.limits.get(&netns)?.as_ref().ok());
+            if limits.is_some_and(|limits| limits.offers(tuple.lport)) {
+                bound.entry(netns).or_default().insert(tuple.lport);
+            }
+        }
+        (taken, bound)
+    }
+
+    fn row(&mut self, path: Path, taken: &Taken, bound: u64, now_ns: u64) -> Row {
+        let limits = path.netns.and_then(|netns| self.limits.get(&netns)?.as_ref().ok());
+        let seen = self.time_wait_seen;
+        let usable = limits.map(|limits| u64::from(limits.offered()).saturating_sub(bound));
+        let after_ns = limits.and_then(|limits| limits.reuse.after_ns(path.laddr, path.raddr));
+        let held_s = after_ns.map_or(TIMEWAIT_LEN_S + late_s(self.hz), |ns| ns as f64 / 1e9);
+        // Of an age that is not known better: since then at the latest.
+        let mut due_s: Vec<f64> = taken
+            .time_wait_ns
+            .iter()
+            .map(|&since| held_s - now_ns.saturating_sub(since) as f64 / 1e9)
+            .filter(|&due_s| after_ns.is_none() || due_s > 0.0)
+            .collect();
+        due_s.sort_by(f64::total_cmp);
+        let time_wait = taken.time_wait_ns.len() as u64;
+        let taken_now = taken.live + due_s.len() as u64;
+
+        let mut flow = Flow::default();
+        let (mut failed_total, mut smoothed, mut growth_per_s) = (0, Flow::default(), 0.0);
+        if let Some(flows) = self.flows.get_mut(&path) {
+            flow = flows.now.map(|count| u64::try_from(count).unwrap_or(0));
+            flows.roll(self.began_ns, now_ns);
+            failed_total = flows.failed_before;
+            smoothed = flows.smoothed();
+            growth_per_s = flows.growth_per_s(taken.live);
+        }
+        let outlook = match usable {
+            Some(offered) if seen => Course {
+                offered,
+                taken: taken_now,
+                due_s: &due_s,
+                to_time_wait_per_s: smoothed.to_time_wait,
+                held_s,
+                growth_per_s,
+            }
+            .outlook(),
+            _ => Outlook::Unknown,
+        };
+        Row {
+            path,
+            live: taken.live,
+            time_wait: seen.then_some(time_wait),
+            reusable: (seen && limits.is_some()).then(|| time_wait - due_s.len() as u64),
+            usable,
+            free: usable.filter(|_| seen).map(|usable| usable.saturating_sub(taken_now)),
+            flow,
+            failed_total,
+            smoothed,
+            // Whatever the account says, connect() is right.
+            outlook: if flow.failed > 0 { Outlook::Now } else { outlook },
+        }
+    }
+
+    fn spaces(&self, rows: &[Row], bound: &HashMap<Option<u32>, HashSet<u16>>) -> Vec<Space> {
+        let mut spaces: Vec<Space> = Vec::new();
+        let mut told = HashSet::new();
+        for netns in rows.iter().map(|row| row.path.netns).filter(|netns| told.insert(*netns)) {
+            let limits = match netns {
+                None => Err("this hook does not tell the network namespace".to_owned()),
+                Some(netns) => self.limits.get(&netns).cloned().unwrap_or_else(|| {
+                    Err("its sysctls were not read: it cannot be reached".to_owned())
+                }),
+            };
+            spaces.push(Space {
+                netns,
+                limits,
+                bound: bound.get(&netns).map_or(0, |ports| ports.len() as u64),
+                time_wait_unseen: !self.time_wait_seen,
+            });
+        }
+        spaces
+    }
+}
+
+/// How much later than its 60 s a TIME_WAIT ends on average, in seconds: half of a slot of the
+/// timer wheel, which are 8 times as wide each 63 slots (`LVL_START()`, `calc_index()`).
+fn late_s(hz: u32) -> f64 {
+    if hz == 0 {
+        return 0.0;
+    }
+    let mut slot = 1.0;
+    while TIMEWAIT_LEN_S * f64::from(hz) >= 63.0 * slot {
+        slot *= 8.0;
+    }
+    slot / 2.0 / f64::from(hz)
+}
+
+/// What comes first in order: seconds until connect() fails.
+fn urgency(row: &Row) -> f64 {
+    match row.outlook {
+        Outlook::Now => 0.0,
+        Outlook::In(seconds) => seconds,
+        Outlook::Unknown | Outlook::Never => f64::INFINITY,
+    }
+}
+
+#[cfg(test)]
+mod tests;
