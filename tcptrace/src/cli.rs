@@ -11,6 +11,7 @@ mod listen;
 mod live;
 mod log;
 mod options;
+mod ports;
 mod signals;
 mod states;
 mod target;
@@ -47,6 +48,7 @@ pub fn main() -> ExitCode {
         Some(Command::Conns(args)) => conns::run(&args),
         Some(Command::States(args)) => states::run(&args),
         Some(Command::Closers(args)) => closers::run(&args),
+        Some(Command::Ports(args)) => ports::run(&args),
         Some(Command::Check(args)) => check::run(&args),
         Some(Command::Explain(args)) => explain::run(&args),
     };

@@ -26,12 +26,14 @@ pub enum Kind {
     Owner,
     /// A column, a key of the JSON objects, or a sign in one.
     Column,
+    /// What `tcptrace ports` shows.
+    Ports,
 }
 
 impl Kind {
     /// In the order in which they are listed.
-    pub const ALL: [Self; 5] =
-        [Self::State, Self::Verdict, Self::EndReason, Self::Owner, Self::Column];
+    pub const ALL: [Self; 6] =
+        [Self::State, Self::Verdict, Self::EndReason, Self::Owner, Self::Column, Self::Ports];
 
     /// The word for it.
     pub const fn name(self) -> &'static str {
@@ -41,6 +43,7 @@ impl Kind {
             Self::EndReason => "end reason",
             Self::Owner => "owner",
             Self::Column => "output",
+            Self::Ports => "local ports",
         }
     }
 
@@ -51,6 +54,7 @@ impl Kind {
             Self::EndReason => "end reasons (of TIME_WAIT, and of an orphan's FIN_WAIT2)",
             Self::Owner => "how an owner is known",
             Self::Column => "columns, signs and counts",
+            Self::Ports => "local ports",
         }
     }
 
@@ -61,6 +65,7 @@ impl Kind {
             Self::EndReason => include_str!("explain/reasons.txt"),
             Self::Owner => include_str!("explain/owners.txt"),
             Self::Column => include_str!("explain/columns.txt"),
+            Self::Ports => include_str!("explain/ports.txt"),
         }
     }
 }
@@ -206,11 +211,12 @@ mod tests {
 
     use super::*;
     use crate::{
-        model::{EndReason, How, Initiator, OwnerFrom, select::Wanted},
+        model::{EndReason, How, Initiator, OwnerFrom, filter::Filter, select::Wanted},
         stats::conns::Until,
         view::{
             View as _, conns,
             live::{Columns, Format, LiveView, Selection},
+            ports::{self, PortsView, Shown},
         },
     };
 
@@ -290,6 +296,25 @@ mod tests {
         for column in headers.iter().flat_map(|header| header.split([',', ' ', '\n'])) {
             let known = has(Kind::Column, column) || has(Kind::State, column);
             assert!(column.is_empty() || known, "{column}");
+        }
+    }
+
+    #[test]
+    fn every_column_of_ports_has_a_text() {
+        let shown = Shown {
+            every: std::time::Duration::from_secs(1),
+            count: None,
+            top: 1,
+            filter: Filter::default(),
+            header: true,
+        };
+        let mut out = BytesMut::new();
+        PortsView::new(ports::Format::Csv, shown).begin(&mut out);
+        let header = String::from_utf8(out.to_vec()).unwrap();
+        assert!(header.split(',').count() > 10, "{header}");
+        let table = ["LIVE", "TW", "FREE", "NEW/s", "BACK/s", "FAIL", "RUNS-OUT"];
+        for column in header.trim_end().split(',').chain(table) {
+            assert!(find(column).is_ok(), "{column}");
         }
     }
 

@@ -11,6 +11,7 @@ pub mod hist;
 pub mod json;
 pub mod live;
 mod number;
+pub mod ports;
 pub mod states;
 pub mod states_by;
 mod table;

@@ -44,6 +44,8 @@ pub enum Command {
     States(StatesArgs),
     /// Who closes connections first, how (FIN, RST, timeout), and what TIME_WAIT that costs
     Closers(ClosersArgs),
+    /// When connect() will find no local port: ephemeral ports by peer, taken, in TIME_WAIT, free
+    Ports(PortsArgs),
     /// What this kernel allows, which hooks attach, and what that costs in truth
     Check(CheckArgs),
     /// What a state, an end reason or a column means, and what to do about it
@@ -267,6 +269,37 @@ pub struct ClosersArgs {
     /// End after so long: 10, 10s, 5m
     #[arg(long, value_name = "TIME", value_parser = duration::parse)]
     pub duration: Option<Duration>,
+}
+
+/// `tcptrace ports`
+#[derive(Debug, Args)]
+pub struct PortsArgs {
+    /// Between two reports: 1, 0.5, 10s, 5m. Without it: listens for 2 seconds, for the rates, and
+    /// reports once
+    #[arg(value_parser = duration::parse)]
+    pub interval: Option<Duration>,
+    /// End after so many reports
+    #[arg(value_parser = at_least_one)]
+    pub count: Option<u64>,
+    /// Rows of a report: those that run out first, then those that take most
+    #[arg(long, value_name = "N", default_value = "20", value_parser = at_least_one)]
+    pub top: u64,
+    /// What to keep. Only -N is for the kernel to see to here: to tell what was accepted, the
+    /// listeners must be seen. -L is refused: which local port it will be is not known before.
+    #[command(flatten)]
+    pub filter: FilterArgs,
+    /// How to listen.
+    #[command(flatten)]
+    pub probe: ProbeArgs,
+    /// Format
+    #[arg(short, long, value_name = "FORMAT", default_value = "table")]
+    pub output: OutputFormat,
+    /// Write to a file instead of stdout
+    #[arg(long, value_name = "FILE")]
+    pub out: Option<PathBuf>,
+    /// No header line
+    #[arg(short = 'H', long)]
+    pub no_header: bool,
 }
 
 /// `tcptrace check`

@@ -70,6 +70,18 @@ pub(super) fn bytes_short(bytes: u64) -> String {
     format!("{whole}.{tenth}{unit}")
 }
 
+/// A number in fewer characters than `width`, so that columns stay apart: `123456`, `1234k`.
+pub(super) fn fit(n: u64, width: usize) -> String {
+    let mut text = n.to_string();
+    for (unit, by) in [("k", 1_000), ("M", 1_000_000), ("G", 1_000_000_000)] {
+        if text.len() < width {
+            break;
+        }
+        text = format!("{}{unit}", n / by);
+    }
+    text
+}
+
 #[cfg(test)]
 mod tests {
     use bytes::BytesMut;

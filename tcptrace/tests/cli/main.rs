@@ -9,6 +9,7 @@ mod host;
 mod misuse;
 mod output;
 mod peer;
+mod ports;
 mod real_server;
 mod run;
 mod witness;

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use bytes::{BufMut as _, BytesMut};
 
 use super::Line;
-use crate::model::TcpState;
+use crate::{model::TcpState, view::number::fit};
 
 /// Intervals between two headers.
 pub(super) const BLOCKS: u64 = 12;
@@ -108,16 +108,4 @@ fn put(text: &mut String, label: &str, cell: impl Fn(TcpState, &str, usize) -> S
         let _ = write!(text, "{:>width$}", cell(state, name, width));
     }
     text.push('\n');
-}
-
-/// A number in fewer characters than `width`, so that columns stay apart: `123456`, `1234k`.
-fn fit(n: u64, width: usize) -> String {
-    let mut text = n.to_string();
-    for (unit, by) in [("k", 1_000), ("M", 1_000_000), ("G", 1_000_000_000)] {
-        if text.len() < width {
-            break;
-        }
-        text = format!("{}{unit}", n / by);
-    }
-    text
 }
