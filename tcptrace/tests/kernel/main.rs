@@ -14,6 +14,7 @@ mod live;
 mod net;
 mod netlink;
 mod owners;
+mod ports;
 mod resets;
 mod scenario;
 mod seeding;

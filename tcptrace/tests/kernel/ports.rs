@@ -1,0 +1,283 @@
+//! Running a namespace out of local ports: what `ports` says before, against what connect() says
+//! then, and against /proc/net/tcp.
+
+use std::{
+    ops::Range,
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result, ensure};
+use serde_json::Value;
+use tcptrace::{
+    host::netns::{self, NetnsId},
+    model::{Input, Snapshot, filter::Filter},
+    pipeline::Analysis,
+    probe::{Backend, Options, TimeWaitChoice},
+    source::live::Live,
+    track::Tracker,
+    view::ports::{Format, PortsView, Shown},
+};
+
+use crate::{
+    net::{Netns, sysctl},
+    scenario::conn::{Family, Listener, expect_end},
+    sys::now,
+    trace::by,
+    wait::until,
+    witness::{State, count},
+};
+
+/// Ports to connect from.
+const PORTS: u64 = 100;
+/// Where the listener is: outside of them.
+const SERVICE: u16 = 50_000;
+/// The length of an interval.
+const EVERY: Duration = Duration::from_millis(500);
+/// Longer than any of these tests.
+const NEVER_NS: u64 = 3_600_000_000_000;
+
+/// `tcptrace ports` of one namespace.
+struct Watch {
+    live: Live,
+    analysis: Analysis<PortsView>,
+    lines: Vec<Value>,
+}
+
+impl Watch {
+    fn start(netns: &Netns) -> Result<Self> {
+        let filter = Filter { netns: Some(netns.inode()), ..Filter::default() };
+        let options = Options {
+            filter: filter.clone(),
+            time_wait: TimeWaitChoice::Auto,
+            ..by(Backend::TpBtf)
+        };
+        let mut live = Live::start(&options).context("the tracer does not start")?;
+        let device = NetnsId::own()?.device;
+        let id = NetnsId { inode: netns.inode(), device };
+        let only = netns::Netns { id, path: netns.path(), name: None, pid: None };
+        live.take_snapshots(Some(only), filter.clone(), None, NEVER_NS);
+        let shown = Shown { every: EVERY, count: None, top: 9, filter, header: false };
+        let view = PortsView::new(Format::Json, shown);
+        let mut analysis = Analysis::new(Tracker::default(), view);
+        analysis.feed(&live.begin()?);
+        Ok(Self { live, analysis, lines: Vec::new() })
+    }
+
+    /// What the loop of the pipeline does.
+    fn drain(&mut self) -> Result<()> {
+        let Self { live, analysis, lines } = self;
+        if let Some(job) = live.due_snapshots(analysis.tracker().in_doubt())? {
+            analysis.feed(&Input::Snapshot(Snapshot::Open));
+            let round = job.run();
+            ensure!(round.remarks().is_empty(), "{:?}", round.remarks());
+            live.snapshots_taken(round, &mut |input| analysis.feed(&input));
+        }
+        live.drain(usize::MAX, &mut |input| analysis.feed(&input));
+        live.check(true, &mut |input| analysis.feed(&input))?;
+        live.look(&analysis.due_peeks()?)?;
+        for line in std::str::from_utf8(&analysis.take_output())?.lines() {
+            let line: Value = serde_json::from_str(line)?;
+            ensure!(line["type"] == "ports", "{line}");
+            lines.push(line);
+        }
+        Ok(())
+    }
+
+    /// Goes on until `work`, on a thread inside the namespace, is done, and for two intervals
+    /// more: the second of them has nothing of `work` left to tell.
+    fn during<T: Send>(
+        &mut self,
+        netns: &Netns,
+        work: impl FnOnce() -> Result<T> + Send,
+    ) -> Result<T> {
+        let done = thread::scope(|scope| {
+            let worker = scope.spawn(|| netns.run(work));
+            while !worker.is_finished() {
+                self.drain()?;
+                thread::sleep(Duration::from_millis(2));
+            }
+            worker.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        })?;
+        let seen = self.lines.len();
+        until("two intervals", || {
+            self.drain()?;
+            Ok((self.lines.len() >= seen + 2).then_some(()))
+        })?;
+        Ok(done)
+    }
+
+    /// The rows of the client's path, each with the end of its interval (ns).
+    fn rows(&self) -> Result<Vec<(u64, &Value)>> {
+        let mut rows = Vec::new();
+        for line in &self.lines {
+            let at_ns = line["mono_ns"].as_str().context("no time")?.parse()?;
+            let of_client = |row: &&Value| row["rport"] == SERVICE;
+            let found = line["rows"].as_array().context("no rows")?.iter();
+            rows.extend(found.filter(of_client).map(|row| (at_ns, row)));
+        }
+        Ok(rows)
+    }
+}
+
+fn number(row: &Value, key: &str) -> Result<u64> {
+    row[key].as_u64().with_context(|| format!("no {key} in {row}"))
+}
+
+/// What the client saw.
+#[derive(Debug, Default)]
+struct Client {
+    opened: u64,
+    /// connect() that answered EADDRNOTAVAIL.
+    failed: u64,
+    /// When the first of them did (ns).
+    first_ns: Option<u64>,
+}
+
+/// Connects so many times at a steady rate, and closes each connection first.
+fn client(listener: &Listener, per_s: u32, attempts: u32) -> Result<Client> {
+    let start = Instant::now();
+    let mut seen = Client::default();
+    for i in 0..attempts {
+        let at = start + Duration::from_secs(1) * i / per_s;
+        thread::sleep(at.saturating_duration_since(Instant::now()));
+        let client = listener.family.socket()?;
+        match client.connect(&listener.address.into()) {
+            Ok(()) => {
+                let (server, _) = listener.socket.accept().context("accept")?;
+                drop(client);
+                expect_end(&server)?;
+                seen.opened += 1;
+            }
+            Err(error) if error.raw_os_error() == Some(libc::EADDRNOTAVAIL) => {
+                seen.failed += 1;
+                seen.first_ns.get_or_insert(now());
+            }
+            Err(error) => return Err(error).context("connect"),
+        }
+    }
+    Ok(seen)
+}
+
+/// A namespace with few ports, and a listener outside of them.
+fn few_ports(family: Family, tw_reuse: &str) -> Result<(Netns, Listener)> {
+    let netns = Netns::new()?;
+    let listener = netns.run(|| -> Result<Listener> {
+        // Two more, which are reserved.
+        sysctl("net/ipv4/ip_local_port_range", &format!("20000 {}", 20_000 + PORTS + 1))?;
+        sysctl("net/ipv4/ip_local_reserved_ports", "20007,20020")?;
+        sysctl("net/ipv4/tcp_tw_reuse", tw_reuse)?;
+        Listener::open(family, SERVICE)
+    })?;
+    Ok((netns, listener))
+}
+
+/// A steady rate runs it dry, and what was said early, while few ports were taken, is right to a
+/// tenth.
+fn runs_dry(family: Family) -> Result<()> {
+    const PER_S: u32 = 25;
+    const ATTEMPTS: u32 = 130;
+    const EARLY: Range<u64> = 25..60;
+    let (netns, listener) = few_ports(family, "0")?;
+    let mut watch = Watch::start(&netns)?;
+    watch.drain()?;
+    let client = watch.during(&netns, || client(&listener, PER_S, ATTEMPTS))?;
+    ensure!((client.opened, client.failed) == (PORTS, 30), "{client:?}");
+    let actual_ns = client.first_ns.context("it did not run dry")?;
+
+    let rows = watch.rows()?;
+    let mut early = 0;
+    for (at_ns, row) in &rows {
+        if !EARLY.contains(&number(row, "time_wait")?) {
+            continue;
+        }
+        early += 1;
+        let said_s = row["runs_out_s"].as_f64().with_context(|| format!("it said: {row}"))?;
+        let actual_s = actual_ns.saturating_sub(*at_ns) as f64 / 1e9;
+        ensure!((said_s - actual_s).abs() < 0.1 * actual_s, "{said_s} s, not {actual_s} s: {row}");
+    }
+    ensure!(early >= 2, "{early} lines in time: {rows:?}");
+
+    let (_, last) = rows.last().context("no rows")?;
+    let all = |key: &str| rows.iter().map(|(_, row)| number(row, key)).sum::<Result<u64>>();
+    ensure!(all("failed")? == client.failed && number(last, "failed_total")? == client.failed);
+    ensure!(all("opened")? == client.opened, "{rows:?}");
+    ensure!(number(last, "usable")? == PORTS && number(last, "free")? == 0, "{last}");
+    ensure!(last["outlook"] == "now", "{last}");
+    let witnessed = netns.run(|| count(State::TimeWait))?;
+    ensure!(number(last, "time_wait")? == PORTS && witnessed as u64 == PORTS, "{witnessed} {last}");
+    Ok(())
+}
+
+#[test]
+fn ports_run_out_when_it_is_said_and_failures_are_those_of_the_client() -> Result<()> {
+    for family in [Family::V4, Family::V6] {
+        runs_dry(family).with_context(|| format!("{family:?}"))?;
+    }
+    Ok(())
+}
+
+/// 50 a second are more than 100 ports can serve in 60 s, but with `tcp_tw_reuse` a port is held
+/// for a second only. On IPv4 by 1, on IPv6 by 2, the default, which is for loopback.
+#[test]
+fn ports_never_run_out_where_time_waits_are_taken_over() -> Result<()> {
+    const PER_S: u32 = 50;
+    const ATTEMPTS: u32 = 200;
+    for (family, tw_reuse) in [(Family::V4, "1"), (Family::V6, "2")] {
+        let (netns, listener) = few_ports(family, tw_reuse)?;
+        let mut watch = Watch::start(&netns)?;
+        watch.drain()?;
+        let client = watch.during(&netns, || client(&listener, PER_S, ATTEMPTS))?;
+        ensure!((client.opened, client.failed) == (u64::from(ATTEMPTS), 0), "{client:?}");
+        let rows = watch.rows()?;
+        let all = |key: &str| rows.iter().map(|(_, row)| number(row, key)).sum::<Result<u64>>();
+        ensure!(all("opened")? == client.opened && all("failed")? == 0, "{rows:?}");
+        println!(
+            "opened {} returned {} {:?}",
+            all("opened")?,
+            all("returned")?,
+            watch.analysis.tracker().counts()
+        );
+        let witnessed = netns.run(|| count(State::TimeWait))? as u64;
+        let (_, last) = rows.last().context("no rows")?;
+        ensure!(number(last, "time_wait")? == witnessed, "{witnessed} by the witness: {last}");
+        // Each is in TIME_WAIT, or gave its port to a later one, which came back by that.
+        ensure!(all("returned")? + witnessed == client.opened, "{witnessed}: {rows:?}");
+        for (_, row) in &rows {
+            ensure!(row["outlook"] == "never", "{family:?}, tcp_tw_reuse {tw_reuse}: {row}");
+        }
+    }
+    Ok(())
+}
+
+/// Connections that a listener in the range accepted take no port, but the listener does, from
+/// all peers, and so does who binds a port before connect().
+#[test]
+fn what_was_bound_is_taken_for_all_and_what_was_accepted_for_none() -> Result<()> {
+    let (netns, listener) = few_ports(Family::V4, "0")?;
+    let held = netns.run(|| -> Result<_> {
+        let inside = Listener::open(Family::V4, 20_050)?;
+        // Before the tracer, and accepted by a port of the range.
+        let before = [inside.connect(None)?, inside.connect(None)?];
+        Ok((inside, before))
+    })?;
+    let mut watch = Watch::start(&netns)?;
+    watch.drain()?;
+    let (inside, before) = held;
+    let is_free = |port: &u16| before.iter().all(|one| one.ends.client.port() != *port);
+    let port = (20_060..).find(is_free).context("no free port")?;
+    let kept = watch.during(&netns, || {
+        Ok([listener.connect(Some(port))?, inside.connect(None)?, listener.connect(None)?])
+    })?;
+    let last = watch.lines.last().context("no lines")?;
+    let rows = last["rows"].as_array().context("no rows")?;
+    ensure!(last["namespaces"][0]["bound"] == 2, "{last}");
+    for (rport, live) in [(20_050, 3), (SERVICE, 1)] {
+        let row = rows.iter().find(|row| row["rport"] == rport).context("no row")?;
+        let found = (number(row, "live")?, number(row, "usable")?, number(row, "free")?);
+        ensure!(found == (live, PORTS - 2, PORTS - 2 - live), "{row}");
+    }
+    ensure!(rows.len() == 2, "nothing of what was accepted: {last}");
+    drop(kept);
+    Ok(())
+}
