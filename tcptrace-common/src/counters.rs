@@ -65,3 +65,21 @@ pub struct HookCounters {
 }
 
 const _: () = assert!(size_of::<HookCounters>() == 24);
+
+/// One CPU's word on the program of the socket hook and the one that stands in for it.
+///
+/// The kernel skips a program that is already running on the CPU, as where a softirq interrupts it
+/// with a transition of another socket. Then the stand-in, which is attached beside it, runs.
+#[repr(C)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable,
+)]
+pub struct Guard {
+    /// 1 while the program is running.
+    pub running: u64,
+    /// How often the stand-in ran for it: of the runs that the kernel counts as skipped, those
+    /// that were not missed.
+    pub stood_in: u64,
+}
+
+const _: () = assert!(size_of::<Guard>() == 16);

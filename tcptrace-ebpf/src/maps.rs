@@ -5,7 +5,7 @@ use aya_ebpf::{
     maps::{Array, LpmTrie, PerCpuArray, RingBuf},
 };
 use tcptrace_common::{
-    counters::{Hook, HookCounters},
+    counters::{Guard, Hook, HookCounters},
     globals::PORT_WORDS,
 };
 
@@ -17,6 +17,10 @@ pub(crate) static RING: RingBuf = RingBuf::with_byte_size(4096, 0);
 #[map]
 pub(crate) static COUNTERS: PerCpuArray<HookCounters> =
     PerCpuArray::with_max_entries(Hook::ELEMENTS, 0);
+
+/// Whether the program of the socket hook is running on this CPU.
+#[map]
+pub(crate) static GUARD: PerCpuArray<Guard> = PerCpuArray::with_max_entries(1, 0);
 
 /// One bit a port: the local ports to keep, then the peer's.
 #[map]

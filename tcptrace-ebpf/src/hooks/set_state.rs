@@ -30,6 +30,7 @@ use crate::{
     filter::InForce,
     globals::global,
     hooks::PASS_ON,
+    maps::GUARD,
     sock::{IPPROTO_TCP, Sock},
 };
 
@@ -43,11 +44,41 @@ const TCP_CLOSING: u8 = 11;
 /// `TP_PROTO(const struct sock *sk, const int oldstate, const int newstate)`
 #[btf_tracepoint(function = "inet_sock_set_state")]
 pub fn set_state_btf(ctx: BtfTracePointContext) -> i32 {
-    let sk = Sock::new(ctx.arg::<*const c_void>(0));
-    if sk.protocol() != IPPROTO_TCP {
+    let Some(guard) = GUARD.get_ptr_mut(0) else { return 0 };
+    // SAFETY: this CPU's element. What may interrupt this program only reads it, but for the count
+    // of the stand-in, which this one does not touch.
+    let running = unsafe { &raw mut (*guard).running };
+    // SAFETY: as above. Volatile: what comes between the two writes is for the stand-in to see.
+    unsafe { running.write_volatile(1) };
+    tell(&ctx, 0);
+    // SAFETY: as above.
+    unsafe { running.write_volatile(0) };
+    0
+}
+
+/// The same where [`set_state_btf`] was interrupted, and the kernel does not run it again: by a
+/// softirq, or by a task that is scheduled there.
+#[btf_tracepoint(function = "inet_sock_set_state")]
+pub fn set_state_btf_nested(ctx: BtfTracePointContext) -> i32 {
+    let Some(guard) = GUARD.get_ptr_mut(0) else { return 0 };
+    // SAFETY: this CPU's element; the kernel does not run this program twice at a time either.
+    let guard = unsafe { &mut *guard };
+    if guard.running == 0 {
         return 0;
     }
-    let Some(counters) = Counters::seen(Hook::SetState) else { return 0 };
+    guard.stood_in += 1;
+    tell(&ctx, 1);
+    0
+}
+
+/// Tells of one transition, as the `program`th of the hook.
+#[inline(always)]
+fn tell(ctx: &BtfTracePointContext, program: u32) {
+    let sk = Sock::new(ctx.arg::<*const c_void>(0));
+    if sk.protocol() != IPPROTO_TCP {
+        return;
+    }
+    let Some(counters) = Counters::seen_by(Hook::SetState, program) else { return };
     let old = ctx.arg::<i32>(1) as u8;
     let new = ctx.arg::<i32>(2) as u8;
     let family = sk.family();
@@ -60,8 +91,7 @@ pub fn set_state_btf(ctx: BtfTracePointContext) -> i32 {
         Facts { old, new, family, netns: sk.netns(), laddr, raddr, lport, rport: sk.dport() };
     let verdict = verdict(&InForce, &facts);
     if verdict == Verdict::Drop {
-        counters.filtered();
-        return 0;
+        return counters.filtered();
     }
     if new == TCP_CLOSE && old != TCP_LISTEN && global!(totals.bytes_acked) != ABSENT {
         counters.emit(|record: *mut Closed| {
@@ -77,7 +107,6 @@ pub fn set_state_btf(ctx: BtfTracePointContext) -> i32 {
     } else {
         counters.emit(|record: *mut Transition| write_btf(record, sk, &facts, verdict));
     }
-    0
 }
 
 /// Writes a whole transition of a socket that BTF shows.

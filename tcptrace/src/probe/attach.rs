@@ -70,6 +70,7 @@ pub struct Probe {
     ebpf: Ebpf,
     ring: RingBuf<MapData>,
     counters: PerCpuArray<MapData, [u64; 3]>,
+    guard: PerCpuArray<MapData, [u64; 2]>,
     backend: Backend,
     link: Option<Link>,
     refusals: Vec<Refusal>,
@@ -131,6 +132,7 @@ impl Probe {
                         ebpf,
                         ring,
                         counters,
+                        guard,
                         link,
                         sock,
                         totals,
@@ -142,6 +144,7 @@ impl Probe {
                             ebpf,
                             ring,
                             counters,
+                            guard,
                             backend,
                             link: Some(link),
                             refusals,
@@ -304,7 +307,17 @@ impl Probe {
         // Those of the timers are not counted: they run for every timer of the host. Nor are those
         // of accept(): what they would tell is known to be missing when it is asked for.
         let of_resets = self.resets.iter().flat_map(reset::Attached::programs);
-        of_resets.chain([self.backend.program()]).map(missed).sum()
+        let of_resets: u64 = of_resets.map(missed).sum::<Option<u64>>()?;
+        let skipped = missed(self.backend.program())?;
+        // The kernel counts before the stand-in runs: read in this order, none that was stood in
+        // for is ever taken for missed.
+        Some(of_resets + skipped.saturating_sub(self.stood_in()))
+    }
+
+    /// Runs of the socket hook's program that the kernel skipped and another program did.
+    pub fn stood_in(&self) -> u64 {
+        let per_cpu = self.guard.get(&0, 0).ok();
+        per_cpu.iter().flat_map(|per_cpu| per_cpu.iter()).map(|[_, stood_in]| stood_in).sum()
     }
 
     /// Instructions that the verifier walked through to accept each program that is loaded, by
@@ -344,6 +357,7 @@ struct Attached {
     ebpf: Ebpf,
     ring: RingBuf<MapData>,
     counters: PerCpuArray<MapData, [u64; 3]>,
+    guard: PerCpuArray<MapData, [u64; 2]>,
     link: Link,
     sock: SockOffsets,
     totals: TotalsOffsets,
@@ -433,6 +447,7 @@ fn attempt(
     // The maps before the hook: whoever attaches must be able to count from the first event.
     let ring = RingBuf::try_from(take(&mut ebpf, "RING")?).map_err(setup)?;
     let counters = PerCpuArray::try_from(take(&mut ebpf, "COUNTERS")?).map_err(setup)?;
+    let guard = PerCpuArray::try_from(take(&mut ebpf, "GUARD")?).map_err(setup)?;
     // Most refusals come here, before anything is in force.
     set_state::load(&mut ebpf, backend, &known.btf)?;
     // Minisocks first: a hand-over whose birth was not seen would look like an end.
@@ -454,7 +469,7 @@ fn attempt(
     }
     let link = set_state::attach(&mut ebpf, backend)?;
     let sock = if backend == Backend::TpBtf { sock } else { SockOffsets::NONE };
-    Ok(Attached { ebpf, ring, counters, link, sock, totals, time_wait, resets, accept })
+    Ok(Attached { ebpf, ring, counters, guard, link, sock, totals, time_wait, resets, accept })
 }
 
 fn take(ebpf: &mut Ebpf, name: &str) -> Result<aya::maps::Map, Attempt> {

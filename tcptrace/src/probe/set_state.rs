@@ -65,9 +65,13 @@ impl FromStr for Backend {
     }
 }
 
-/// What takes the program off its hook.
+/// The program that stands in for `set_state_btf` where the kernel does not run that one again.
+const STAND_IN: &str = "set_state_btf_nested";
+
+/// What takes the programs off their hook.
 pub(super) enum Link {
-    TpBtf(BtfTracePointLinkId),
+    /// Of the program and of its stand-in.
+    TpBtf(BtfTracePointLinkId, BtfTracePointLinkId),
     Tracepoint(TracePointLinkId),
 }
 
@@ -77,40 +81,49 @@ pub(super) fn classic_layout() -> Result<TracepointLayout, Attempt> {
     format::set_state_layout(&text).map_err(refused)
 }
 
-fn the_program(ebpf: &mut Ebpf, backend: Backend) -> Result<&mut Program, Attempt> {
-    ebpf.program_mut(backend.program()).ok_or_else(|| {
-        Attempt::Fatal(ProbeError::Setup(format!("the object has no {}", backend.program())))
-    })
+fn the_program<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut Program, Attempt> {
+    ebpf.program_mut(name)
+        .ok_or_else(|| Attempt::Fatal(ProbeError::Setup(format!("the object has no {name}"))))
 }
 
-/// Loads the backend's program.
+fn attach_btf(ebpf: &mut Ebpf, name: &str) -> Result<BtfTracePointLinkId, Attempt> {
+    let program: &mut BtfTracePoint = the_program(ebpf, name)?.try_into().map_err(refused)?;
+    program.attach().map_err(program_refused)
+}
+
+/// Loads the backend's programs.
 pub(super) fn load(
     ebpf: &mut Ebpf,
     backend: Backend,
     btf: &Result<Btf, String>,
 ) -> Result<(), Attempt> {
-    let program = the_program(ebpf, backend)?;
     match backend {
         Backend::TpBtf => {
-            let program: &mut BtfTracePoint = program.try_into().map_err(refused)?;
-            program.load(TRACEPOINT, btf.as_ref().map_err(refused)?).map_err(program_refused)
+            let btf = btf.as_ref().map_err(refused)?;
+            for name in [backend.program(), STAND_IN] {
+                let program: &mut BtfTracePoint =
+                    the_program(ebpf, name)?.try_into().map_err(refused)?;
+                program.load(TRACEPOINT, btf).map_err(program_refused)?;
+            }
+            Ok(())
         }
         Backend::Tracepoint => {
+            let program = the_program(ebpf, backend.program())?;
             let program: &mut TracePoint = program.try_into().map_err(refused)?;
             program.load().map_err(program_refused)
         }
     }
 }
 
-/// Puts the backend's program on its hook.
+/// Puts the backend's programs on their hook.
 pub(super) fn attach(ebpf: &mut Ebpf, backend: Backend) -> Result<Link, Attempt> {
-    let program = the_program(ebpf, backend)?;
     match backend {
         Backend::TpBtf => {
-            let program: &mut BtfTracePoint = program.try_into().map_err(refused)?;
-            Ok(Link::TpBtf(program.attach().map_err(program_refused)?))
+            let program = attach_btf(ebpf, backend.program())?;
+            Ok(Link::TpBtf(program, attach_btf(ebpf, STAND_IN)?))
         }
         Backend::Tracepoint => {
+            let program = the_program(ebpf, backend.program())?;
             let program: &mut TracePoint = program.try_into().map_err(refused)?;
             let link = tracefs::with_tracefs(|_| program.attach("sock", TRACEPOINT))
                 .map_err(|error| Attempt::Refused(tracefs::none(&error)))?
@@ -120,11 +133,16 @@ pub(super) fn attach(ebpf: &mut Ebpf, backend: Backend) -> Result<Link, Attempt>
     }
 }
 
-/// Takes the backend's program off its hook; it stays loaded.
+/// Takes the backend's programs off their hook; they stay loaded.
 pub(super) fn detach(ebpf: &mut Ebpf, backend: Backend, link: Link) -> Result<(), ProgramError> {
     let program = ebpf.program_mut(backend.program()).ok_or(ProgramError::NotLoaded)?;
-    match link {
-        Link::TpBtf(link) => <&mut BtfTracePoint>::try_from(program)?.detach(link),
-        Link::Tracepoint(link) => <&mut TracePoint>::try_from(program)?.detach(link),
-    }
+    let stand_in = match link {
+        Link::TpBtf(link, stand_in) => {
+            <&mut BtfTracePoint>::try_from(program)?.detach(link)?;
+            stand_in
+        }
+        Link::Tracepoint(link) => return <&mut TracePoint>::try_from(program)?.detach(link),
+    };
+    let program = ebpf.program_mut(STAND_IN).ok_or(ProgramError::NotLoaded)?;
+    <&mut BtfTracePoint>::try_from(program)?.detach(stand_in)
 }
