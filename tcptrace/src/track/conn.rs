@@ -249,6 +249,12 @@ pub(super) fn differ(a: Option<u64>, b: Option<u64>) -> bool {
     matches!((a, b), (Some(a), Some(b)) if a != b)
 }
 
+/// Whether a socket in `state` with these ends is a child that still has those of its listener: up
+/// to 6.12 it gets its own right after LISTEN→SYN_RECV has been told (`tcp_v4_syn_recv_sock()`).
+pub(super) fn has_listeners_ends(state: TcpState, tuple: &Tuple) -> bool {
+    state == TcpState::SynRecv && tuple.rport == 0
+}
+
 /// The owner, where the task on the CPU is in a system call on this very socket.
 pub(super) fn owner_of(event: &Transition) -> Option<Owner> {
     use TcpState::*;

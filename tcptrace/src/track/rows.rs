@@ -2,7 +2,10 @@
 
 use std::collections::HashMap;
 
-use super::{conn::Conn, slab::Slab};
+use super::{
+    conn::{Conn, has_listeners_ends},
+    slab::Slab,
+};
 use crate::model::{SnapSocket, Tuple};
 
 /// Sockets of a round by cookie, and by their ends once one without a cookie is looked for.
@@ -42,6 +45,7 @@ impl Rows {
         let fits = |row: &(u32, SnapSocket)| conn.netns.is_none_or(|netns| netns == row.0);
         let cookie = match conn.cookie() {
             Some(cookie) => cookie,
+            None if has_listeners_ends(conn.state, &conn.tuple) => return None,
             None => self.find(conn, fits)?,
         };
         self.by_cookie.get(cookie).filter(|row| fits(row))?;

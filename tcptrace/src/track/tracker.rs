@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use super::{
     cgroups::Cgroups,
     compare::{Doubt, Round},
-    conn::{Conn, Entered, Ids, at_least, better, differ, owner_of},
+    conn::{Conn, Entered, Ids, at_least, better, differ, has_listeners_ends, owner_of},
     held::Held,
     listeners::Listeners,
     minisock::{Minisocks, Origin},
@@ -381,7 +381,11 @@ impl Tracker {
             self.conns.remove(event.skaddr);
         }
         let netns = event.sock.map(|sock| sock.netns);
-        let seed = self.seeds.take(cookie, &event.tuple, netns, false);
+        let seed = if has_listeners_ends(event.new, &event.tuple) {
+            None
+        } else {
+            self.seeds.take(cookie, &event.tuple, netns, false)
+        };
         if let Some(seed) = seed {
             if !born && seed.state == event.old {
                 let age = seed.age(event.mono_ns, self.last_loss);

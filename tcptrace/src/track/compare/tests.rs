@@ -116,6 +116,24 @@ fn what_was_there_before_is_found_and_carries_on() {
     assert_eq!((told.drifted(), told.now(TcpState::Listen)), (0, 1));
 }
 
+/// Up to 6.12 a child is born without a cookie and with the ends of its listener.
+#[test]
+fn a_child_that_is_being_born_is_not_its_listener() {
+    let listener = "LISTEN 3 10.0.0.1:80 0.0.0.0:0";
+    let birth = "sk=c LISTEN>SYN_RECV 10.0.0.1:80 0.0.0.0:0 netns=5";
+    let accepted = "sk=c SYN_RECV>ESTABLISHED 10.0.0.1:80 10.0.0.2:7 cookie=9 netns=5";
+    let before =
+        tell(&format!("0ms begin\n5ms {birth}\n{}15ms {accepted}\n", round(10, &[listener])));
+    let after =
+        tell(&format!("0ms begin\n{}15ms {birth}\n16ms {accepted}\n", round(10, &[listener])));
+    for told in [before, after] {
+        assert_eq!(told.now(TcpState::Listen), 1, "{}", told.text);
+        assert_eq!(told.now(TcpState::Established), 1, "{}", told.text);
+        assert!(!told.text.contains("gone"), "{}", told.text);
+        assert!(!told.tracker.in_doubt(), "{}", told.text);
+    }
+}
+
 #[test]
 fn nothing_is_concluded_before_the_tick() {
     let round = round(10, &[&format!("ESTABLISHED 1 {A}")]);
