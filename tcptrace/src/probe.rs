@@ -18,7 +18,7 @@ mod time_wait;
 mod tracefs;
 
 pub use accept::{AcceptBackend, AcceptChoice};
-pub use attach::{Names, Options, Probe, Totals};
+pub use attach::{Known, Names, Options, Probe, RuledOut, Totals};
 pub use error::{ProbeError, Refusal};
 pub use facts::{Fact, Unobservable};
 pub use minisock::Who;

@@ -5,4 +5,5 @@ pub mod live;
 pub mod owners;
 pub mod reconcile;
 pub mod script;
+pub mod self_test;
 pub mod snapshot;

@@ -1,15 +1,14 @@
 //! Trying the hooks: each is attached for a moment, and what it can tell is noted.
 
-use std::io;
-
 use super::{Row, Topic, Verdict};
 use crate::{
     host::loopback,
     model::filter::Filter,
     probe::{
-        self, AcceptBackend, AcceptChoice, Backend, Fact, Options, Probe, ProbeError, Refusal,
-        TimeWaitBackend, TimeWaitChoice, Unobservable,
+        self, AcceptBackend, AcceptChoice, Backend, Fact, Known, Options, Probe, ProbeError,
+        Refusal, TimeWaitBackend, TimeWaitChoice, Unobservable,
     },
+    source::self_test::{self, Proof},
 };
 
 /// What came of it.
@@ -31,20 +30,25 @@ pub(super) struct Attached {
 /// Tries every way to listen to `sock:inet_sock_set_state`.
 pub(super) fn try_all() -> Tried {
     let mut tried = Tried { rows: Vec::new(), attached: Vec::new() };
+    let any = Options {
+        backend: None,
+        ring_bytes: probe::page_bytes(),
+        filter: Filter::default(),
+        kernel_log: false,
+        time_wait: TimeWaitChoice::Auto,
+        accept: AcceptChoice::Auto,
+    };
+    let mut known = Known::ask(&any);
     for backend in Backend::ALL {
-        let options = Options {
-            backend: Some(backend),
-            ring_bytes: probe::page_bytes(),
-            filter: Filter::default(),
-            kernel_log: false,
-            time_wait: TimeWaitChoice::Auto,
-            accept: AcceptChoice::Auto,
-        };
+        let options = Options { backend: Some(backend), ..any.clone() };
         let row = |verdict, found| Row::new(Topic::Hooks, backend.name(), verdict, found);
         // Dropping the probe takes the program off its hook.
-        tried.rows.push(match Probe::start(&options) {
-            Ok(probe) => {
-                tried.attached.push(Attached { backend, truth: truth(&probe) });
+        tried.rows.push(match self_test::prove(&mut known, &options, loopback::live_a_life) {
+            Ok((mut trial, proof)) => {
+                let mut truth = truth(trial.probe());
+                truth.push(self_test(&proof));
+                tried.attached.push(Attached { backend, truth });
+                let probe = trial.probe();
                 let lacking = probe.unobservable();
                 let counts = probe.verified_instructions().into_iter().map(|(_, count)| count);
                 let verified = match counts.sum::<Option<u32>>() {
@@ -102,9 +106,6 @@ fn truth(probe: &Probe) -> Vec<Row> {
     rows.push(resets(probe));
     rows.push(accepts(probe));
     rows.push(time_wait(probe));
-    if let Some(backend) = probe.time_wait().filter(|backend| backend.has_hooks()) {
-        rows.push(self_test(backend, probe.silent_hooks(loopback::live_a_life)));
-    }
     rows
 }
 
@@ -185,19 +186,19 @@ const SAMPLING_COSTS: &str = "the kernel's tables are looked at each second (mor
                               takes long): what comes and goes between two looks is not seen, ends \
                               are dated to that, and reasons but expired are unknown";
 
-/// What a TIME_WAIT of one's own showed.
-fn self_test(backend: TimeWaitBackend, silent: io::Result<Vec<&'static str>>) -> Row {
+/// What a connection of one's own showed.
+fn self_test(proof: &Proof) -> Row {
     let row = |verdict, found| Row::new(Topic::Truth, "self-test", verdict, found);
-    match silent {
-        Ok(silent) if silent.is_empty() => {
-            row(Verdict::Ok, format!("a TIME_WAIT of its own was noticed by {backend}"))
-        }
-        Ok(silent) => row(
-            Verdict::Lacks,
-            format!("attached, but not called for a TIME_WAIT of its own: {}", silent.join(", ")),
-        )
-        .means("ends or their reasons may be missed; --time-wait-hook names another way"),
-        Err(error) => row(Verdict::Unknown, format!("could not be run: {error}")),
+    let silent: Vec<_> =
+        proof.ruled_out.time_wait.iter().map(|(way, why)| format!("{way}: {why}")).collect();
+    match &proof.outcome {
+        Err(why) => row(Verdict::Unknown, format!("could not be run: {why}"))
+            .means("a hook that attaches and is never called would not be noticed"),
+        Ok(took) if silent.is_empty() => row(
+            Verdict::Ok,
+            format!("a connection of its own was told by all hooks, in {} ms", took.as_millis()),
+        ),
+        Ok(_) => row(Verdict::Lacks, silent.join("; ")).means("the next best way is taken"),
     }
 }
 
@@ -214,16 +215,23 @@ const fn costs(fact: Fact) -> &'static str {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
+    use crate::probe::RuledOut;
 
     #[test]
-    fn a_hook_that_never_fires_is_said() {
-        let row = |silent| self_test(TimeWaitBackend::Functions, silent);
-        assert_eq!(row(Ok(Vec::new())).verdict, Verdict::Ok);
-        let silent = row(Ok(vec!["inet_twsk_free"]));
+    fn a_hook_that_is_never_called_is_said() {
+        let time_wait = vec![(TimeWaitBackend::Functions, "inet_twsk_free".to_owned())];
+        let row = |outcome, ruled_out| self_test(&Proof { outcome, ruled_out });
+        let took = || Ok(Duration::from_millis(9));
+        let all = row(took(), RuledOut::default());
+        assert_eq!((all.verdict, all.found.ends_with("in 9 ms")), (Verdict::Ok, true), "{all:?}");
+        let silent = row(took(), RuledOut { time_wait, ..RuledOut::default() });
         assert_eq!(silent.verdict, Verdict::Lacks);
-        assert!(silent.found.ends_with("inet_twsk_free"), "{silent:?}");
-        let refused = row(Err(io::Error::from_raw_os_error(libc::EPERM)));
+        assert_eq!(silent.found, "functions: inet_twsk_free");
+        let refused = row(Err("not permitted".to_owned()), RuledOut::default());
         assert_eq!(refused.verdict, Verdict::Unknown);
+        assert!(refused.found.ends_with("not permitted"), "{refused:?}");
     }
 }

@@ -390,6 +390,9 @@ pub struct ProbeArgs {
     /// accept4() as they return, which costs every system call of the host some 10 ns), off
     #[arg(long, value_name = "HOOK", default_value = "auto")]
     pub accept_hook: AcceptChoice,
+    /// Do not try the hooks on a connection of its own first, in a private namespace
+    #[arg(long)]
+    pub no_self_test: bool,
     /// Size of the ring: a power of two of at least a page, as 4096, 512K, 8M
     #[arg(long, value_name = "BYTES", default_value = "8M")]
     pub ring_size: String,

@@ -7,7 +7,7 @@ use anyhow::Result;
 use super::{
     Usage,
     args::{ClosersArgs, OutputFormat},
-    listen::{self, Snapshots},
+    listen::{self, Listening, Snapshots},
     options::{only, options},
     target::Target,
 };
@@ -46,5 +46,6 @@ pub(super) fn run(args: &ClosersArgs) -> Result<ExitCode> {
     );
     let owners = matches!(args.by, None | Some(By::Owner));
     let snapshots = Snapshots { only, every: Snapshots::SELDOM, owners };
-    listen::run(&options, snapshots, target, args.duration, view, |_| {})
+    let listening = Listening { options: &options, self_test: !args.probe.no_self_test };
+    listen::run(listening, snapshots, target, args.duration, view, |_| {})
 }

@@ -6,7 +6,7 @@ use anyhow::Result;
 
 use super::{
     args::{ConnsArgs, OutputFormat},
-    listen::{self, Snapshots},
+    listen::{self, Listening, Snapshots},
     log::say,
     options::{only, options},
     target::Target,
@@ -21,7 +21,8 @@ pub(super) fn run(args: &ConnsArgs) -> Result<ExitCode> {
     let target = Target::open(args.out.as_deref())?;
     let view = ConnsView::new(format(args), selection(args));
     let snapshots = Snapshots { only: only(&args.filter)?, every: Snapshots::SELDOM, owners: true };
-    listen::run(&options, snapshots, target, args.duration, view, |view| {
+    let listening = Listening { options: &options, self_test: !args.probe.no_self_test };
+    listen::run(listening, snapshots, target, args.duration, view, |view| {
         if view.evicted() > 0 {
             say(&format!("{} connections forgotten in part to bound memory", view.evicted()));
         }

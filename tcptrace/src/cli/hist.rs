@@ -8,7 +8,7 @@ use super::{
     Usage,
     args::{HistArgs, OutputFormat},
     duration,
-    listen::{self, Snapshots},
+    listen::{self, Listening, Snapshots},
     options::{only, options},
     target::Target,
 };
@@ -47,7 +47,8 @@ pub(super) fn run(args: &HistArgs) -> Result<ExitCode> {
         every: Snapshots::SELDOM,
         owners: args.by == Some(By::Owner),
     };
-    listen::run(&options, snapshots, target, args.duration, view, |_| {})
+    let listening = Listening { options: &options, self_test: !args.probe.no_self_test };
+    listen::run(listening, snapshots, target, args.duration, view, |_| {})
 }
 
 /// `[STATE…] [INTERVAL [COUNT]]`

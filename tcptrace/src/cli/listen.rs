@@ -13,11 +13,11 @@ use super::{
     target::Target,
 };
 use crate::{
-    host::netns::Netns,
+    host::{loopback, netns::Netns},
     model::Accounts,
     pipeline::{self, Analysis},
-    probe::{Options, Probe, TimeWaitBackend, Unobservable},
-    source::{live::Live, owners::Owners},
+    probe::{Options, Probe, ProbeError, TimeWaitBackend, Unobservable},
+    source::{live::Live, owners::Owners, self_test},
     track::{Counts, Tracker},
     view::View,
 };
@@ -40,11 +40,34 @@ impl Snapshots {
     pub(super) const OFTEN: Duration = Duration::from_secs(10);
 }
 
-/// Listens as `options` say and shows `view` on `target`, until a signal, until `duration` is
+/// How to listen, and whether to try that out first.
+pub(super) struct Listening<'a> {
+    pub(super) options: &'a Options,
+    pub(super) self_test: bool,
+}
+
+impl Listening<'_> {
+    /// Attaches the hooks, and says how, and what that costs in truth.
+    fn start(&self) -> Result<Live, ProbeError> {
+        if !self.self_test {
+            return Live::start(self.options);
+        }
+        let (live, proof) = self_test::start(self.options, loopback::live_a_life)?;
+        if let Err(why) = proof.outcome {
+            say(&format!("self-test not run: {why}"));
+        }
+        for (backend, reason) in proof.ruled_out.time_wait {
+            say(&format!("TIME_WAIT not by {backend}: {reason}"));
+        }
+        Ok(live)
+    }
+}
+
+/// Listens as `listening` says and shows `view` on `target`, until a signal, until `duration` is
 /// over, until the view has enough or until nobody reads any more. `tell` says on stderr what the
 /// view alone knows.
 pub(super) fn run<V: View>(
-    options: &Options,
+    listening: Listening<'_>,
     snapshots: Snapshots,
     target: Target,
     duration: Option<Duration>,
@@ -58,7 +81,8 @@ pub(super) fn run<V: View>(
     runtime.block_on(async {
         // Before the hooks: a Ctrl-C at any moment from here on ends in order.
         let mut signals = Signals::install().context("cannot catch signals")?;
-        let mut live = Live::start(options)?;
+        let options = listening.options;
+        let mut live = listening.start()?;
         let mut kernel_log = options
             .kernel_log
             .then(|| EbpfLogger::init_with_logger(live.probe().ebpf(), ToStderr))

@@ -6,7 +6,7 @@ use anyhow::Result;
 
 use super::{
     args::{LiveArgs, OutputFormat},
-    listen::{self, Snapshots},
+    listen::{self, Listening, Snapshots},
     log::say,
     options::{only, options},
     target::Target,
@@ -21,7 +21,8 @@ pub(super) fn run(args: &LiveArgs) -> Result<ExitCode> {
     let target = Target::open(args.out.as_deref())?;
     let view = LiveView::new(format(args, &target), selection(args));
     let snapshots = Snapshots { only: only(&args.filter)?, every: Snapshots::SELDOM, owners: true };
-    listen::run(&options, snapshots, target, args.duration, view, |view| {
+    let listening = Listening { options: &options, self_test: !args.probe.no_self_test };
+    listen::run(listening, snapshots, target, args.duration, view, |view| {
         if view.left_out() > 0 {
             say(&format!("{} left out by --rate-limit", view.left_out()));
         }

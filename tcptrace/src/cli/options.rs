@@ -75,6 +75,7 @@ mod tests {
             hook: HookChoice(hook),
             time_wait_hook: TimeWaitChoice::Auto,
             accept_hook: AcceptChoice::Auto,
+            no_self_test: false,
             ring_size: ring_size.to_owned(),
             verbose: false,
         }

@@ -7,7 +7,7 @@ use anyhow::Result;
 use super::{
     Usage,
     args::{OutputFormat, PortsArgs},
-    listen::{self, Snapshots},
+    listen::{self, Listening, Snapshots},
     options::{only, options},
     target::Target,
 };
@@ -50,5 +50,6 @@ pub(super) fn run(args: &PortsArgs) -> Result<ExitCode> {
         header: !args.no_header,
     };
     let snapshots = Snapshots { only: only(&args.filter)?, every: Snapshots::OFTEN, owners: false };
-    listen::run(&options, snapshots, target, None, PortsView::new(format, shown), |_| {})
+    let listening = Listening { options: &options, self_test: !args.probe.no_self_test };
+    listen::run(listening, snapshots, target, None, PortsView::new(format, shown), |_| {})
 }

@@ -7,7 +7,7 @@ use anyhow::{Context as _, Result};
 use super::{
     Usage,
     args::{OutputFormat, StatesArgs},
-    listen::{self, Snapshots},
+    listen::{self, Listening, Snapshots},
     log::say,
     options::{only, options},
     target::Target,
@@ -69,7 +69,8 @@ fn show<V: View>(
         return once(Scope { only, filter, minisocks_told: true, owners }, target, view);
     }
     let snapshots = Snapshots { only, every: Snapshots::OFTEN, owners };
-    listen::run(options, snapshots, target, None, view, |_| {})
+    let listening = Listening { options, self_test: !args.probe.no_self_test };
+    listen::run(listening, snapshots, target, None, view, |_| {})
 }
 
 /// One look at the kernel's tables, by the same way as the first line of many. Minisocks have no

@@ -34,6 +34,13 @@ impl std::fmt::Debug for PortSet {
 pub struct BadPort(String);
 
 impl PortSet {
+    /// One port.
+    pub fn of(port: u16) -> Self {
+        let mut set = Self::default();
+        set.0[usize::from(port >> 6)] = 1 << (port & 63);
+        set
+    }
+
     /// Whether `port` is in it.
     pub fn contains(&self, port: u16) -> bool {
         self.0[usize::from(port >> 6)] & (1 << (port & 63)) != 0

@@ -1,7 +1,7 @@
 //! Loads the kernel object and attaches it, by the best way that this kernel takes.
 
 use std::{
-    fs, io,
+    fs,
     os::fd::{AsFd as _, AsRawFd as _},
 };
 
@@ -104,9 +104,28 @@ impl Names<'_> {
     }
 }
 
+/// Ways that are not to be tried, and why: they attach, and yet are not called.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RuledOut {
+    /// To the socket's hook.
+    pub hooks: Vec<(Backend, String)>,
+    /// To minisocks.
+    pub time_wait: Vec<(TimeWaitBackend, String)>,
+}
+
 impl Probe {
     /// Loads and attaches, trying the ways from best to worst.
     pub fn start(options: &Options) -> Result<Self, ProbeError> {
+        Self::start_with(&mut Known::ask(options), options, &RuledOut::default())
+    }
+
+    /// The same with what is known of the kernel, which takes longer to find out than all the
+    /// rest, and without the ways that are ruled out.
+    pub fn start_with(
+        known: &mut Known,
+        options: &Options,
+        ruled_out: &RuledOut,
+    ) -> Result<Self, ProbeError> {
         // Before 5.11 maps count against it. A refusal shows when the maps are created.
         let _ = setrlimit(Resource::RLIMIT_MEMLOCK, RLIM_INFINITY, RLIM_INFINITY);
         let mut refusals = Vec::new();
@@ -114,8 +133,11 @@ impl Probe {
             Some(backend) => vec![backend],
             None => Backend::ALL.to_vec(),
         };
-        let known = Known::ask(options);
         for backend in backends {
+            if let Some((_, reason)) = ruled_out.hooks.iter().find(|(out, _)| *out == backend) {
+                refusals.push(Refusal { backend, without: None, reason: reason.clone() });
+                continue;
+            }
             if backend == Backend::Tracepoint && options.filter.netns.is_some() {
                 let reason = match refusals.is_empty() {
                     true => "--hook tracepoint asked for".to_owned(),
@@ -127,7 +149,7 @@ impl Probe {
             let with_cookie: &[bool] =
                 if backend == Backend::TpBtf { &[true, false] } else { &[false] };
             for &cookies in with_cookie {
-                match attempt(options, &known, backend, cookies) {
+                match attempt(options, known, ruled_out, backend, cookies) {
                     Ok(Attached {
                         ebpf,
                         ring,
@@ -154,7 +176,7 @@ impl Probe {
                             time_wait_refusals: time_wait.refusals,
                             totals,
                             resets,
-                            reasons: known.reasons,
+                            reasons: known.reasons.clone(),
                             accept: accept.attached,
                             accept_refusals: accept.refusals,
                         });
@@ -228,19 +250,6 @@ impl Probe {
     /// The ways to learn who accepts that were refused, and why.
     pub fn accept_refusals(&self) -> &[(AcceptBackend, String)] {
         &self.accept_refusals
-    }
-
-    /// Has `work` make a TIME_WAIT begin and end before its time, and says which of the hooks for
-    /// that did not notice: a function may be there to be attached to, and yet be inlined
-    /// wherever it is called.
-    pub fn silent_hooks(
-        &self,
-        work: impl FnOnce() -> io::Result<()>,
-    ) -> io::Result<Vec<&'static str>> {
-        match &self.time_wait {
-            Some(attached) => attached.silent(&self.ebpf, work),
-            None => Ok(Vec::new()),
-        }
     }
 
     /// Reads the next record out of the ring, if there is one. `read` gets its bytes, which are
@@ -366,8 +375,8 @@ struct Attached {
     accept: accept::Outcome,
 }
 
-/// What is asked of the kernel once, whichever ways are tried.
-struct Known {
+/// What is asked of the kernel once, whichever ways are tried, and however often.
+pub struct Known {
     /// As aya wants it, to find what programs attach to.
     btf: Result<Btf, String>,
     sock: Result<(SockOffsets, BucketOffsets), String>,
@@ -378,10 +387,13 @@ struct Known {
     has_reason: bool,
     reasons: reset::Reasons,
     accepts: Accepts,
+    /// Kept, since making one reads all of the kernel's BTF: twice as long as loading the object.
+    loader: EbpfLoader<'static>,
 }
 
 impl Known {
-    fn ask(options: &Options) -> Self {
+    /// Asks what `options` need. Reads the kernel's BTF and symbols, a tenth of a second.
+    pub fn ask(options: &Options) -> Self {
         let data = vmlinux();
         let index = match &data {
             Ok(data) => btf::Btf::parse(data).map_err(|error| error.to_string()),
@@ -396,18 +408,24 @@ impl Known {
             Err(reason) => Err(reason.clone()),
         };
         let by_name = index.as_ref().map_err(String::clone);
+        let totals = by_name.clone().ok().and_then(|btf| offsets::totals_offsets(btf).ok());
+        let minisocks = Minisocks::ask(options.time_wait, &index);
+        let has_reason = by_name.clone().is_ok_and(reset::has_reason);
+        let reasons = by_name.map(reset::Reasons::ask).unwrap_or_default();
+        let accepts = Accepts::ask(options.accept, &index);
+        drop(data);
+        let mut loader = EbpfLoader::new();
+        // The object has no relocations by BTF, for which it would be kept.
+        loader.btf(None);
         Self {
             btf,
             sock,
-            totals: by_name
-                .clone()
-                .ok()
-                .and_then(|btf| offsets::totals_offsets(btf).ok())
-                .unwrap_or(TotalsOffsets::NONE),
-            minisocks: Minisocks::ask(options.time_wait, &index),
-            has_reason: by_name.clone().is_ok_and(reset::has_reason),
-            reasons: by_name.map(reset::Reasons::ask).unwrap_or_default(),
-            accepts: Accepts::ask(options.accept, &index),
+            totals: totals.unwrap_or(TotalsOffsets::NONE),
+            minisocks,
+            has_reason,
+            reasons,
+            accepts,
+            loader,
         }
     }
 }
@@ -415,7 +433,8 @@ impl Known {
 /// Loads and attaches by one way.
 fn attempt(
     options: &Options,
-    known: &Known,
+    known: &mut Known,
+    ruled_out: &RuledOut,
     backend: Backend,
     cookies: bool,
 ) -> Result<Attached, Attempt> {
@@ -442,7 +461,7 @@ fn attempt(
             | if known.has_reason { FEATURE_RESET_REASON } else { 0 },
         ..globals::globals(&options.filter, options.ring_bytes, layout)
     };
-    let mut ebpf = load(options, &values)?;
+    let mut ebpf = load(&mut known.loader, options, values)?;
     globals::fill_filter_maps(&mut ebpf, &options.filter).map_err(setup)?;
     // The maps before the hook: whoever attaches must be able to count from the first event.
     let ring = RingBuf::try_from(take(&mut ebpf, "RING")?).map_err(setup)?;
@@ -451,7 +470,7 @@ fn attempt(
     // Most refusals come here, before anything is in force.
     set_state::load(&mut ebpf, backend, &known.btf)?;
     // Minisocks first: a hand-over whose birth was not seen would look like an end.
-    let time_wait = known.minisocks.attach(&mut ebpf, &known.btf);
+    let time_wait = known.minisocks.attach(&mut ebpf, &known.btf, &ruled_out.time_wait);
     if let (None, TimeWaitChoice::Only(_), Some((backend, reason))) =
         (&time_wait.attached, options.time_wait, time_wait.refusals.first())
     {
@@ -483,12 +502,19 @@ fn vmlinux() -> Result<Vec<u8>, String> {
 }
 
 /// Creates the maps and prepares the programs.
-fn load(options: &Options, values: &Globals) -> Result<Ebpf, Attempt> {
-    let log_level: u8 = if options.kernel_log { aya_log::Level::Error as u8 } else { 0 };
-    let loaded = EbpfLoader::new()
+fn load(
+    loader: &mut EbpfLoader<'static>,
+    options: &Options,
+    values: Globals,
+) -> Result<Ebpf, Attempt> {
+    const SILENT: u8 = 0;
+    const ERRORS: u8 = aya_log::Level::Error as u8;
+    // The loader holds on to it; some 300 bytes for each of a few attempts.
+    let values: &'static Globals = Box::leak(Box::new(values));
+    let loaded = loader
         .verifier_log_level(VerifierLogLevel::empty())
         .override_global("GLOBALS", globals::as_bytes(values), true)
-        .override_global(aya_log::LEVEL, &log_level, false)
+        .override_global(aya_log::LEVEL, if options.kernel_log { &ERRORS } else { &SILENT }, false)
         .map_max_entries("RING", options.ring_bytes)
         .load(OBJECT);
     loaded.map_err(|error| {

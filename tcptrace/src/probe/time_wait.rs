@@ -1,6 +1,6 @@
 //! The ways to listen to minisocks, and the programs of each.
 
-use std::{fmt, io, str::FromStr};
+use std::{fmt, str::FromStr};
 
 use aya::{
     Btf, Ebpf,
@@ -8,7 +8,6 @@ use aya::{
         BtfTracePoint, FEntry, ProgramError, RawTracePoint, RawTracePointRunOptions, TestRun as _,
         fentry::FEntryLinkId, tp_btf::BtfTracePointLinkId,
     },
-    sys::{Stats, enable_stats},
 };
 
 use tcptrace_common::globals::MinisockOffsets;
@@ -85,14 +84,6 @@ pub enum TimeWaitChoice {
     Off,
 }
 
-impl TimeWaitBackend {
-    /// Those of its programs that must run when a TIME_WAIT begins and ends before its time.
-    fn programs_of_a_reuse(self) -> impl Iterator<Item = (&'static str, &'static str)> {
-        let expires = ["twsk_expire", "tw_timer_expire"];
-        self.programs().iter().copied().filter(move |(name, _)| !expires.contains(name))
-    }
-}
-
 impl fmt::Display for TimeWaitBackend {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(self.name())
@@ -139,7 +130,12 @@ impl Minisocks {
     }
 
     /// Attaches the best backend that the kernel takes.
-    pub(super) fn attach(&self, ebpf: &mut Ebpf, btf: &Result<Btf, String>) -> Outcome {
+    pub(super) fn attach(
+        &self,
+        ebpf: &mut Ebpf,
+        btf: &Result<Btf, String>,
+        ruled_out: &[(TimeWaitBackend, String)],
+    ) -> Outcome {
         let backends = match self.choice {
             TimeWaitChoice::Auto => TimeWaitBackend::ALL.to_vec(),
             TimeWaitChoice::Only(backend) => vec![backend],
@@ -147,6 +143,10 @@ impl Minisocks {
         };
         let mut refusals = Vec::new();
         for backend in backends {
+            if let Some(out) = ruled_out.iter().find(|(out, _)| *out == backend) {
+                refusals.push(out.clone());
+                continue;
+            }
             match self.attach_one(ebpf, backend, btf) {
                 Ok(attached) => return Outcome { attached: Some(attached), refusals },
                 Err(reason) => refusals.push((backend, reason)),
@@ -280,32 +280,6 @@ pub(super) struct Attached {
 impl Attached {
     pub(super) fn backend(&self) -> TimeWaitBackend {
         self.programs.backend
-    }
-
-    /// What of it did not run while `work` made a TIME_WAIT begin and end: attached, but the
-    /// compiler has left no call of it. The kernel counts the runs (5.8, CAP_SYS_ADMIN).
-    pub(super) fn silent(
-        &self,
-        ebpf: &Ebpf,
-        work: impl FnOnce() -> io::Result<()>,
-    ) -> io::Result<Vec<&'static str>> {
-        let counting = enable_stats(Stats::RunTime).map_err(|error| error.io_error)?;
-        let runs = |name| {
-            let info = ebpf.program(name).and_then(|program| program.info().ok());
-            info.map_or(0, |info| info.run_count())
-        };
-        let before: Vec<_> =
-            self.backend().programs_of_a_reuse().map(|(name, _)| runs(name)).collect();
-        work()?;
-        let silent = self
-            .backend()
-            .programs_of_a_reuse()
-            .zip(before)
-            .filter(|((name, _), before)| runs(name) == *before)
-            .map(|((_, hook), _)| hook)
-            .collect();
-        drop(counting);
-        Ok(silent)
     }
 
     /// Who ended a minisock, by the stack.

@@ -56,7 +56,11 @@ pub struct Live {
 impl Live {
     /// Attaches the hooks.
     pub fn start(options: &Options) -> Result<Self, ProbeError> {
-        let probe = Probe::start(options)?;
+        Self::of(Probe::start(options)?)
+    }
+
+    /// A source of what `probe`, which has just been started, tells.
+    pub fn of(probe: Probe) -> Result<Self, ProbeError> {
         let started_ns = clock::monotonic_ns()
             .map_err(|error| ProbeError::Setup(format!("cannot read the clock: {error}")))?;
         Ok(Self {

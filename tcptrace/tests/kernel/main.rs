@@ -18,6 +18,7 @@ mod ports;
 mod resets;
 mod scenario;
 mod seeding;
+mod self_test;
 mod sys;
 mod time_wait;
 mod totals;

@@ -457,33 +457,6 @@ fn what_a_look_misses_has_ended_since_the_one_before() {
     }
 }
 
-/// The self-test finds all hooks called; and if nothing happens, it finds them silent.
-fn self_test(backend: TimeWaitBackend) {
-    let outcome = || -> Result<()> {
-        let mut trace = start(backend, None)?;
-        let probe = trace.live().probe();
-        let silent = probe.silent_hooks(tcptrace::host::loopback::live_a_life)?;
-        ensure!(silent.is_empty(), "not called: {silent:?}");
-        // The timers' tracepoints fire for every timer, and other hosts have TIME_WAITs too.
-        if backend == TimeWaitBackend::Functions && std::env::var_os("VM_TEST").is_some() {
-            let silent = probe.silent_hooks(|| Ok(()))?;
-            ensure!(silent.len() == 3, "called for nothing, but for {silent:?}");
-        }
-        Ok(())
-    };
-    settle(&format!("{backend}"), outcome());
-}
-
-#[test]
-fn self_test_of_functions() {
-    self_test(TimeWaitBackend::Functions);
-}
-
-#[test]
-fn self_test_of_timers() {
-    self_test(TimeWaitBackend::Timers);
-}
-
 macro_rules! for_each_backend {
     ($($test:ident),* $(,)?) => {
         mod functions {

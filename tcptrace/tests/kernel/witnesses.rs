@@ -246,6 +246,8 @@ fn lifetimes() -> Result<()> {
     // The peers of the orphans are held until those have expired.
     let (held, orphans, time_waits) = netns.run(|| -> Result<_> {
         sysctl("net/ipv4/tcp_fin_timeout", &ORPHANED_S.to_string())?;
+        // By default a connection over loopback may take the port of a TIME_WAIT of a second.
+        sysctl("net/ipv4/tcp_tw_reuse", "0")?;
         let mut held = Vec::new();
         for family in [Family::V4, Family::V6] {
             let listener = Listener::open(family, 0)?;

@@ -33,6 +33,8 @@ pub const OVERFLOWED: usize = 50;
 /// # Errors
 /// A step that did not come about.
 pub fn closes(family: Family) -> Result<()> {
+    // A small machine's limit is 2048.
+    sysctl("net/ipv4/tcp_max_tw_buckets", &(2 * CLOSES).to_string())?;
     sysctl("net/ipv4/tcp_fin_timeout", "2")?;
     let listener = Listener::open(family, 0)?;
     let mut held = Vec::new();
