@@ -43,10 +43,75 @@ use self::{
 /// Debian's stable kernels: without these nothing is proved.
 const REQUIRED: &[Line] = &[Line::new(6, 1), Line::new(6, 12)];
 
+/// Others that are tested where they can be had: the oldest, those of the project's hosts, the
+/// newest.
+const WANTED: &[Line] = &[Line::new(5, 10), Line::new(6, 18), Line::new(7, 3)];
+
+/// What the tests on some kernels proved.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Proof {
+    /// They passed on all.
+    Passed,
+    /// They passed on those that there were; the others could not be had, and why.
+    Partly(String),
+    /// They failed on some.
+    Failed(String),
+}
+
+/// Runs the tests on the required kernels.
+pub fn prove_required() -> Result<Proof> {
+    prove(REQUIRED)
+}
+
+/// Runs the tests on the other kernels.
+pub fn prove_wanted() -> Result<Proof> {
+    prove(WANTED)
+}
+
+fn prove(lines: &[Line]) -> Result<Proof> {
+    if let Err(lacking) = Machine::require() {
+        return Ok(Proof::Partly(format!("none was booted: {lacking:#}")));
+    }
+    let words: Vec<_> = lines.iter().map(Line::to_string).collect();
+    let (_, reports) = test(&VmTestArgs::of(&words)?)?;
+    Ok(verdict(&reports))
+}
+
+fn verdict(reports: &[Report]) -> Proof {
+    let told = |is_it: &dyn Fn(&Report) -> bool, why: &dyn Fn(&Report) -> String| {
+        reports
+            .iter()
+            .filter(|report| is_it(report))
+            .map(|report| format!("{}: {}", report.label, why(report)))
+            .collect::<Vec<_>>()
+            .join("\n")
+    };
+    let absent = told(&|report| report.absent().is_some(), &|report| {
+        report.absent().unwrap_or_default().to_owned()
+    });
+    let failed = told(&|report| report.absent().is_none() && !report.passed(), &Report::verdict);
+    match (failed.is_empty(), absent.is_empty()) {
+        (true, true) => Proof::Passed,
+        (true, false) => Proof::Partly(absent),
+        (false, _) => Proof::Failed(failed),
+    }
+}
+
 /// Runs the command. User errors that stop everything come back as an error; what happens to one
 /// kernel is in its row of the table.
 pub fn run(args: &VmTestArgs) -> Result<ExitCode> {
     Machine::require()?;
+    let (wanted, reports) = test(args)?;
+    if args.write_docs {
+        let file = sh::workspace()?.join("docs/KERNELS.md");
+        report::write_between_markers(&file, &report::markdown(&reports))?;
+        writeln!(io::stdout(), "wrote {}", file.display())?;
+    }
+    Ok(if succeeded(&wanted, &reports) { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Fetches, boots, and shows the table.
+fn test(args: &VmTestArgs) -> Result<(Vec<Wanted>, Vec<Report>)> {
     let out = match &args.out {
         Some(dir) => std::path::absolute(dir)?,
         None => sh::target_dir()?.join("vm-test"),
@@ -95,14 +160,8 @@ pub fn run(args: &VmTestArgs) -> Result<ExitCode> {
         keep: args.keep,
     };
     let reports = session.run_all(&wanted);
-    let mut stdout = io::stdout().lock();
-    write!(stdout, "{}", report::terminal(&reports))?;
-    if args.write_docs {
-        let file = sh::workspace()?.join("docs/KERNELS.md");
-        report::write_between_markers(&file, &report::markdown(&reports))?;
-        writeln!(stdout, "wrote {}", file.display())?;
-    }
-    Ok(if succeeded(&wanted, &reports) { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    write!(io::stdout(), "{}", report::terminal(&reports))?;
+    Ok((wanted, reports))
 }
 
 fn open_cache(args: &VmTestArgs, lines: &[Line], own: bool) -> Result<Option<Cache>> {
@@ -207,5 +266,18 @@ mod tests {
         assert!(!outcome(row(false, State::Broken(String::new())), row(true, absent())));
         assert!(!succeeded(&wanted[..1], &[row(false, absent())]), "nothing ran");
         assert!(!succeeded(&[], &[]));
+    }
+
+    #[test]
+    fn what_could_not_be_had_is_neither_passed_nor_failed() {
+        let passed = || row(true, State::Broken(String::new()));
+        let absent = || row(false, State::NotFetched("no network".into()));
+        let broken = || row(false, State::Broken("no image".into()));
+        assert_eq!(verdict(&[passed(), passed()]), Proof::Passed);
+        assert_eq!(verdict(&[passed(), absent()]), Proof::Partly(": no network".into()));
+        assert_eq!(verdict(&[absent(), broken()]), Proof::Failed(": FAILED: no image".into()));
+        // On the command line a kernel of one's choice that could not be fetched is a failure.
+        let wanted = [Wanted::Line(Line::new(6, 18)), Wanted::Line(Line::new(7, 3))];
+        assert!(!succeeded(&wanted, &[passed(), absent()]));
     }
 }

@@ -3,7 +3,7 @@
 use std::{path::PathBuf, time::Duration};
 
 use anyhow::{Result, bail};
-use clap::Args;
+use clap::{Args, Command, FromArgMatches as _};
 
 use super::{
     boot::Machine,
@@ -109,6 +109,12 @@ fn parse_env(text: &str) -> Result<(String, String)> {
 }
 
 impl VmTestArgs {
+    /// What `cargo xtask vm-test` with these words would get.
+    pub fn of(words: &[String]) -> Result<Self> {
+        let command = Self::augment_args(Command::new("vm-test").no_binary_name(true));
+        Ok(Self::from_arg_matches(&command.try_get_matches_from(words)?)?)
+    }
+
     /// The lines to fetch. With kernels of one's own, only those that are named.
     pub(super) fn lines(&self, own: bool) -> Vec<Line> {
         let mut lines = self.versions.clone();

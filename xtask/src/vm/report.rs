@@ -21,6 +21,8 @@ pub struct Report {
 #[derive(Debug)]
 pub enum State {
     NotAvailable(String),
+    /// It is not known whether there is such a kernel, or it could not be fetched.
+    NotFetched(String),
     /// It should have booted and did not come so far.
     Broken(String),
     Ran(Run),
@@ -52,14 +54,31 @@ impl Report {
     fn run(&self) -> Option<&Run> {
         match &self.state {
             State::Ran(run) => Some(run),
-            State::NotAvailable(_) | State::Broken(_) => None,
+            State::NotAvailable(_) | State::NotFetched(_) | State::Broken(_) => None,
         }
+    }
+
+    /// Why there was nothing to boot, if so: then nothing is known of the product.
+    pub fn absent(&self) -> Option<&str> {
+        match &self.state {
+            State::NotAvailable(why) | State::NotFetched(why) => Some(why),
+            State::Broken(_) | State::Ran(_) => None,
+        }
+    }
+
+    /// How it ended, on one line.
+    pub fn verdict(&self) -> String {
+        let (word, why) = self.result();
+        let tally = self.run().map(|run| format!(" ({}; {})", run.tally(), run.log.display()));
+        let why = why.map(|why| format!(": {why}")).unwrap_or_default();
+        format!("{word}{why}{}", tally.unwrap_or_default())
     }
 
     /// One word and, if it is not `ok`, a reason.
     fn result(&self) -> (&'static str, Option<&str>) {
         match &self.state {
             State::NotAvailable(why) => ("not available", Some(why)),
+            State::NotFetched(why) => ("NOT FETCHED", Some(why)),
             State::Broken(why) => ("FAILED", Some(why)),
             State::Ran(run) => match &run.trouble {
                 Some(why) => ("FAILED", Some(why)),
@@ -302,7 +321,7 @@ fn reasons(reports: &[Report]) -> BTreeMap<String, Vec<&str>> {
         let mut add = |what: String| reasons.entry(what).or_default().push(&report.label);
         match &report.state {
             State::NotAvailable(why) => add(format!("not available: {why}")),
-            State::Broken(_) => {}
+            State::NotFetched(_) | State::Broken(_) => {}
             State::Ran(run) => {
                 for test in &run.transcript.tests {
                     if let Outcome::Unavailable(why) = &test.outcome {

@@ -96,9 +96,10 @@ impl Session {
             Wanted::Bad(_, why) => bail!("{why}"),
             Wanted::Line(line) => {
                 let cache = self.cache.as_ref().context("no cache was opened")?;
-                match cache.get(*line)? {
-                    Fetched::NotAvailable(why) => return Ok(State::NotAvailable(why)),
-                    Fetched::Kernel { kernel, note, lock } => {
+                match cache.get(*line) {
+                    Err(error) => return Ok(State::NotFetched(format!("{error:#}"))),
+                    Ok(Fetched::NotAvailable(why)) => return Ok(State::NotAvailable(why)),
+                    Ok(Fetched::Kernel { kernel, note, lock }) => {
                         report.notes.extend(note);
                         (kernel, Some(lock))
                     }
