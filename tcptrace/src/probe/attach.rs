@@ -339,6 +339,17 @@ impl Probe {
         self.ebpf.programs().filter_map(told).collect()
     }
 
+    /// Instructions of each program that is loaded, as the kernel runs it: without the branches
+    /// that it does not need here. `None` where the kernel does not tell this process.
+    pub fn loaded_instructions(&self) -> Vec<(String, Option<u32>)> {
+        const BYTES: u32 = 8;
+        let told = |(name, program): (&str, &Program)| {
+            let info = program.info().ok()?; // not loaded
+            Some((name.to_owned(), info.size_translated().map(|bytes| bytes / BYTES)))
+        };
+        self.ebpf.programs().filter_map(told).collect()
+    }
+
     /// Takes the program off its hook. It stays loaded, with its counters, and records already in
     /// the ring stay.
     pub fn detach(&mut self) -> Result<(), ProbeError> {

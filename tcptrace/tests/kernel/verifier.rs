@@ -1,10 +1,7 @@
 //! How much work each program is for the verifier, told in the form that the table of kernels takes.
 
-use anyhow::{Result, ensure};
-use tcptrace::probe::{
-    AcceptBackend, AcceptChoice, Backend, Options, Probe, ProbeError, TimeWaitBackend,
-    TimeWaitChoice,
-};
+use anyhow::{Context as _, Result, ensure};
+use tcptrace::probe::{Backend, Options, Probe, ProbeError, TimeWaitBackend, TimeWaitChoice};
 
 use crate::{checks::settle, trace::by, unsupported::Unsupported};
 
@@ -12,31 +9,35 @@ use crate::{checks::settle, trace::by, unsupported::Unsupported};
 const MOST: u32 = 10_000;
 
 /// Loads the programs of one way of listening, and tells of those named `prefix…`.
-fn count(hook: Backend, time_wait: TimeWaitChoice, prefix: &str, programs: usize) -> Result<()> {
-    count_of(&Options { time_wait, ..by(hook) }, prefix, programs)
-}
-
 #[expect(clippy::print_stdout, reason = "facts for the table go the way of the tests' results")]
-fn count_of(options: &Options, prefix: &str, programs: usize) -> Result<()> {
-    let probe = match Probe::start(options) {
-        Err(
-            ProbeError::TimeWait { backend: TimeWaitBackend::Functions, reason }
-            | ProbeError::Accept { backend: AcceptBackend::Function, reason },
-        ) if reason.contains("Operation not permitted")
-            && std::env::var_os("VM_TEST").is_none() =>
+fn count(hook: Backend, time_wait: TimeWaitChoice, prefix: &str, programs: usize) -> Result<()> {
+    let probe = match Probe::start(&Options { time_wait, ..by(hook) }) {
+        Err(ProbeError::TimeWait { backend: TimeWaitBackend::Functions, reason })
+            if reason.contains("Operation not permitted")
+                && std::env::var_os("VM_TEST").is_none() =>
         {
             return Err(Unsupported(reason).into());
         }
         probe => probe?,
     };
-    let told = probe.verified_instructions();
-    let of_it: Vec<_> = told.iter().filter(|(name, _)| name.starts_with(prefix)).collect();
-    ensure!(of_it.len() == programs, "{told:?}");
-    for (program, count) in of_it {
-        let Some(count) = count else {
-            return Err(Unsupported("the kernel does not tell before 5.16".to_owned()).into());
+    let of_it = |told: Vec<(String, Option<u32>)>| -> Vec<_> {
+        told.into_iter().filter(|(name, _)| name.starts_with(prefix)).collect()
+    };
+    let verified = of_it(probe.verified_instructions());
+    ensure!(verified.len() == programs, "{verified:?}");
+    for ((program, verified), (_, loaded)) in
+        verified.iter().zip(of_it(probe.loaded_instructions()))
+    {
+        let loaded = loaded.context("how long the program is")?;
+        ensure!((1..MOST).contains(&loaded), "{program}: {loaded} instructions");
+        let verified = verified.map(|count| format!(" verified={count}")).unwrap_or_default();
+        println!("@@vm insns program={program} loaded={loaded}{verified}");
+    }
+    for (program, verified) in &verified {
+        let Some(count) = verified else {
+            let why = "how many instructions were verified is not told before 5.16";
+            return Err(Unsupported(why.to_owned()).into());
         };
-        println!("@@vm insns program={program} count={count}");
         ensure!((1..MOST).contains(count), "{program}: {count} instructions");
     }
     Ok(())
@@ -46,23 +47,6 @@ fn count_of(options: &Options, prefix: &str, programs: usize) -> Result<()> {
 fn instructions_of_set_state() {
     for hook in Backend::ALL {
         settle(hook.name(), count(hook, TimeWaitChoice::Off, "set_state", 1));
-    }
-}
-
-#[test]
-fn instructions_of_resets() {
-    for hook in Backend::ALL {
-        settle(hook.name(), count(hook, TimeWaitChoice::Off, "reset_", 2));
-    }
-}
-
-#[test]
-fn instructions_of_accepts() {
-    // The variant for the other shape of the function is not loaded.
-    for backend in AcceptBackend::ALL {
-        let accept = AcceptChoice::Only(backend);
-        let options = Options { accept, ..by(Backend::TpBtf) };
-        settle(backend.name(), count_of(&options, "accept_", 1));
     }
 }
 

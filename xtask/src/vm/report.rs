@@ -185,25 +185,26 @@ fn word(outcome: &Outcome) -> &'static str {
     }
 }
 
-/// Programs in rows, verified instructions on each kernel in columns.
+/// Programs in rows; on each kernel in columns how many instructions the verifier walked through
+/// and how many it left to run. A kernel that does not tell the first has `loads` in its place.
 fn instructions(reports: &[Report]) -> Table {
     let ran: Vec<_> = reports.iter().filter_map(|r| Some((&r.label, r.run()?))).collect();
-    let mut counts: BTreeMap<&str, BTreeMap<usize, &str>> = BTreeMap::new();
+    let mut counts: BTreeMap<&str, BTreeMap<usize, String>> = BTreeMap::new();
     for (column, (_, run)) in ran.iter().enumerate() {
         for fact in run.transcript.facts.iter().filter(|fact| fact.kind == "insns") {
-            if let (Some(program), Some(count)) =
-                (fact.values.get("program"), fact.values.get("count"))
-            {
-                counts.entry(program).or_default().insert(column, count);
+            let value = |key| fact.values.get(key).map(String::as_str);
+            if let (Some(program), Some(loaded)) = (value("program"), value("loaded")) {
+                let cell = format!("{} / {loaded}", value("verified").unwrap_or("loads"));
+                counts.entry(program).or_default().insert(column, cell);
             }
         }
     }
-    let mut head = vec!["verified instructions".to_owned()];
+    let mut head = vec!["instructions verified / loaded".to_owned()];
     head.extend(ran.iter().map(|(label, _)| (*label).clone()));
     let mut table = vec![head];
     for (program, columns) in counts {
         let mut row = vec![program.to_owned()];
-        row.extend((0..ran.len()).map(|n| (*columns.get(&n).unwrap_or(&"-")).to_owned()));
+        row.extend((0..ran.len()).map(|n| columns.get(&n).map_or("-", String::as_str).to_owned()));
         table.push(row);
     }
     table
@@ -382,12 +383,13 @@ mod tests {
         vec![
             ran(
                 "5.10",
-                "test a::timer ... ok <1.25s>\n@@vm insns program=p count=7\n@@vm-exit n 0 64.5",
+                "test a::timer ... ok <1.25s>\n@@vm insns program=p verified=9 loaded=7\n@@vm-exit n 0 64.5",
                 None,
             ),
             ran(
                 "6.1",
-                "test a::fentry ... left: 1\nFAILED\ntest a::timer ... ok\n@@vm-exit n 101 1.0",
+                "@@vm insns program=p loaded=7\n\
+                 test a::fentry ... left: 1\nFAILED\ntest a::timer ... ok\n@@vm-exit n 101 1.0",
                 None,
             ),
             ran("6.18", "test a::timer ... ", Some("panic: oh")),
@@ -417,8 +419,8 @@ test       5.10     6.1     6.18
 a::fentry  -        FAILED  -
 a::timer   ok 1.2s  ok      UNFINISHED
 
-verified instructions  5.10  6.1  6.18
-p                      7     -    -
+instructions verified / loaded  5.10   6.1        6.18
+p                               9 / 7  loads / 7  -
 
 6.1: FAILED
 6.1: a::fentry: FAILED
