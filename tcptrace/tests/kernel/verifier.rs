@@ -1,7 +1,10 @@
 //! How much work each program is for the verifier, told in the form that the table of kernels takes.
 
 use anyhow::{Context as _, Result, ensure};
-use tcptrace::probe::{Backend, Options, Probe, ProbeError, TimeWaitBackend, TimeWaitChoice};
+use tcptrace::probe::{
+    AcceptBackend, AcceptChoice, Backend, Options, Probe, ProbeError, TimeWaitBackend,
+    TimeWaitChoice,
+};
 
 use crate::{checks::settle, trace::by, unsupported::Unsupported};
 
@@ -10,11 +13,13 @@ const MOST: u32 = 10_000;
 
 /// Loads the programs of one way of listening, and tells of those named `prefix…`.
 #[expect(clippy::print_stdout, reason = "facts for the table go the way of the tests' results")]
-fn count(hook: Backend, time_wait: TimeWaitChoice, prefix: &str, programs: usize) -> Result<()> {
-    let probe = match Probe::start(&Options { time_wait, ..by(hook) }) {
-        Err(ProbeError::TimeWait { backend: TimeWaitBackend::Functions, reason })
-            if reason.contains("Operation not permitted")
-                && std::env::var_os("VM_TEST").is_none() =>
+fn count(options: &Options, prefix: &str, programs: usize) -> Result<()> {
+    let probe = match Probe::start(options) {
+        Err(
+            ProbeError::TimeWait { backend: TimeWaitBackend::Functions, reason }
+            | ProbeError::Accept { backend: AcceptBackend::Function, reason },
+        ) if reason.contains("Operation not permitted")
+            && std::env::var_os("VM_TEST").is_none() =>
         {
             return Err(Unsupported(reason).into());
         }
@@ -46,18 +51,36 @@ fn count(hook: Backend, time_wait: TimeWaitChoice, prefix: &str, programs: usize
 #[test]
 fn instructions_of_set_state() {
     for hook in Backend::ALL {
-        settle(hook.name(), count(hook, TimeWaitChoice::Off, "set_state", 1));
+        settle(hook.name(), count(&by(hook), "set_state", 1));
     }
 }
 
 #[test]
+fn instructions_of_the_resets() {
+    for hook in Backend::ALL {
+        settle(hook.name(), count(&by(hook), "reset_", 2));
+    }
+}
+
+fn of_minisocks(backend: TimeWaitBackend) -> Options {
+    Options { time_wait: TimeWaitChoice::Only(backend), ..by(Backend::TpBtf) }
+}
+
+#[test]
 fn instructions_of_the_functions() {
-    let only = TimeWaitChoice::Only(TimeWaitBackend::Functions);
-    settle("functions", count(Backend::TpBtf, only, "twsk_", 4));
+    settle("functions", count(&of_minisocks(TimeWaitBackend::Functions), "twsk_", 4));
 }
 
 #[test]
 fn instructions_of_the_timers() {
-    let only = TimeWaitChoice::Only(TimeWaitBackend::Timers);
-    settle("timers", count(Backend::TpBtf, only, "tw_", 4));
+    settle("timers", count(&of_minisocks(TimeWaitBackend::Timers), "tw_", 4));
+}
+
+#[test]
+fn instructions_of_who_accepts() {
+    for backend in [AcceptBackend::Function, AcceptBackend::Syscall] {
+        let accept = AcceptChoice::Only(backend);
+        let options = Options { accept, ..by(Backend::TpBtf) };
+        settle(backend.name(), count(&options, "accept_", 1));
+    }
 }
