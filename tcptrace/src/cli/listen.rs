@@ -52,12 +52,15 @@ impl Listening<'_> {
         if !self.self_test {
             return Live::start(self.options);
         }
-        let (live, proof) = self_test::start(self.options, loopback::live_a_life)?;
+        let (mut live, proof) = self_test::start(self.options, loopback::live_a_life)?;
         if let Err(why) = proof.outcome {
             say(&format!("self-test not run: {why}"));
         }
-        for (backend, reason) in proof.ruled_out.time_wait {
-            say(&format!("TIME_WAIT not by {backend}: {reason}"));
+        // Where no hook is left, it is said as any other refusal.
+        if live.probe().time_wait().is_some_and(TimeWaitBackend::has_hooks) {
+            for (backend, reason) in proof.ruled_out.time_wait {
+                say(&format!("TIME_WAIT not by {backend}: {reason}"));
+            }
         }
         Ok(live)
     }
