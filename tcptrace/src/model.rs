@@ -23,7 +23,7 @@ pub use event::{
 };
 pub use input::{
     Accounts, Clock, Event, Holder, Input, Lost, MinisocksBy, Queues, SnapFull, SnapSocket,
-    Snapshot, SnapshotEnd, Unseen,
+    Snapshot, SnapshotEnd, SynQueue, Unseen,
 };
 pub use knobs::{Knob, Knobs, NetnsKnobs, PortRange};
 pub use state::{StateSet, TcpState};

@@ -1,5 +1,6 @@
 //! Where inputs come from. After this module nothing knows whether they are live.
 
+mod ages;
 pub mod cgroups;
 pub mod live;
 pub mod owners;

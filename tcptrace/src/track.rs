@@ -22,4 +22,4 @@ mod tracker;
 mod verdict;
 
 pub(crate) use table::Table;
-pub use tracker::{Counts, DEFAULT_LIMIT, Tracker};
+pub use tracker::{Counts, DEFAULT_LIMIT, Standing, Tracker};

@@ -30,7 +30,7 @@ mod wire;
 mod kernel_tests;
 
 pub use wire::Malformed;
-use wire::{Body, Messages, Request};
+use wire::{Body, Messages, Request, WITH_INFO};
 
 /// What is read at a time. The kernel fills at most 32 KiB (`netlink_recvmsg()` caps what it
 /// learns from the reader's buffer); the rest is room for kernels that fill more.
@@ -179,6 +179,23 @@ pub struct DiagSocket {
     /// Id of the cgroup (v2) that it was made in, of full sockets (`INET_DIAG_CGROUP_ID`). Kernel
     /// 5.8 with CONFIG_SOCK_CGROUP_DATA.
     pub cgroup: Option<NonZeroU64>,
+    /// Of full sockets, where a dump [asked](SockDiag::dump_with_info) for it.
+    pub info: Option<TcpInfo>,
+}
+
+/// What `struct tcp_info` says of how long a socket has waited.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TcpInfo {
+    /// Timeouts of the oldest unacknowledged segment since the last progress
+    /// (`icsk_retransmits`).
+    pub retransmits: u8,
+    /// How often the timeout was doubled (`icsk_backoff`).
+    pub backoff: u8,
+    /// The present timeout, in microseconds (`icsk_rto`).
+    pub rto_us: u32,
+    /// Since the last segment with an acknowledgement that was not out of date, in milliseconds
+    /// (`rcv_tstamp`, which `tcp_ack()` sets): a difference of two counts of jiffies.
+    pub last_ack_recv_ms: u32,
 }
 
 impl DiagSocket {
@@ -318,6 +335,29 @@ impl SockDiag {
         &mut self,
         families: &[Family],
         states: StateMask,
+        init: impl FnMut() -> S,
+        fold: impl FnMut(&mut S, &DiagSocket),
+    ) -> Result<Dump<S>, DiagError> {
+        self.passes(families, states, 0, init, fold)
+    }
+
+    /// The same, and each full socket comes with its [`TcpInfo`]. That takes the lock of each
+    /// (`tcp_get_info()`), and four times the bytes.
+    pub fn dump_with_info<S>(
+        &mut self,
+        families: &[Family],
+        states: StateMask,
+        init: impl FnMut() -> S,
+        fold: impl FnMut(&mut S, &DiagSocket),
+    ) -> Result<Dump<S>, DiagError> {
+        self.passes(families, states, WITH_INFO, init, fold)
+    }
+
+    fn passes<S>(
+        &mut self,
+        families: &[Family],
+        states: StateMask,
+        extensions: u8,
         mut init: impl FnMut() -> S,
         mut fold: impl FnMut(&mut S, &DiagSocket),
     ) -> Result<Dump<S>, DiagError> {
@@ -327,7 +367,7 @@ impl SockDiag {
             let (mut value, mut sockets) = (init(), 0);
             let (mut interrupted, mut truncated) = (false, false);
             for &family in families {
-                let pass = self.pass(family, states, |socket| {
+                let pass = self.pass(family, states, extensions, |socket| {
                     sockets += 1;
                     fold(&mut value, socket);
                 })?;
@@ -353,13 +393,14 @@ impl SockDiag {
         &mut self,
         family: Family,
         states: StateMask,
+        extensions: u8,
         mut each: impl FnMut(&DiagSocket),
     ) -> Result<Pass, DiagError> {
         if self.unfinished {
             self.drain()?;
         }
         self.sequence = self.sequence.wrapping_add(1);
-        let request = Request::dump(family, states, self.sequence);
+        let request = Request::dump(family, states, extensions, self.sequence);
         self.unfinished = true;
         send(self.socket.as_raw_fd(), request.as_bytes(), MsgFlags::empty())
             .map_err(DiagError::call("send"))?;

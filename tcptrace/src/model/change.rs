@@ -256,6 +256,7 @@ pub struct Found {
     pub cookie: Option<u64>,
     /// Id of its cgroup, if that is known.
     pub cgroup: Option<u64>,
-    /// What the last snapshot had in its queues; only a census tells, and not of an ESTABLISHED one.
+    /// What the last snapshot had in its queues, if it was in this state then; only a census tells, and
+    /// not of an ESTABLISHED one.
     pub queues: Option<Queues>,
 }

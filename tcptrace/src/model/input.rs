@@ -139,6 +139,8 @@ pub enum Snapshot {
     },
     /// A socket or minisock.
     Socket(SnapSocket),
+    /// The SYN queues at one local port, in the namespace whose sockets are being told.
+    SynQueue(SynQueue),
     /// The dump of the namespace is complete.
     End(SnapshotEnd),
     /// The round is over: the namespaces that were found have been told.
@@ -174,6 +176,18 @@ pub struct Unseen {
     pub time_wait: u32,
 }
 
+/// Connections in SYN_RECV that have no socket yet (`request_sock`), at one port: also a child of TCP
+/// Fast Open that was not accepted yet, which a dump does not tell from them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SynQueue {
+    /// Local port, host order.
+    pub lport: u16,
+    /// How many.
+    pub waiting: u32,
+    /// To how many of them the SYN-ACK was sent more than once.
+    pub resent: u32,
+}
+
 /// A socket in a snapshot.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SnapSocket {
@@ -204,6 +218,10 @@ pub struct SnapFull {
     pub cgroup: Option<NonZeroU64>,
     /// Who holds it; `None` where that was not asked for, or could not be found.
     pub holder: Option<Holder>,
+    /// Milliseconds that it has been in its state, at the least, by the end of its dump; `None`
+    /// where the kernel remembers nothing that says so, or was not asked: it is only of what no
+    /// snapshot has told of before.
+    pub in_state_ms: Option<NonZeroU64>,
 }
 
 /// The two queues of a full socket (`idiag_rqueue`, `idiag_wqueue`).

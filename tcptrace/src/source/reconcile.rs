@@ -163,7 +163,7 @@ impl Reconciler {
         self.wanted.clear();
         self.not_found.clear();
         self.last_seen = 0;
-        Job::all(Arc::clone(&self.scope))
+        Job::all(Arc::clone(&self.scope)).after(self.seen.keys().copied().collect())
     }
 
     /// Hands out what was dumped.

@@ -12,6 +12,7 @@
 //! 1ms snapshot 5
 //! 1ms socket TIME_WAIT 9b2d 10.0.0.1:7 10.0.0.2:443 12000
 //! 1ms socket CLOSE_WAIT 9b2e 10.0.0.1:8 10.0.0.2:443 pid=812 comm=app unread=1 cgroup=7
+//! 1ms syn-queue 443 12 3            (12 wait, to 3 of them the SYN-ACK was sent again)
 //! 1ms cgroup 7 /system.slice/app.service
 //! 1ms snapshot end syn-queue=3 time-wait=9 lacks-some
 //! 1ms snapshot over
@@ -33,7 +34,8 @@ use tcptrace_common::counters::Hook;
 use crate::model::{
     Accept, Clock, Comm, Event, Holder, Input, Knob, Knobs, Linger, Lost, Minisock, MinisockEvent,
     MinisocksBy, NetnsKnobs, Reset, ResetDirection, RstReason, SnapFull, SnapSocket, Snapshot,
-    SnapshotEnd, SockFacts, StateSet, Stopper, Task, TcpState, Totals, Transition, Tuple, knobs,
+    SnapshotEnd, SockFacts, StateSet, Stopper, SynQueue, Task, TcpState, Totals, Transition, Tuple,
+    knobs,
 };
 
 /// Reads a script.
@@ -97,6 +99,11 @@ fn input(line: &str) -> Result<Input> {
             }
             Input::Snapshot(Snapshot::Socket(socket))
         }
+        "syn-queue" => Input::Snapshot(Snapshot::SynQueue(SynQueue {
+            lport: word()?.parse()?,
+            waiting: word()?.parse()?,
+            resent: word()?.parse()?,
+        })),
         "cgroup" => Input::Cgroup { id: word()?.parse()?, path: word()?.into() },
         "knobs" => {
             let netns = word()?.parse()?;
@@ -206,7 +213,7 @@ fn task_detail(task: &mut Task, key: &str, value: &str) -> Result<bool> {
     Ok(true)
 }
 
-/// `[inode=N] [user=N] [unread=N] [unsent=N] [cgroup=N]`, and of who holds it `[pid=N] [comm=NAME]
+/// `[inode=N] [user=N] [unread=N] [unsent=N] [cgroup=N] [in-state-ms=N]`, and of who holds it `[pid=N] [comm=NAME]
 /// [uid=N] [holders=N]`.
 fn full(full: &mut SnapFull, key: &str, value: &str) -> Result<()> {
     match key {
@@ -215,6 +222,7 @@ fn full(full: &mut SnapFull, key: &str, value: &str) -> Result<()> {
         "unread" => full.queues.unread = value.parse()?,
         "unsent" => full.queues.unsent = value.parse()?,
         "cgroup" => full.cgroup = Some(value.parse()?),
+        "in-state-ms" => full.in_state_ms = Some(value.parse()?),
         _ => {
             let task = Task { tgid: 0, tid: 0, uid: 0, comm: Comm::new([0; 16]) };
             let holder = full.holder.get_or_insert(Holder { task, holders: 1 });

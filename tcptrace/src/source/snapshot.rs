@@ -4,19 +4,25 @@
 //! meanwhile this runs on another thread. Decides nothing about what it reads, but for what is a
 //! socket of ours: request sockets are the SYN queue, and what is merely bound is in no state.
 
-use std::{collections::BTreeSet, io, net::SocketAddr, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
+    io,
+    net::SocketAddr,
+    num::NonZeroU64,
+    sync::Arc,
+};
 
-use super::owners::Owners;
+use super::{ages, owners::Owners};
 use crate::{
     host::{
         clock,
         netns::{self, Netns},
-        sock_diag::{DiagSocket, Family, StateMask},
+        sock_diag::{DiagSocket, Family, SockDiag, StateMask},
         sysctl,
     },
     model::{
-        Input, NetnsKnobs, Queues, SnapFull, SnapSocket, Snapshot, SnapshotEnd, TcpState, Tuple,
-        Unseen, filter::Filter,
+        Input, NetnsKnobs, Queues, SnapFull, SnapSocket, Snapshot, SnapshotEnd, SynQueue, TcpState,
+        Tuple, Unseen, filter::Filter,
     },
 };
 
@@ -38,6 +44,9 @@ pub struct Scope {
 pub struct Job {
     scope: Arc<Scope>,
     of: Of,
+    /// Namespaces of which there was a dump: since when their sockets are in their states was
+    /// asked then.
+    told: HashSet<u32>,
 }
 
 /// Of what.
@@ -75,6 +84,7 @@ pub(super) struct Space {
     pub(super) netns: u32,
     began_ns: u64,
     pub(super) sockets: Vec<SnapSocket>,
+    syn_queues: BTreeMap<u16, SynQueue>,
     end: SnapshotEnd,
     /// Its sysctls, unless they are known to be as they were.
     pub(super) knobs: Option<Box<NetnsKnobs>>,
@@ -84,24 +94,30 @@ impl Space {
     /// A namespace that is not there any more.
     pub(super) fn gone(netns: u32, now: u64) -> Self {
         let end = SnapshotEnd { mono_ns: now, ..SnapshotEnd::default() };
-        Self { netns, began_ns: now, sockets: Vec::new(), end, knobs: None }
+        let (sockets, syn_queues) = (Vec::new(), BTreeMap::new());
+        Self { netns, began_ns: now, sockets, syn_queues, end, knobs: None }
     }
 }
 
 impl Job {
     /// Every namespace of `scope`.
     pub fn all(scope: Arc<Scope>) -> Self {
-        Self { scope, of: Of::All }
+        Self { scope, of: Of::All, told: HashSet::new() }
     }
 
     /// Those of them that have one of these inodes.
     pub fn among(scope: Arc<Scope>, inodes: BTreeSet<u32>) -> Self {
-        Self { scope, of: Of::Among(inodes) }
+        Self { scope, of: Of::Among(inodes), told: HashSet::new() }
     }
 
     /// The minisocks of every namespace of `scope`, which are `namespaces`, if that is known.
     pub fn minisocks(scope: Arc<Scope>, namespaces: Option<Arc<Vec<Netns>>>) -> Self {
-        Self { scope, of: Of::Minisocks(namespaces) }
+        Self { scope, of: Of::Minisocks(namespaces), told: HashSet::new() }
+    }
+
+    /// There was a dump of these namespaces before.
+    pub(super) fn after(self, told: HashSet<u32>) -> Self {
+        Self { told, ..self }
     }
 
     /// What is to be fed before it runs.
@@ -112,6 +128,35 @@ impl Job {
         })
     }
 
+    /// Dumps one namespace. The socket by which that is done keeps the namespace alive, so it does
+    /// not outlive this.
+    fn dump(&self, netns: &Netns) -> io::Result<Space> {
+        let scope = &*self.scope;
+        let minisocks_alone = matches!(self.of, Of::Minisocks(_));
+        let inode = netns.id.inode;
+        let mut diag = netns.open_diag()?;
+        let began_ns = clock::monotonic_ns()?;
+        let states = if minisocks_alone { StateMask::OF_MINISOCKS } else { StateMask::ALL };
+        let dump = diag.dump(&Family::BOTH, states, Taken::default, |taken, socket| {
+            if socket.is_minisock() || !minisocks_alone {
+                taken.take(socket, inode, scope);
+            }
+        })?;
+        let Taken { mut sockets, unseen, syn_queues } = dump.value;
+        if !minisocks_alone && !self.told.contains(&inode) {
+            date(&mut sockets, &mut diag)?;
+        }
+        let mono_ns = clock::monotonic_ns()?;
+        let end = SnapshotEnd { mono_ns, lacks_some: dump.interrupted, unseen };
+        let knobs = if minisocks_alone {
+            None
+        } else {
+            let knobs = sysctl::knobs(netns)?;
+            Some(Box::new(NetnsKnobs { mono_ns, netns: inode, knobs }))
+        };
+        Ok(Space { netns: inode, began_ns, sockets, syn_queues, end, knobs })
+    }
+
     /// Takes the dumps. Never fails: what could not be done is in the remarks.
     pub fn run(&self) -> Round {
         let cpu_ns = || clock::thread_cpu_ns().unwrap_or(0);
@@ -120,7 +165,7 @@ impl Job {
         let mut spaces = Vec::new();
         let mut done = None;
         if let Of::Minisocks(Some(known)) = &self.of
-            && let Ok(all) = known.iter().map(|netns| dump(netns, &self.scope, true)).collect()
+            && let Ok(all) = known.iter().map(|netns| self.dump(netns)).collect()
         {
             (spaces, done) = (all, Some(Arc::clone(known)));
         }
@@ -135,7 +180,7 @@ impl Job {
                 {
                     continue;
                 }
-                match dump(netns, &self.scope, matches!(self.of, Of::Minisocks(_))) {
+                match self.dump(netns) {
                     Ok(space) => spaces.push(space),
                     // It ended meanwhile.
                     Err(error) if error.kind() == io::ErrorKind::NotFound => {}
@@ -177,13 +222,14 @@ impl Job {
 impl Round {
     /// Hands it out, but for its opening, which came before.
     pub fn feed(self, sink: &mut impl FnMut(Input)) {
-        for Space { netns, began_ns: mono_ns, sockets, end, knobs } in self.spaces {
+        for Space { netns, began_ns: mono_ns, sockets, syn_queues, end, knobs } in self.spaces {
             if let Some(knobs) = knobs {
                 sink(Input::Knobs(knobs));
             }
             let mut tell = |snapshot| sink(Input::Snapshot(snapshot));
             tell(Snapshot::Begin { mono_ns, netns });
             sockets.into_iter().for_each(|socket| tell(Snapshot::Socket(socket)));
+            syn_queues.into_values().for_each(|queue| tell(Snapshot::SynQueue(queue)));
             tell(Snapshot::End(end));
         }
         sink(Input::Snapshot(Snapshot::Over { mono_ns: self.over_ns, all: self.all }));
@@ -222,60 +268,67 @@ fn reachable(remarks: &mut Vec<String>) -> Vec<Netns> {
     }
 }
 
-/// Dumps one namespace. The socket by which that is done keeps the namespace alive, so it does
-/// not outlive this.
-fn dump(netns: &Netns, scope: &Scope, minisocks_alone: bool) -> io::Result<Space> {
-    let inode = netns.id.inode;
-    let mut diag = netns.open_diag()?;
-    let began_ns = clock::monotonic_ns()?;
-    let states = if minisocks_alone { StateMask::OF_MINISOCKS } else { StateMask::ALL };
-    let dump = diag.dump(
-        &Family::BOTH,
-        states,
-        || (Vec::new(), Unseen::default()),
-        |(sockets, unseen), socket| {
-            if socket.is_minisock() || !minisocks_alone {
-                take(socket, inode, scope, sockets, unseen);
+/// Since when sockets have been in states that should pass, of those that are in `sockets`, by a
+/// second dump of these states alone.
+fn date(sockets: &mut [SnapSocket], diag: &mut SockDiag) -> io::Result<()> {
+    let dated = |socket: &SnapSocket| socket.full.is_some() && ages::STATES.contains(&socket.state);
+    if !sockets.iter().any(dated) {
+        return Ok(());
+    }
+    let dump =
+        diag.dump_with_info(&Family::BOTH, ages::mask(), HashMap::new, |known, socket| {
+            if let Some(state) = TcpState::from_kernel(socket.state)
+                && let Some(ms) = ages::at_least_ms(socket, state).and_then(NonZeroU64::new)
+            {
+                known.insert((socket.cookie, state), ms);
             }
-        },
-    )?;
-    let (sockets, unseen) = dump.value;
-    let end = SnapshotEnd { mono_ns: clock::monotonic_ns()?, lacks_some: dump.interrupted, unseen };
-    let knobs = if minisocks_alone {
-        None
-    } else {
-        let knobs = sysctl::knobs(netns)?;
-        Some(Box::new(NetnsKnobs { mono_ns: end.mono_ns, netns: inode, knobs }))
-    };
-    Ok(Space { netns: inode, began_ns, sockets, end, knobs })
+        })?;
+    for socket in sockets {
+        if let Some(full) = &mut socket.full {
+            full.in_state_ms = dump.value.get(&(socket.cookie, socket.state)).copied();
+        }
+    }
+    Ok(())
 }
 
-fn take(
-    socket: &DiagSocket,
-    netns: u32,
-    scope: &Scope,
-    sockets: &mut Vec<SnapSocket>,
-    unseen: &mut Unseen,
-) {
-    let tuple = tuple(socket);
-    let Some(state) = TcpState::from_kernel(socket.state) else { return };
-    if state == TcpState::Close || !scope.filter.keeps(&tuple, netns) {
-        return;
-    }
-    let mini = socket.is_minisock();
-    match state {
-        // A request socket has no owner. Nor has a child of TCP Fast Open that was not accepted
-        // yet; the two cannot be told apart.
-        TcpState::SynRecv if socket.inode == 0 => unseen.syn_queue += 1,
-        TcpState::TimeWait if mini && !scope.minisocks_told => unseen.time_wait += 1,
-        _ if mini && !scope.minisocks_told => unseen.fin_wait2 += 1,
-        _ => sockets.push(SnapSocket {
-            state,
-            tuple,
-            cookie: socket.cookie,
-            minisock_expires_ms: mini.then_some(socket.expires_ms),
-            full: (!mini).then(|| Box::new(full(socket))),
-        }),
+/// What a dump has.
+#[derive(Default)]
+struct Taken {
+    sockets: Vec<SnapSocket>,
+    unseen: Unseen,
+    /// By local port.
+    syn_queues: BTreeMap<u16, SynQueue>,
+}
+
+impl Taken {
+    fn take(&mut self, socket: &DiagSocket, netns: u32, scope: &Scope) {
+        let tuple = tuple(socket);
+        let Some(state) = TcpState::from_kernel(socket.state) else { return };
+        if state == TcpState::Close || !scope.filter.keeps(&tuple, netns) {
+            return;
+        }
+        let mini = socket.is_minisock();
+        match state {
+            // A request socket has no owner. Nor has a child of TCP Fast Open that was not accepted
+            // yet; the two cannot be told apart.
+            TcpState::SynRecv if socket.inode == 0 => {
+                self.unseen.syn_queue += 1;
+                let lport = tuple.lport;
+                let none = SynQueue { lport, waiting: 0, resent: 0 };
+                let queue = self.syn_queues.entry(lport).or_insert(none);
+                queue.waiting += 1;
+                queue.resent += u32::from(socket.retrans > 0);
+            }
+            TcpState::TimeWait if mini && !scope.minisocks_told => self.unseen.time_wait += 1,
+            _ if mini && !scope.minisocks_told => self.unseen.fin_wait2 += 1,
+            _ => self.sockets.push(SnapSocket {
+                state,
+                tuple,
+                cookie: socket.cookie,
+                minisock_expires_ms: mini.then_some(socket.expires_ms),
+                full: (!mini).then(|| Box::new(full(socket))),
+            }),
+        }
     }
 }
 
@@ -286,6 +339,7 @@ fn full(socket: &DiagSocket) -> SnapFull {
         queues: Queues { unread: socket.rqueue, unsent: socket.wqueue },
         cgroup: socket.cgroup,
         holder: None,
+        in_state_ms: None,
     }
 }
 

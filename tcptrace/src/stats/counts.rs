@@ -88,7 +88,7 @@ impl StateCounts {
                     }
                 }
             }
-            Snapshot::Socket(_) | Snapshot::Over { .. } => {}
+            Snapshot::Socket(_) | Snapshot::SynQueue(_) | Snapshot::Over { .. } => {}
         }
     }
 

@@ -149,7 +149,7 @@ impl Tracker {
         }
         let Some(round) = &mut self.round else { return };
         match snapshot {
-            Snapshot::Open | Snapshot::OpenMinisocks => {}
+            Snapshot::Open | Snapshot::OpenMinisocks | Snapshot::SynQueue(_) => {}
             Snapshot::Begin { mono_ns, netns } => {
                 let space = Space { began_ns: *mono_ns, ended_ns: *mono_ns, lacks_some: true };
                 round.spaces.insert(*netns, space);

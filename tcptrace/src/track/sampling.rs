@@ -221,7 +221,7 @@ impl Sampling {
         }
         let Some(look) = &mut self.look else { return false };
         match snapshot {
-            Snapshot::Open | Snapshot::OpenMinisocks => {}
+            Snapshot::Open | Snapshot::OpenMinisocks | Snapshot::SynQueue(_) => {}
             Snapshot::Begin { mono_ns, netns } => {
                 let space = Space { began_ns: *mono_ns, ended_ns: *mono_ns, lacks_some: true };
                 look.spaces.insert(*netns, space);

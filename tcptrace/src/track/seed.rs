@@ -25,7 +25,7 @@ pub(super) struct Seed {
     pub(super) state: TcpState,
     /// It is a minisock.
     pub(super) mini: bool,
-    /// The first moment at which it was known to be there.
+    /// The first moment at which it is known to have been in its state.
     pub(super) since_ns: u64,
     pub(super) netns: u32,
     pub(super) tuple: Tuple,
@@ -37,12 +37,12 @@ impl Seed {
     /// The seed of a row of a dump of `netns`, taken from `began_ns` to `ended_ns`, that has had
     /// no event since it began.
     pub(super) fn of(id: u64, row: &SnapSocket, netns: u32, began_ns: u64, ended_ns: u64) -> Self {
-        let running = time_wait_since(row, ended_ns);
+        let known = time_wait_since(row, ended_ns).or_else(|| in_state_since(row, ended_ns));
         Self {
             id,
             state: row.state,
             mini: row.minisock_expires_ms.is_some(),
-            since_ns: running.map_or(began_ns, |since| since.min(began_ns)),
+            since_ns: known.map_or(began_ns, |since| since.min(began_ns)),
             netns,
             tuple: row.tuple,
             owner: holder_of(row),
@@ -73,6 +73,13 @@ pub(super) fn holder_of(row: &SnapSocket) -> Option<Owner> {
 pub(super) fn time_wait_since(row: &SnapSocket, ended_ns: u64) -> Option<u64> {
     let left_ms = row.minisock_expires_ms?;
     (row.state == TcpState::TimeWait).then(|| started(left_ms, ended_ns))
+}
+
+/// Since when a full socket has been in its state, at the latest, by what the kernel told of that
+/// at some moment before the end of the dump.
+fn in_state_since(row: &SnapSocket, ended_ns: u64) -> Option<u64> {
+    let ms = row.full.as_ref()?.in_state_ms?;
+    Some(ended_ns.saturating_sub(ms.get().saturating_mul(1_000_000)))
 }
 
 /// When the timer of a TIME_WAIT was last started that had so much left at `now`.

@@ -40,6 +40,18 @@ pub struct Counts {
     pub drifted: u64,
 }
 
+/// A connection, and how it stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Standing {
+    /// The connection.
+    pub found: Found,
+    /// How long it has been in its state.
+    pub in_state: Age,
+    /// Whether a process had it open when the last snapshot was taken; never of a minisock. `None`
+    /// where no snapshot has told of it.
+    pub held: Option<bool>,
+}
+
 /// Turns inputs into changes.
 pub struct Tracker {
     pub(super) conns: Table<Conn>,
@@ -143,14 +155,30 @@ impl Tracker {
     /// All connections that are known, with the state each is in; their time is since when it
     /// is, at the latest.
     pub fn census(&self) -> impl Iterator<Item = Found> {
-        let full = self.conns.iter().map(|(_, conn)| conn.found(conn.since_ns));
-        let held = self.held.iter().map(Held::found);
-        let minis = self.minisocks.iter().map(|(_, conn)| conn.found(conn.since_ns));
-        let seeds = self.seeds.iter().map(|(cookie, seed)| seed.conn(cookie).found(seed.since_ns));
-        let sampled = self.sampling.iter().map(|conn| conn.found(conn.since_ns));
-        full.chain(held).chain(minis).chain(sampled).chain(seeds).map(|found| Found {
-            queues: found.cookie.and_then(|cookie| self.queues.get(cookie)),
-            ..found
+        self.standing(0).map(|standing| standing.found)
+    }
+
+    /// The same, with how long each has been in its state, at `now`.
+    pub fn standing(&self, now: u64) -> impl Iterator<Item = Standing> {
+        let of = move |conn: &Conn| (conn.found(conn.since_ns), conn.age(now, self.last_loss));
+        let full = self.conns.iter().map(move |(_, conn)| (of(conn), false));
+        let held = self.held.iter().map(|moved| ((Held::found(moved), moved.in_old), false));
+        let minis = self.minisocks.iter().map(move |(_, conn)| (of(conn), true));
+        let seeds =
+            self.seeds.iter().map(move |(cookie, seed)| (of(&seed.conn(cookie)), seed.mini));
+        let sampled = self.sampling.iter().map(move |conn| (of(conn), true));
+        let all = full.chain(held).chain(minis).chain(sampled).chain(seeds);
+        all.map(|((found, in_state), mini)| Standing {
+            in_state,
+            held: match found.cookie {
+                _ if mini => Some(false),
+                Some(cookie) => self.queues.held(cookie),
+                None => None,
+            },
+            found: Found {
+                queues: found.cookie.and_then(|cookie| self.queues.get(cookie, found.state)),
+                ..found
+            },
         })
     }
 

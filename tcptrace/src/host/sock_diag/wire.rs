@@ -16,7 +16,7 @@ use zerocopy::byteorder::network_endian::U16 as NetU16;
 use zerocopy::byteorder::{I32, NativeEndian, U16, U32};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
-use super::{DiagSocket, Family, StateMask, Timer};
+use super::{DiagSocket, Family, StateMask, TcpInfo, Timer};
 
 /// `SOCK_DIAG_BY_FAMILY` of `linux/sock_diag.h`: type of the request and of each socket's answer.
 const SOCK_DIAG_BY_FAMILY: u16 = 20;
@@ -28,6 +28,11 @@ const NLM_F_DUMP: u16 = 0x300;
 const IPPROTO_TCP: u8 = 6;
 /// `INET_DIAG_CGROUP_ID`; comes unasked.
 const CGROUP_ID: u16 = 21;
+/// `INET_DIAG_INFO`: a `struct tcp_info`.
+const INFO: u16 = 2;
+
+/// The extension of a request that asks for [`INFO`].
+pub(super) const WITH_INFO: u8 = 1 << (INFO - 1);
 
 /// `struct nlmsghdr`.
 #[repr(C)]
@@ -75,6 +80,24 @@ struct SocketMessage {
 
 const _: () = assert!(size_of::<SocketMessage>() == 72);
 
+/// The beginning of `struct tcp_info`, which has only ever grown at its end.
+#[repr(C)]
+#[derive(FromBytes, KnownLayout, Immutable, Unaligned)]
+struct RawInfo {
+    state: u8,
+    ca_state: u8,
+    retransmits: u8,
+    probes: u8,
+    backoff: u8,
+    flags: [u8; 3],
+    rto_us: U32<NativeEndian>,
+    /// `tcpi_ato` to `tcpi_last_data_recv`.
+    between: [U32<NativeEndian>; 11],
+    last_ack_recv_ms: U32<NativeEndian>,
+}
+
+const _: () = assert!(std::mem::offset_of!(RawInfo, last_ack_recv_ms) == 56);
+
 /// A dump's request: `struct nlmsghdr` and `struct inet_diag_req_v2`.
 #[repr(C)]
 #[derive(IntoBytes, Immutable)]
@@ -93,8 +116,8 @@ pub(super) struct Request {
 const _: () = assert!(size_of::<Request>() == 72);
 
 impl Request {
-    /// Asks for all TCP sockets of `family` in one of `states`.
-    pub(super) fn dump(family: Family, states: StateMask, sequence: u32) -> Self {
+    /// Asks for all TCP sockets of `family` in one of `states`, with `extensions`.
+    pub(super) fn dump(family: Family, states: StateMask, extensions: u8, sequence: u32) -> Self {
         Self {
             header: Header {
                 len: U32::new(size_of::<Self>() as u32),
@@ -105,7 +128,7 @@ impl Request {
             },
             family: family.number(),
             protocol: IPPROTO_TCP,
-            extensions: 0,
+            extensions,
             pad: 0,
             states: U32::new(states.bits()),
             id: SocketId {
@@ -253,6 +276,7 @@ impl DiagSocket {
             expires_ms: raw.expires.get(),
             retrans: raw.retrans,
             cgroup: attribute(attributes, CGROUP_ID).and_then(cgroup_id),
+            info: attribute(attributes, INFO).and_then(TcpInfo::parse),
         })
     }
 }
@@ -269,6 +293,18 @@ fn attribute(mut rest: &[u8], wanted: u16) -> Option<&[u8]> {
             return Some(payload);
         }
         rest = rest.get(len.next_multiple_of(4)..)?;
+    }
+}
+
+impl TcpInfo {
+    fn parse(payload: &[u8]) -> Option<Self> {
+        let (raw, _) = RawInfo::ref_from_prefix(payload).ok()?;
+        Some(Self {
+            retransmits: raw.retransmits,
+            backoff: raw.backoff,
+            rto_us: raw.rto_us.get(),
+            last_ack_recv_ms: raw.last_ack_recv_ms.get(),
+        })
     }
 }
 
@@ -337,6 +373,7 @@ mod tests {
             expires_ms: 58_200,
             retrans: 0,
             cgroup: None,
+            info: None,
         };
         assert!(expected.is_minisock());
         assert_eq!(items, [Ok(Message { interrupted: false, body: Body::Socket(expected) })]);
@@ -389,6 +426,24 @@ mod tests {
             let mut odd = id.clone();
             odd[..2].copy_from_slice(&length.to_ne_bytes());
             assert_eq!(cgroup(&[odd, id.clone()].concat()), None, "length {length}");
+        }
+    }
+
+    #[test]
+    fn of_tcp_info_its_beginning_is_enough_and_less_is_none() {
+        let mut payload = vec![0_u8; 60];
+        (payload[2], payload[4]) = (3, 2);
+        payload[8..12].copy_from_slice(&800_000_u32.to_ne_bytes());
+        payload[52..56].copy_from_slice(&1_u32.to_ne_bytes());
+        payload[56..60].copy_from_slice(&7_200_000_u32.to_ne_bytes());
+        let info =
+            TcpInfo { retransmits: 3, backoff: 2, rto_us: 800_000, last_ack_recv_ms: 7_200_000 };
+        for length in [60, 61, 248] {
+            payload.resize(length, 0xff);
+            assert_eq!(TcpInfo::parse(&payload), Some(info));
+        }
+        for length in [0, 1, 59] {
+            assert_eq!(TcpInfo::parse(&payload[..length]), None);
         }
     }
 
@@ -489,7 +544,7 @@ mod tests {
 
     #[test]
     fn the_request_is_what_the_kernel_reads() {
-        let request = Request::dump(Family::V6, StateMask::of(6), SEQUENCE);
+        let request = Request::dump(Family::V6, StateMask::of(6), 0, SEQUENCE);
         let bytes = request.as_bytes();
         assert_eq!(bytes[..4], 72u32.to_ne_bytes());
         assert_eq!(bytes[4..6], 20u16.to_ne_bytes());
