@@ -14,6 +14,7 @@ mod options;
 mod ports;
 mod signals;
 mod states;
+mod stuck;
 mod target;
 
 use std::process::ExitCode;
@@ -49,6 +50,7 @@ pub fn main() -> ExitCode {
         Some(Command::States(args)) => states::run(&args),
         Some(Command::Closers(args)) => closers::run(&args),
         Some(Command::Ports(args)) => ports::run(&args),
+        Some(Command::Stuck(args)) => stuck::run(&args),
         Some(Command::Check(args)) => check::run(&args),
         Some(Command::Explain(args)) => explain::run(&args),
     };

@@ -12,3 +12,4 @@ pub mod measure;
 pub mod ports;
 pub mod rows;
 pub mod steps;
+pub mod stuck;

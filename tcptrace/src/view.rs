@@ -14,6 +14,7 @@ mod number;
 pub mod ports;
 pub mod states;
 pub mod states_by;
+pub mod stuck;
 mod table;
 mod time;
 

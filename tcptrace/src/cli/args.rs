@@ -46,6 +46,8 @@ pub enum Command {
     Closers(ClosersArgs),
     /// When connect() will find no local port: ephemeral ports by peer, taken, in TIME_WAIT, free
     Ports(PortsArgs),
+    /// What has been too long in a state that should pass (CLOSE_WAIT …): whose, and whose bug
+    Stuck(StuckArgs),
     /// What this kernel allows, which hooks attach, and what that costs in truth
     Check(CheckArgs),
     /// What a state, an end reason or a column means, and what to do about it
@@ -298,6 +300,48 @@ pub struct PortsArgs {
     #[arg(long, value_name = "FILE")]
     pub out: Option<PathBuf>,
     /// No header line
+    #[arg(short = 'H', long)]
+    pub no_header: bool,
+}
+
+/// `tcptrace stuck`
+#[derive(Debug, Args)]
+pub struct StuckArgs {
+    /// Between two reports: 1, 0.5, 10s, 5m; shows what grows. Without it what there is now is
+    /// reported once, from the kernel's tables alone, which needs no hooks (nor root, for one's own
+    /// namespace and processes); times are lower bounds then
+    #[arg(value_parser = duration::parse)]
+    pub interval: Option<Duration>,
+    /// End after so many reports
+    #[arg(value_parser = at_least_one)]
+    pub count: Option<u64>,
+    /// Those that have been in their state for so long, 0 for all. Without it: 3s in SYN_SENT (two
+    /// SYNs unanswered), 10s in FIN_WAIT1, CLOSING and LAST_ACK (which an acknowledgement ends),
+    /// 60s in CLOSE_WAIT and FIN_WAIT2 (which a program ends; the kernel waits so long for a peer)
+    #[arg(long, value_name = "TIME", value_parser = duration::parse_or_zero)]
+    pub older: Option<Duration>,
+    /// Only these states
+    #[arg(long, value_name = "STATE", value_delimiter = ',')]
+    pub state: Vec<StateSet>,
+    /// Tell groups apart by owner (the task's name), port (of the service), peer or netns
+    #[arg(long, value_name = "KEY", default_value = "owner")]
+    pub by: By,
+    /// So many groups of each state, and so many connections
+    #[arg(long, value_name = "N", default_value = "10", value_parser = at_least_one)]
+    pub top: u64,
+    /// What to keep.
+    #[command(flatten)]
+    pub filter: FilterArgs,
+    /// How to listen.
+    #[command(flatten)]
+    pub probe: ProbeArgs,
+    /// Format; csv has the groups alone
+    #[arg(short, long, value_name = "FORMAT", default_value = "table")]
+    pub output: OutputFormat,
+    /// Write to a file instead of stdout
+    #[arg(long, value_name = "FILE")]
+    pub out: Option<PathBuf>,
+    /// No header lines
     #[arg(short = 'H', long)]
     pub no_header: bool,
 }

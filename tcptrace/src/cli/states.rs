@@ -75,7 +75,7 @@ fn show<V: View>(
 
 /// One look at the kernel's tables, by the same way as the first line of many. Minisocks have no
 /// events here, but nothing else has either: they are sockets like others.
-fn once<V: View>(scope: Scope, target: Target, view: V) -> Result<ExitCode> {
+pub(super) fn once<V: View>(scope: Scope, target: Target, view: V) -> Result<ExitCode> {
     let clocks = clock::sample().context("cannot read the clock")?;
     let hz = clock::hz().context("cannot read the clock's resolution")?;
     let mut analysis = Analysis::new(Tracker::default(), view);

@@ -57,6 +57,13 @@ const MISUSE: &[(&[&str], &[&str])] = &[
     (&["ports", "--time-wait-hook", "off"], &["most ports are in TIME_WAIT"]),
     (&["ports", "--top", "0"], &["--top", "at least 1"]),
     (&["ports", "0"], &["more than 0"]),
+    (&["stuck", "0"], &["more than 0"]),
+    (&["stuck", "1", "0"], &["at least 1"]),
+    (&["stuck", "--older", "-1"], &["'-1'"]),
+    (&["stuck", "--older", "soon"], &["'soon' is not a duration", "10s"]),
+    (&["stuck", "--by", "reason"], &["--by reason", "owner, port, peer, netns"]),
+    (&["stuck", "--state", "established"], &["a state that should pass", "CLOSE_WAIT, "]),
+    (&["stuck", "--top", "0"], &["--top", "at least 1"]),
     (&["frobnicate"], &["'frobnicate'"]),
     (&["--localprot", "80"], &["'--localprot'", "--localport"]),
     (&["-L"], &["a value is required", "-localport"]),
@@ -92,6 +99,7 @@ fn help_fits_a_terminal() {
         &["check", "-h"],
         &["hist", "--help"],
         &["closers", "--help"],
+        &["stuck", "--help"],
         &["conns", "--help"],
     ] {
         let mut command = tcptrace(arguments);
