@@ -12,6 +12,7 @@ mod peer;
 mod ports;
 mod real_server;
 mod run;
+mod stuck;
 mod witness;
 
 // Network namespaces, as the tests that need a kernel have them.

@@ -19,6 +19,7 @@ mod resets;
 mod scenario;
 mod seeding;
 mod self_test;
+mod stuck;
 mod sys;
 mod time_wait;
 mod totals;

@@ -24,7 +24,10 @@ use crate::{
 };
 
 /// The socket hears nothing from now on: a filter drops all that comes.
-fn deafen(socket: &Socket) -> Result<()> {
+///
+/// # Errors
+/// What the kernel answered.
+pub fn deafen(socket: &Socket) -> Result<()> {
     let drop_all = SockFilter::new((libc::BPF_RET | libc::BPF_K) as u16, 0, 0, 0);
     socket.attach_filter(&[drop_all]).context("SO_ATTACH_FILTER")
 }
