@@ -39,7 +39,7 @@ const SCRIPT: &str = "0ms begin\n\
 fn one_report_fits_eighty_columns() {
     let text = show(Format::Table, None, None, SCRIPT);
     let expected = "\
-- OWNER                             STUCK     ALL     +/s   OLDEST UNREAD UNSENT
+- OWNER                             STUCK     ALL  GROWTH   OLDEST UNREAD UNSENT
 CLOSE_WAIT 60s: the peer has closed, the program here has not: fix it here
   \\x1b[31mevil                          1       1       -   ≥1000d      0      0
   fifteen-letters                       1       1       -   ≥2h13m   3.7G      0
@@ -68,7 +68,7 @@ fn growth_is_told_from_the_second_report_on() {
     assert!(reports[0].contains("LAST_ACK 0s: "), "{text}");
     assert!(reports[0].contains("  :80 in 5: 1 wait, 0 with the SYN-ACK resent\n"), "{text}");
     // In no snapshot yet: what is in their queues is not known.
-    let line = "  -                                     2       2    +2.0     0.5s      -      -\n";
+    let line = "  -                                     2       2  +2.0/s     0.5s      -      -\n";
     assert!(reports[1].contains(line), "{text}");
     assert!(reports[1].contains("\n... 3 transitions lost"), "{text}");
     assert!(reports[2].contains("     2       2       .     1.6s"), "{text}");

@@ -30,7 +30,7 @@ pub(super) fn print(moment: &Moment<'_>, time: &str, header: bool, out: &mut Byt
         let _ = writeln!(
             text,
             "{label:LABEL$} {:>7} {:>7} {:>7} {:>8} {:>6} {:>5}",
-            "STUCK", "ALL", "+/s", "OLDEST", "UNREAD", "UNSENT"
+            "STUCK", "ALL", "GROWTH", "OLDEST", "UNREAD", "UNSENT"
         );
     }
     for of in report.states.iter().filter(|of| of.stuck > 0) {
@@ -85,8 +85,8 @@ fn group(moment: &Moment<'_>, label: &str, count: &Count, text: &mut String) {
     let rate = match moment.per_second(count.change()) {
         None => "-".to_owned(),
         Some(0.0) => ".".to_owned(),
-        Some(rate) if rate.abs() < 1000.0 => format!("{rate:+.1}"),
-        Some(rate) => format!("{rate:+.0}"),
+        Some(rate) if rate.abs() < 10.0 => format!("{rate:+.1}/s"),
+        Some(rate) => format!("{rate:+.0}/s"),
     };
     // A sum over some of them is a lower bound.
     let bytes = |sum: u64| match count.looked_at {
