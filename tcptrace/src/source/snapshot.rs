@@ -143,10 +143,10 @@ impl Job {
             }
         })?;
         let Taken { mut sockets, unseen, syn_queues } = dump.value;
-        if !minisocks_alone && !self.told.contains(&inode) {
-            date(&mut sockets, &mut diag)?;
-        }
         let mono_ns = clock::monotonic_ns()?;
+        if !minisocks_alone && !self.told.contains(&inode) {
+            date(&mut sockets, &mut diag, mono_ns)?;
+        }
         let end = SnapshotEnd { mono_ns, lacks_some: dump.interrupted, unseen };
         let knobs = if minisocks_alone {
             None
@@ -269,8 +269,8 @@ fn reachable(remarks: &mut Vec<String>) -> Vec<Netns> {
 }
 
 /// Since when sockets have been in states that should pass, of those that are in `sockets`, by a
-/// second dump of these states alone.
-fn date(sockets: &mut [SnapSocket], diag: &mut SockDiag) -> io::Result<()> {
+/// second dump of these states alone. The first was over at `ended_ns`.
+fn date(sockets: &mut [SnapSocket], diag: &mut SockDiag, ended_ns: u64) -> io::Result<()> {
     let dated = |socket: &SnapSocket| socket.full.is_some() && ages::STATES.contains(&socket.state);
     if !sockets.iter().any(dated) {
         return Ok(());
@@ -283,9 +283,12 @@ fn date(sockets: &mut [SnapSocket], diag: &mut SockDiag) -> io::Result<()> {
                 known.insert((socket.cookie, state), ms);
             }
         })?;
+    // What was true at some moment since then was true then by so much less.
+    let less_ms = clock::monotonic_ns()?.saturating_sub(ended_ns).div_ceil(1_000_000);
     for socket in sockets {
         if let Some(full) = &mut socket.full {
-            full.in_state_ms = dump.value.get(&(socket.cookie, socket.state)).copied();
+            let ms = dump.value.get(&(socket.cookie, socket.state));
+            full.in_state_ms = ms.and_then(|ms| NonZeroU64::new(ms.get().saturating_sub(less_ms)));
         }
     }
     Ok(())

@@ -48,8 +48,14 @@ fn a_leak_is_shown_at_once_without_hooks() {
     assert!(socket.contains("CLOSE_WAIT") && socket.contains(&own), "{text}");
     assert!(!text.contains("FIN_WAIT2"), "{text}");
 
-    let ended = stuck(&netns, &["--older", "0", "-o", "json", "--by", "port"]);
-    let line: Value = serde_json::from_str(ended.text().trim_end()).unwrap();
+    // The server's host may be slow to acknowledge the FIN.
+    let line: Value = until("the FIN's acknowledgement", || {
+        let ended = stuck(&netns, &["--older", "0", "-o", "json", "--by", "port"]);
+        ended
+            .text()
+            .contains("FIN_WAIT2\",\"ms\"")
+            .then(|| serde_json::from_str(ended.text().trim_end()).unwrap())
+    });
     let sockets = line["sockets"].as_array().unwrap();
     let server = sockets.iter().find(|socket| socket["state"] == "CLOSE_WAIT").unwrap();
     assert_eq!((&server["unread"], &server["eof_read"]), (&7.into(), &false.into()), "{server}");
