@@ -281,7 +281,7 @@ impl Minisocks {
             return true;
         }
         // From FIN_WAIT1 or CLOSING the kernel makes a minisock in TIME_WAIT only.
-        let verdict = conn.ending.entered_time_wait();
+        let verdict = conn.ending.entered_time_wait(moved.old);
         out(Change::Moved(Moved {
             mono_ns: born_ns,
             new: substate,
@@ -372,7 +372,7 @@ pub(super) fn promoted(
         (Age::Exactly(ns), Entered::Within(within_ns)) => Age::About { ns, within_ns },
         (age, _) => age,
     };
-    let verdict = conn.ending.entered_time_wait();
+    let verdict = conn.ending.entered_time_wait(TcpState::FinWait2);
     out(Change::Moved(Moved {
         id: conn.id,
         mono_ns: at_ns,

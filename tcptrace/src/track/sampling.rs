@@ -365,7 +365,7 @@ impl Sampling {
                 new: TcpState::TimeWait,
                 netns: conn.netns,
                 end_reason: None,
-                verdict: conn.ending.entered_time_wait(),
+                verdict: conn.ending.entered_time_wait(moved.old),
                 ..moved
             }));
             conn.enter(TcpState::TimeWait, at_ns, Entered::Seen);

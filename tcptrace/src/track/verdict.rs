@@ -119,8 +119,10 @@ impl Ending {
         (self.verdict.initiator != before).then_some(self.verdict.initiator).flatten()
     }
 
-    /// Both FINs have been seen and acknowledged: what is left is TIME_WAIT.
-    pub(super) fn entered_time_wait(&mut self) -> Verdict {
+    /// Both FINs have been seen and acknowledged: what is left is TIME_WAIT. The state before it
+    /// tells who was first, where that was not seen.
+    pub(super) fn entered_time_wait(&mut self, old: TcpState) -> Verdict {
+        self.verdict.initiator = self.verdict.initiator.or(initiator_in(old));
         self.verdict.how = Some(How::Fin);
         self.verdict
     }

@@ -261,3 +261,76 @@ fn the_classic_record_settles_what_the_order_says() {
         "ESTABLISHED>CLOSE - unknown"
     );
 }
+
+/// Each with the state in which a snapshot found it.
+#[test]
+fn what_was_closing_before_was_closed_first_by_the_end_that_its_state_tells() {
+    let seeded = |state: &str, lines: &str| {
+        let all = settled(&format!(
+            "0ms begin\n1ms snapshot open\n1ms snapshot 5\n1ms socket {state} 1 {ENDS}\n\
+             1ms snapshot end\n1ms snapshot over\n2ms tick\n{}\n9000ms tick\n",
+            lines.replace("ENDS", &format!("{ENDS} cookie=1 netns=5"))
+        ));
+        all.join(", ")
+    };
+    let time_wait = "6ms tw=b started TIME_WAIT ENDS expires=60000ms\n\
+                     6ms sk=a FIN_WAIT2>CLOSE ENDS dead shut=3";
+    let finwait1 = format!("5ms sk=a FIN_WAIT1>FIN_WAIT2 ENDS\n{time_wait}");
+    for (state, lines, expected) in [
+        ("FIN_WAIT1", &*finwait1, "FIN_WAIT1>FIN_WAIT2 local -, FIN_WAIT2>TIME_WAIT local fin"),
+        (
+            "FIN_WAIT1",
+            "5ms sk=a FIN_WAIT1>CLOSING ENDS\n\
+             6ms tw=b started TIME_WAIT ENDS expires=60000ms\n\
+             6ms sk=a CLOSING>CLOSE ENDS dead shut=3",
+            "FIN_WAIT1>CLOSING both -, CLOSING>TIME_WAIT both fin",
+        ),
+        ("FIN_WAIT2", time_wait, "FIN_WAIT2>TIME_WAIT local fin"),
+        (
+            "CLOSING",
+            "6ms tw=b started TIME_WAIT ENDS expires=60000ms\n\
+             6ms sk=a CLOSING>CLOSE ENDS dead shut=3",
+            "CLOSING>TIME_WAIT both fin",
+        ),
+        (
+            "CLOSE_WAIT",
+            "5ms sk=a CLOSE_WAIT>LAST_ACK ENDS\n\
+             6ms sk=a LAST_ACK>CLOSE ENDS dead shut=3 unacked=0 peer-fin",
+            "CLOSE_WAIT>LAST_ACK remote -, LAST_ACK>CLOSE remote fin",
+        ),
+        (
+            "LAST_ACK",
+            "6ms sk=a LAST_ACK>CLOSE ENDS dead shut=3 unacked=0",
+            "LAST_ACK>CLOSE remote fin",
+        ),
+    ] {
+        assert_eq!(seeded(state, lines), expected, "{state}");
+    }
+}
+
+#[test]
+fn an_orphan_from_before_was_closed_here_first() {
+    let orphan = |lines: &str| {
+        settled(&format!(
+            "0ms begin\n1ms snapshot open\n1ms snapshot 5\n\
+             1ms socket FIN_WAIT2 1 {ENDS} 59000\n1ms snapshot end\n1ms snapshot over\n2ms tick\n{}",
+            lines.replace("ENDS", &format!("{ENDS} cookie=1 netns=5"))
+        ))
+    };
+    let moved = ["FIN_WAIT2>TIME_WAIT local fin", "TIME_WAIT>CLOSE local fin"];
+    let restarted = "500ms tw=b restarted TIME_WAIT ENDS expires=60500ms\n\
+                     60501ms tw=b expired TIME_WAIT ENDS expires=60500ms\n";
+    assert_eq!(orphan(restarted), moved);
+    // The first that is told of it is its end.
+    assert_eq!(orphan("60501ms tw=b expired TIME_WAIT ENDS expires=60500ms\n"), moved);
+    // Nothing tells but the next round.
+    let again = format!(
+        "1000ms snapshot open\n1000ms snapshot 5\n1000ms socket TIME_WAIT 1 {ENDS} 59500\n\
+         1000ms snapshot end\n1000ms snapshot over\n1001ms tick\n"
+    );
+    assert_eq!(orphan(&again), moved[..1]);
+    assert_eq!(
+        orphan("60001ms tw=b expired FIN_WAIT2 ENDS expires=60000ms\n"),
+        ["FIN_WAIT2>CLOSE local orphan-gave-up"]
+    );
+}
