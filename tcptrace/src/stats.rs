@@ -9,6 +9,7 @@ pub mod counts;
 pub mod durations;
 pub mod group;
 pub mod measure;
+pub mod named;
 pub mod ports;
 pub mod rows;
 pub mod steps;

@@ -125,7 +125,8 @@ pub struct HistArgs {
     pub words: Vec<String>,
     /// Tell groups apart by reason (why TIME_WAIT or an orphan's FIN_WAIT2 ended), owner (the
     /// task's name), port (of the service: the local one where the connection was accepted, the
-    /// peer's where it was made from here, else the lower), peer or netns
+    /// peer's where it was made from here, else the lower), peer, netns or unit (the cgroup: a
+    /// systemd unit, a container, a pod)
     #[arg(long, value_name = "KEY")]
     pub by: Option<By>,
     /// The graceful close step by step: who is waited for, and how long
@@ -213,7 +214,8 @@ pub struct StatesArgs {
     /// End after so many lines
     #[arg(value_parser = at_least_one)]
     pub count: Option<u64>,
-    /// Count groups apart: owner (the task's name), port (of the service), peer or netns
+    /// Count groups apart: owner (the task's name), port (of the service), peer, netns or unit (the
+    /// cgroup: a systemd unit, a container, a pod)
     #[arg(long, value_name = "KEY")]
     pub by: Option<By>,
     /// What to keep.
@@ -243,8 +245,9 @@ pub struct ClosersArgs {
     /// End after so many rankings
     #[arg(value_parser = at_least_one)]
     pub count: Option<u64>,
-    /// Rank by owner (the task's name), port (of the service), peer or netns (default: by owner
-    /// and port together: `nginx :80` where the service is here, `curl →:443` where the peer is it)
+    /// Rank by owner (the task's name), port (of the service), peer, netns or unit (the cgroup: a
+    /// systemd unit, a container, a pod) (default: by owner and port together: `nginx :80` where
+    /// the service is here, `curl →:443` where the peer is it)
     #[arg(long, value_name = "KEY")]
     pub by: Option<By>,
     /// So many groups, and the others as one (default: 20 in a table, else all)

@@ -25,7 +25,7 @@ use crate::{
 pub(super) fn run(args: &ClosersArgs) -> Result<ExitCode> {
     if args.by == Some(By::Reason) {
         let misuse =
-            "--by reason: that is `tcptrace hist time-wait`; here: owner, port, peer, netns";
+            "--by reason: that is `tcptrace hist time-wait`; here: owner, port, peer, netns, unit";
         return Err(Usage(misuse.to_owned()).into());
     }
     let format = match args.output {

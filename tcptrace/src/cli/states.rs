@@ -45,7 +45,7 @@ pub(super) fn run(args: &StatesArgs) -> Result<ExitCode> {
     match args.by {
         Some(By::Reason) => {
             let misuse =
-                "--by reason: a connection that is open has none: owner, port, peer, netns";
+                "--by reason: a connection that is open has none: owner, port, peer, netns, unit";
             Err(Usage(misuse.to_owned()).into())
         }
         Some(by) => {

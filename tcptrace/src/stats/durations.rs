@@ -146,9 +146,8 @@ impl Durations {
             .filter(|((of, _), _)| *of == span)
             .map(|((_, key), measure)| (*key, measure))
             .collect();
-        let total = |measure: &Measure| measure.count() + measure.at_least().0 + measure.unknown();
         groups.sort_by_key(|(key, measure)| {
-            (*key == Key::Other, std::cmp::Reverse(total(measure)), *key)
+            (*key == Key::Other, std::cmp::Reverse(measure.added()), *key)
         });
         groups
     }

@@ -22,11 +22,14 @@ pub enum By {
     Peer,
     /// The network namespace.
     Netns,
+    /// The cgroup: a systemd unit, a container, a pod.
+    Unit,
 }
 
 impl By {
     /// All of them.
-    pub const ALL: [Self; 5] = [Self::Reason, Self::Owner, Self::Port, Self::Peer, Self::Netns];
+    pub const ALL: [Self; 6] =
+        [Self::Reason, Self::Owner, Self::Port, Self::Peer, Self::Netns, Self::Unit];
 
     /// The word for the command line and for outputs.
     pub const fn name(self) -> &'static str {
@@ -36,6 +39,7 @@ impl By {
             Self::Port => "port",
             Self::Peer => "peer",
             Self::Netns => "netns",
+            Self::Unit => "unit",
         }
     }
 
@@ -48,13 +52,14 @@ impl By {
             Self::Port => Key::Port(service_port(subject.tuple, subject.birth)),
             Self::Peer => Key::Peer(subject.tuple.remote_ip()),
             Self::Netns => Key::Netns(subject.netns),
+            Self::Unit => Key::Cgroup(subject.cgroup),
         }
     }
 }
 
 /// A word that is no key.
 #[derive(Debug, Error, PartialEq, Eq)]
-#[error("unknown key '{0}': reason, owner, port, peer, netns")]
+#[error("unknown key '{0}': reason, owner, port, peer, netns, unit")]
 pub struct UnknownKey(String);
 
 impl FromStr for By {
@@ -73,6 +78,7 @@ impl FromStr for By {
 pub struct Subject<'a> {
     tuple: &'a Tuple,
     netns: Option<u32>,
+    cgroup: Option<u64>,
     owner: Option<Owner>,
     birth: Option<Birth>,
     reason: Option<EndReason>,
@@ -83,6 +89,7 @@ impl<'a> From<&'a Moved> for Subject<'a> {
         Self {
             tuple: &moved.tuple,
             netns: moved.netns,
+            cgroup: moved.sock.and_then(|sock| sock.cgroup),
             owner: moved.owner,
             birth: moved.birth,
             reason: moved.end_reason,
@@ -95,6 +102,7 @@ impl<'a> From<&'a Found> for Subject<'a> {
         Self {
             tuple: &found.tuple,
             netns: found.netns,
+            cgroup: found.cgroup,
             owner: found.owner,
             birth: found.birth,
             reason: None,
@@ -184,12 +192,15 @@ pub enum Key {
     Peer(IpAddr),
     /// Those in the namespace with this inode number.
     Netns(Option<u32>),
+    /// Those of the cgroup with this id. Several may be called the same: see [`super::named`].
+    Cgroup(Option<u64>),
     /// Those of all groups for which there was no room.
     Other,
 }
 
 impl Key {
-    /// The name of the group; `None` for [`Key::All`] and where it is not known.
+    /// The name of the group, as far as the key alone tells it, escaped; `None` for [`Key::All`]
+    /// and where it is not known.
     pub fn label(&self) -> Option<String> {
         match self {
             Self::All => None,
@@ -207,6 +218,7 @@ impl Key {
             }
             Self::Peer(ip) => Some(ip.to_string()),
             Self::Netns(netns) => netns.map(|netns| netns.to_string()),
+            Self::Cgroup(id) => id.map(|id| format!("cgroup {id}")),
             Self::Other => Some("(other)".to_owned()),
         }
     }
@@ -286,11 +298,21 @@ mod tests {
     }
 
     #[test]
+    fn a_cgroup_is_known_by_its_id() {
+        let script = "0ms begin\n\
+            1ms cgroup 7 /system.slice/nginx.service\n\
+            1ms sk=1 CLOSE>SYN_SENT 10.0.0.1:7 10.0.0.2:443 cgroup=7\n\
+            2ms sk=2 CLOSE>SYN_SENT 10.0.0.1:8 10.0.0.2:443\n\
+            3ms sk=3 CLOSE>SYN_SENT 10.0.0.1:9 10.0.0.2:443 classic\n";
+        assert_eq!(keys(By::Unit, script), ["cgroup 7", "-", "-"], "its name may come later");
+    }
+
+    #[test]
     fn an_unknown_key_lists_what_there_is() {
         for by in By::ALL {
             assert_eq!(by.name().parse(), Ok(by));
         }
         let error = "pid\x07".parse::<By>().unwrap_err().to_string();
-        assert_eq!(error, "unknown key 'pid\\u{7}': reason, owner, port, peer, netns");
+        assert_eq!(error, "unknown key 'pid\\u{7}': reason, owner, port, peer, netns, unit");
     }
 }

@@ -92,6 +92,27 @@ impl Measure {
         let _ = self.histogram.record(us.min(LONGEST_US));
     }
 
+    /// Adds what `other` measured, which is of the same kind.
+    pub fn join(&mut self, other: &Self) {
+        // It resizes itself, as above.
+        let _ = self.histogram.add(&other.histogram);
+        self.rows.iter_mut().zip(&other.rows).for_each(|(sum, rows)| sum.join(rows));
+        self.count += other.count;
+        self.sum_ns += other.sum_ns;
+        self.max_ns = self.max_ns.max(other.max_ns);
+        self.about += other.about;
+        self.within_ns = self.within_ns.max(other.within_ns);
+        self.at_least += other.at_least;
+        self.at_least_max_ns = self.at_least_max_ns.max(other.at_least_max_ns);
+        self.unknown += other.unknown;
+        self.ends.iter_mut().zip(other.ends).for_each(|(sum, count)| *sum += count);
+    }
+
+    /// How many were added.
+    pub fn added(&self) -> u64 {
+        self.count + self.at_least + self.unknown
+    }
+
     /// How many were measured.
     pub fn count(&self) -> u64 {
         self.count
@@ -99,7 +120,7 @@ impl Measure {
 
     /// Whether nothing was added.
     pub fn is_empty(&self) -> bool {
-        self.count + self.at_least + self.unknown == 0
+        self.added() == 0
     }
 
     /// The mean of what was measured, nanoseconds; exact.
@@ -190,6 +211,41 @@ mod tests {
         assert_eq!(measure.ended(EndReason::Killed), 1000);
         assert_eq!(measure.buckets().map(|(_, count)| count).sum::<u64>(), 100);
         assert_eq!(measure.rows().used().map(|(_, count)| count).sum::<u64>(), 100);
+    }
+
+    #[test]
+    fn joined_is_as_if_measured_together() {
+        let ages = [
+            Age::Exactly(5_000_000),
+            Age::About { ns: 70_000_000_000, within_ns: 4_000_000 },
+            Age::AtLeast(9_000_000),
+            Age::Unknown,
+            Age::Exactly(60_000_000_000),
+            Age::AtLeast(1_000_000),
+        ];
+        let measured = |ages: &[Age]| {
+            let mut measure = Measure::new(true);
+            ages.iter().for_each(|age| measure.add(*age, Some(EndReason::Expired)));
+            measure
+        };
+        let (whole, mut joined) = (measured(&ages), measured(&ages[..3]));
+        joined.join(&measured(&ages[3..]));
+        let all = |measure: &Measure| {
+            format!(
+                "{:?} {:?} {:?} {:?} {:?} {:?} {:?} {:?} {:?}",
+                measure.added(),
+                measure.mean_ns(),
+                measure.max_ns(),
+                measure.quantile_ns(0.9),
+                measure.about(),
+                measure.at_least(),
+                measure.ends().collect::<Vec<_>>(),
+                measure.rows().used().collect::<Vec<_>>(),
+                measure.buckets().collect::<Vec<_>>(),
+            )
+        };
+        assert_eq!(all(&joined), all(&whole));
+        assert_eq!((joined.count(), joined.unknown()), (3, 1));
     }
 
     #[test]

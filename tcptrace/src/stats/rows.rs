@@ -106,6 +106,11 @@ impl Rows {
         self.counts[self.scale.row(us)] += 1;
     }
 
+    /// Adds those of `other`, which are of the same scale.
+    pub fn join(&mut self, other: &Self) {
+        self.counts.iter_mut().zip(&other.counts).for_each(|(sum, count)| *sum += count);
+    }
+
     /// Its scale.
     pub fn scale(&self) -> Scale {
         self.scale

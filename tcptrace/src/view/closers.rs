@@ -24,6 +24,7 @@ use crate::{
     stats::{
         closers::{Closers, Tally},
         group::Key,
+        named::{Group, named},
     },
     track::Tracker,
 };
@@ -129,7 +130,7 @@ struct Ranking {
     /// All together.
     all: Tally,
     /// Those that are shown, in their order.
-    groups: Vec<(Key, Tally)>,
+    groups: Vec<(Group, Tally)>,
     /// How many others there are, and what was counted of these.
     others: Option<(usize, Tally)>,
 }
@@ -139,19 +140,25 @@ impl Ranking {
         begin_ns: u64,
         from_ns: u64,
         to_ns: u64,
-        mut groups: Vec<(Key, Tally)>,
+        mut groups: Vec<(Group, Tally)>,
         order: Order,
     ) -> Self {
-        let joined = |groups: &[(Key, Tally)]| {
+        let joined = |groups: &[(Group, Tally)]| {
             groups.iter().fold(Tally::default(), |mut sum, (_, tally)| {
                 sum.join(tally);
                 sum
             })
         };
         let all = joined(&groups);
-        groups.sort_by_cached_key(|(key, tally)| {
+        groups.sort_by_cached_key(|(group, tally)| {
             let by = |sort: Sort| Reverse(sort.of(tally));
-            (*key == Key::Other, by(order.sort), by(Sort::Closed), by(Sort::TwNow), *key)
+            (
+                group.key() == Key::Other,
+                by(order.sort),
+                by(Sort::Closed),
+                by(Sort::TwNow),
+                group.clone(),
+            )
         });
         let rest = groups.split_off(order.top.unwrap_or(usize::MAX).min(groups.len()));
         let others = (!rest.is_empty()).then(|| (rest.len(), joined(&rest)));
@@ -254,6 +261,7 @@ impl ClosersView {
 
     fn print(&mut self, tracker: &Tracker, out: &mut BytesMut) {
         let groups = self.closers.take(self.now_ns, tracker.census());
+        let groups = named(groups, |id| tracker.cgroup(id), |sum, more| sum.join(&more));
         let ranking = Ranking::new(self.begin_ns, self.from_ns, self.now_ns, groups, self.order);
         match self.format {
             Format::Table => {

@@ -8,14 +8,20 @@ mod csv;
 mod json;
 mod text;
 
-use std::time::Duration;
+use std::{borrow::Cow, time::Duration};
 
 use bytes::{BufMut as _, BytesMut};
 
 use super::{View, json::Json, time::WallClock};
 use crate::{
     model::{Change, Input},
-    stats::{durations::Durations, steps::Steps},
+    stats::{
+        durations::{Durations, Span},
+        group::Key,
+        measure::Measure,
+        named::{Group, named},
+        steps::Steps,
+    },
     track::Tracker,
 };
 
@@ -45,6 +51,25 @@ pub struct Intervals {
     pub length: Duration,
     /// How many there are.
     pub count: Option<u64>,
+}
+
+/// The groups of `span`, by what they are called: the largest first, the rest last.
+fn groups<'a>(
+    durations: &'a Durations,
+    span: Span,
+    tracker: &Tracker,
+) -> Vec<(Group, Cow<'a, Measure>)> {
+    let groups = durations.of(span).into_iter();
+    let mut named = named(
+        groups.map(|(key, measure)| (key, Cow::Borrowed(measure))),
+        |id| tracker.cgroup(id),
+        |sum, more| sum.to_mut().join(&more),
+    );
+    // What was joined may be larger than what came before it.
+    named.sort_by_key(|(group, measure)| {
+        (group.key() == Key::Other, std::cmp::Reverse(measure.added()))
+    });
+    named
 }
 
 /// A stretch of time, `CLOCK_MONOTONIC`, nanoseconds.
@@ -101,27 +126,28 @@ impl HistView {
     }
 
     /// Prints the intervals that are over by now as one, if any is: the grid stays where it is.
-    fn tick(&mut self, mono_ns: u64, out: &mut BytesMut) {
+    fn tick(&mut self, mono_ns: u64, tracker: &Tracker, out: &mut BytesMut) {
         self.now_ns = self.now_ns.max(mono_ns);
         let Some(Intervals { length, .. }) = self.intervals else { return };
         let length_ns = u64::try_from(length.as_nanos()).unwrap_or(u64::MAX).max(1);
         let over = self.now_ns.saturating_sub(self.from_ns) / length_ns;
         if over > 0 && !self.is_done() {
-            self.print(self.from_ns.saturating_add(over.saturating_mul(length_ns)), out);
+            let to_ns = self.from_ns.saturating_add(over.saturating_mul(length_ns));
+            self.print(to_ns, tracker, out);
         }
     }
 
-    fn print(&mut self, to_ns: u64, out: &mut BytesMut) {
+    fn print(&mut self, to_ns: u64, tracker: &Tracker, out: &mut BytesMut) {
         let stretch = Stretch { begin_ns: self.begin_ns, from_ns: self.from_ns, to_ns };
         match self.format {
             Format::Table => {
                 if self.printed > 0 {
                     out.put_u8(b'\n');
                 }
-                text::print(&self.subject, stretch, out);
+                text::print(&self.subject, stretch, tracker, out);
             }
-            Format::Json => json::print(&self.subject, stretch, &mut self.wall, out),
-            Format::Csv => csv::print(&self.subject, stretch, out),
+            Format::Json => json::print(&self.subject, stretch, tracker, &mut self.wall, out),
+            Format::Csv => csv::print(&self.subject, stretch, tracker, out),
         }
         self.printed += 1;
         self.from_ns = to_ns;
@@ -139,7 +165,7 @@ impl View for HistView {
         }
     }
 
-    fn input(&mut self, input: &Input, _tracker: &Tracker, out: &mut BytesMut) {
+    fn input(&mut self, input: &Input, tracker: &Tracker, out: &mut BytesMut) {
         match input {
             Input::Begin { mono_ns, .. } => {
                 self.begin_ns = *mono_ns;
@@ -152,10 +178,10 @@ impl View for HistView {
                 Format::Json => self.lines.lost(lost, out),
                 Format::Csv => {} // a row of another kind would break the reader; stderr says it
             },
-            Input::Tick { mono_ns } => self.tick(*mono_ns, out),
+            Input::Tick { mono_ns } => self.tick(*mono_ns, tracker, out),
             Input::End(accounts) => {
                 if !self.is_done() {
-                    self.print(accounts.mono_ns.max(self.now_ns), out);
+                    self.print(accounts.mono_ns.max(self.now_ns), tracker, out);
                 }
                 if self.format == Format::Json {
                     self.lines.summary(accounts, out);

@@ -10,7 +10,10 @@ use bytes::{BufMut as _, BytesMut};
 use super::{View, csv::put_field, json::Json, states::Format, states::Lines, time::WallClock};
 use crate::{
     model::{Change, Input, Snapshot, TcpState},
-    stats::group::{By, Key},
+    stats::{
+        group::{By, Key},
+        named::{Group, named},
+    },
     track::Tracker,
 };
 
@@ -95,19 +98,19 @@ impl StatesByView {
         self.printed += 1;
     }
 
-    fn json_line(&mut self, mono_ns: u64, groups: &[(Key, Counts)], out: &mut BytesMut) {
+    fn json_line(&mut self, mono_ns: u64, groups: &[(Group, Counts)], out: &mut BytesMut) {
         out.put_slice(br#"{"v":1,"type":"states","time":"#);
         self.wall.put_json(out, mono_ns);
         let rows: Vec<_> = groups
             .iter()
-            .map(|(key, counts)| {
+            .map(|(group, counts)| {
                 let states: serde_json::Map<_, _> = COLUMNS
                     .iter()
                     .zip(counts)
                     .map(|((state, ..), count)| (state.name().to_owned(), (*count).into()))
                     .collect();
                 serde_json::json!({
-                    "group": key.label(), "other": *key == Key::Other, "states": states
+                    "group": group.label(), "other": group.key() == Key::Other, "states": states
                 })
             })
             .collect();
@@ -120,13 +123,13 @@ impl StatesByView {
         );
     }
 
-    fn csv_rows(&mut self, mono_ns: u64, groups: &[(Key, Counts)], out: &mut BytesMut) {
-        for (key, counts) in groups {
+    fn csv_rows(&mut self, mono_ns: u64, groups: &[(Group, Counts)], out: &mut BytesMut) {
+        for (group, counts) in groups {
             for ((state, ..), count) in COLUMNS.iter().zip(counts) {
                 self.wall.put_rfc3339(out, mono_ns);
                 put_field(out, Some(mono_ns));
                 put_field(out, Some(self.by.name()));
-                put_field(out, key.label().map(|label| super::csv::quoted(&label)));
+                put_field(out, group.label().map(|label| super::csv::quoted(&label)));
                 put_field(out, Some(state));
                 put_field(out, Some(count));
                 out.put_u8(b'\n');
@@ -136,7 +139,7 @@ impl StatesByView {
 }
 
 /// Counts all that is known, the largest group first.
-fn census(by: By, tracker: &Tracker) -> Vec<(Key, Counts)> {
+fn census(by: By, tracker: &Tracker) -> Vec<(Group, Counts)> {
     let mut groups: HashMap<Key, Counts> = HashMap::new();
     for found in tracker.census() {
         let Some(column) = COLUMNS.iter().position(|(state, ..)| *state == found.state) else {
@@ -148,12 +151,18 @@ fn census(by: By, tracker: &Tracker) -> Vec<(Key, Counts)> {
         }
         groups.entry(key).or_default()[column] += 1;
     }
-    let mut groups: Vec<_> = groups.into_iter().collect();
-    groups.sort_by_key(|(key, counts)| (std::cmp::Reverse(counts.iter().sum::<u64>()), *key));
+    let mut groups = named(
+        groups,
+        |id| tracker.cgroup(id),
+        |sum, more| sum.iter_mut().zip(more).for_each(|(sum, count)| *sum += count),
+    );
+    groups.sort_by_cached_key(|(group, counts)| {
+        (std::cmp::Reverse(counts.iter().sum::<u64>()), group.clone())
+    });
     groups
 }
 
-fn table(by: By, time: &str, header: bool, groups: &[(Key, Counts)], out: &mut BytesMut) {
+fn table(by: By, time: &str, header: bool, groups: &[(Group, Counts)], out: &mut BytesMut) {
     let mut text = String::new();
     // Writing to memory does not fail.
     if header {
@@ -164,11 +173,11 @@ fn table(by: By, time: &str, header: bool, groups: &[(Key, Counts)], out: &mut B
         text.push('\n');
     }
     let mut rest = Counts::default();
-    for (index, (key, counts)) in groups.iter().enumerate() {
+    for (index, (group, counts)) in groups.iter().enumerate() {
         if index >= SHOWN {
             rest.iter_mut().zip(counts).for_each(|(sum, count)| *sum += count);
         } else {
-            row(&key.label().unwrap_or_else(|| "-".to_owned()), counts, &mut text);
+            row(&group.to_string(), counts, &mut text);
         }
     }
     if groups.len() > SHOWN {
@@ -230,6 +239,36 @@ mod tests {
 
     use super::*;
     use crate::source::script;
+
+    #[test]
+    fn cgroups_of_one_unit_are_one_row() {
+        let lines = Lines { every: None, count: None };
+        let mut view = StatesByView::new(By::Unit, Format::Table, lines, true);
+        let (mut tracker, mut out) = (Tracker::default(), BytesMut::new());
+        let script = "0ms begin\n0ms cgroup 7 /a.service\n\
+            0ms cgroup 9 /\x1b]0;owned\x07\u{202e}gpj.elif.service\n\
+            0ms snapshot open\n0ms snapshot 5\n\
+            0ms socket CLOSE_WAIT 1 10.0.0.1:1 10.0.0.2:443 cgroup=7\n\
+            0ms socket CLOSE_WAIT 2 10.0.0.1:2 10.0.0.2:443 cgroup=8\n\
+            0ms socket ESTABLISHED 3 10.0.0.1:3 10.0.0.2:443 cgroup=9\n\
+            0ms socket TIME_WAIT 4 10.0.0.1:4 10.0.0.2:443 60000\n\
+            0ms socket CLOSE_WAIT 5 10.0.0.1:5 10.0.0.2:443 cgroup=10\n\
+            0ms snapshot end\n0ms snapshot over\n0ms cgroup 10 /a.service/below\n1ms tick\n";
+        for input in script::inputs(script).unwrap() {
+            tracker.apply(&input, &mut |change| view.change(&change, &mut out));
+            view.input(&input, &tracker, &mut out);
+        }
+        let text = std::str::from_utf8(&out).unwrap();
+        let expected = "\
+- UNIT                     EST SYNS SYNR  FW1   FW2      TW   CLW LACK  LIS CLSG
+a.service                    0    0    0    0     0       0     2    0    0    0
+-                            0    0    0    0     0       1     0    0    0    0
+cgroup 8                     0    0    0    0     0       0     1    0    0    0
+\\x1b]0;owned\\x07\\u{20        1    0    0    0     0       0     0    0    0    0
+";
+        assert_eq!(text, expected);
+        assert!(text.lines().all(|line| line.chars().count() <= 80));
+    }
 
     #[test]
     fn a_group_is_counted_by_what_is_known_at_the_end() {

@@ -39,7 +39,7 @@ const MISUSE: &[(&[&str], &[&str])] = &[
     (&["hist", "0"], &["interval 0", "more than 0"]),
     (&["hist", "2", "0"], &["count 0", "at least 1"]),
     (&["hist", "2", "3", "4"], &["4: an interval and a count are there already"]),
-    (&["hist", "--by", "pid"], &["unknown key 'pid'", "reason, owner, port, peer, netns"]),
+    (&["hist", "--by", "pid"], &["unknown key 'pid'", "reason, owner, port, peer, netns, unit"]),
     (&["hist", "--steps", "time-wait"], &["--steps has its own states"]),
     (&["hist", "--steps", "--by", "port"], &["--steps", "cannot be used with"]),
     (&["closers", "0"], &["0", "more than 0"]),

@@ -11,6 +11,7 @@ use crate::{
     stats::{
         closers::{Fate, Tally},
         group::Key,
+        named::Group,
     },
     view::csv::quoted,
 };
@@ -30,22 +31,22 @@ pub(super) fn header(out: &mut BytesMut) {
 
 /// Writes a ranking.
 pub(super) fn print(ranking: &Ranking, out: &mut BytesMut) {
-    for (key, tally) in &ranking.groups {
-        row(ranking, key, tally, out);
+    for (group, tally) in &ranking.groups {
+        row(ranking, group, tally, out);
     }
     if let Some((_, tally)) = &ranking.others {
-        row(ranking, &Key::Other, tally, out);
+        row(ranking, &Key::Other.into(), tally, out);
     }
 }
 
-fn row(ranking: &Ranking, key: &Key, tally: &Tally, out: &mut BytesMut) {
+fn row(ranking: &Ranking, group: &Group, tally: &Tally, out: &mut BytesMut) {
     let (from, to) = ranking.stretch();
     let initiator = |which| tally.by(Some(which));
     // Writing to memory does not fail.
     let _ = write!(
         out,
         "{from:.3},{to:.3},{},{},{:.3},{:.6},{},{},{},{},{},{},{},{},{},{:.3},{}",
-        quoted(&key.label().unwrap_or_default()),
+        quoted(&group.label().unwrap_or_default()),
         tally.closed(),
         ranking.per_second(tally.closed()),
         ranking.share(tally),

@@ -11,6 +11,7 @@ use crate::{
     stats::{
         closers::{Fate, Tally},
         group::{By, Key},
+        named::Group,
     },
     view::time::WallClock,
 };
@@ -109,15 +110,15 @@ impl From<&Tally> for Active {
     }
 }
 
-fn row(ranking: &Ranking, key: &Key, tally: &Tally) -> Row {
-    let (owner, port) = match key {
-        Key::Service(comm, port) => (comm.map(|comm| comm.to_string()), *port),
+fn row(ranking: &Ranking, group: &Group, tally: &Tally) -> Row {
+    let (owner, port) = match group.key() {
+        Key::Service(comm, port) => (comm.map(|comm| comm.to_string()), port),
         _ => (None, None),
     };
     let initiator = |which| tally.by(Some(which));
     Row {
-        key: key.label(),
-        other: *key == Key::Other,
+        key: group.label(),
+        other: group.key() == Key::Other,
         owner,
         port: port.map(|port| port.number()),
         port_of: port.map(|port| port.end()),
@@ -161,8 +162,8 @@ pub(super) fn print(ranking: &Ranking, by: Option<By>, wall: &mut WallClock, out
         .put_rfc3339(&mut time, ranking.to_ns)
         .then(|| String::from_utf8_lossy(&time).into_owned());
     let (from, to) = ranking.stretch();
-    let shown = ranking.groups.iter().map(|(key, tally)| row(ranking, key, tally));
-    let others = ranking.others.iter().map(|(_, tally)| row(ranking, &Key::Other, tally));
+    let shown = ranking.groups.iter().map(|(group, tally)| row(ranking, group, tally));
+    let others = ranking.others.iter().map(|(_, tally)| row(ranking, &Key::Other.into(), tally));
     let line = Line {
         v: 1,
         r#type: "closers",

@@ -253,6 +253,63 @@ fn names_are_harmless_and_ports_are_never_cut_off() {
     assert!(text.contains(r#","'=1+1,""\u{202e}x →:443","#), "{text}");
 }
 
+/// An active close by each of: two cgroups of one unit, one that nothing is called, one with a
+/// hostile name, one that is not known.
+fn closes_by_units() -> String {
+    let mut script = "0ms begin\n\
+        0ms cgroup 7 /system.slice/nginx.service\n\
+        0ms cgroup 9 /system.slice/\\x1b[2J\\xe2\\x80\\xae\u{202e},\"=a-very-long-name.service\n"
+        .to_owned();
+    for (i, cgroup) in [" cgroup=7", " cgroup=8", " cgroup=9", "", " cgroup=10"].iter().enumerate()
+    {
+        let lines = active(50 + i as u32, "x");
+        lines.lines().for_each(|line| {
+            // No hook tells the cgroup of a minisock.
+            let cgroup = if line.contains("tw=") { "" } else { cgroup };
+            writeln!(script, "{line}{cgroup}").unwrap();
+        });
+    }
+    script + "500ms cgroup 10 /system.slice/nginx.service/worker\n1000ms tick\n"
+}
+
+#[test]
+fn cgroups_of_one_unit_are_one_row() {
+    let text =
+        show(view(Some(By::Unit), Order::default(), Format::Table, Some(1000)), &closes_by_units());
+    let rows: Vec<_> = text.lines().skip(3).collect();
+    let expected = [
+        "UNIT                       CLOSED      /S SHARE LOCAL REMOTE ELSE TW NOW  TW SEC",
+        "nginx.service                   2     2.0   40%  100%      .    .      2     1.8",
+        "  local 2: 2 fin to TIME_WAIT",
+        "-                               1     1.0   20%  100%      .    .      1     0.9",
+        "  local 1: 1 fin to TIME_WAIT",
+        "cgroup 8                        1     1.0   20%  100%      .    .      1     0.9",
+        "  local 1: 1 fin to TIME_WAIT",
+        "\\x1b[2J\\u{202e}\\u{202e}… ",
+        "  local 1: 1 fin to TIME_WAIT",
+    ];
+    for (row, expected) in rows.iter().zip(expected) {
+        assert!(row.starts_with(expected), "{text}");
+    }
+    assert!(rows.len() == expected.len() && rows.iter().all(|row| row.chars().count() <= 80));
+
+    let of = |format| {
+        show(view(Some(By::Unit), Order::default(), format, Some(1000)), &closes_by_units())
+    };
+    let line: serde_json::Value = serde_json::from_str(&of(Format::Json)).unwrap();
+    assert_eq!(line["by"], "unit");
+    let keys: Vec<_> = line["rows"].as_array().unwrap().iter().map(|row| &row["key"]).collect();
+    let hostile = "\\x1b[2J\\u{202e}\\u{202e},\"=a-very-long-name.service";
+    assert_eq!(
+        serde_json::json!(keys),
+        serde_json::json!(["nginx.service", null, "cgroup 8", hostile])
+    );
+    let csv = of(Format::Csv);
+    assert!(csv.contains("\n0.000,1.000,nginx.service,2,"), "{csv}");
+    let quoted = format!(",\"{}\",1,", hostile.replace('"', "\"\""));
+    assert!(csv.contains(&quoted) && !csv.contains(['\x1b', '\u{202e}']), "{csv}");
+}
+
 #[test]
 fn many_ways_to_end_take_several_lines() {
     let mut script = "0ms begin\n".to_owned();

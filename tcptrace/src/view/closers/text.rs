@@ -11,6 +11,7 @@ use crate::{
     stats::{
         closers::{Fate, Tally},
         group::{By, Key},
+        named::Group,
     },
 };
 
@@ -61,8 +62,8 @@ pub(super) fn print(
             "CLOSED", "/S", "SHARE", "LOCAL", "REMOTE", "ELSE", "TW NOW", "TW SEC"
         );
     }
-    for (key, tally) in &ranking.groups {
-        group(ranking, &label(key, LABEL - 1), tally, &mut text);
+    for (named, tally) in &ranking.groups {
+        group(ranking, &label(named, LABEL - 1), tally, &mut text);
     }
     if let Some((count, tally)) = &ranking.others {
         group(ranking, &format!("({count} others)"), tally, &mut text);
@@ -141,13 +142,13 @@ fn wrapped(name: &str, count: u64, words: impl Iterator<Item = String>, text: &m
 }
 
 /// The name of a group in at most `width` characters; the port of a service is never cut off.
-fn label(key: &Key, width: usize) -> String {
-    let (name, port) = match key {
+fn label(group: &Group, width: usize) -> String {
+    let (name, port) = match group.key() {
         Key::Service(comm, port) => (
             comm.map_or_else(|| "-".to_owned(), |comm| comm.to_string()),
             port.map_or_else(|| " :-".to_owned(), |port| format!(" {port}")),
         ),
-        _ => (key.to_string(), String::new()),
+        _ => (group.to_string(), String::new()),
     };
     let room = width.saturating_sub(port.chars().count());
     if name.chars().count() <= room {

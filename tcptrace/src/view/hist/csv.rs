@@ -4,9 +4,10 @@ use std::fmt::Write as _;
 
 use bytes::{BufMut as _, BytesMut};
 
-use super::{Stretch, Subject};
+use super::{Stretch, Subject, groups};
 use crate::{
     stats::{durations::Span, measure::Measure},
+    track::Tracker,
     view::{
         csv::quoted,
         number::{put_ms, put_u64},
@@ -18,12 +19,12 @@ pub(super) const HEADER: &str = "from_s,to_s,state,key,count,mean_ms,p50_ms,p90_
     at_least_count,at_least_max_ms,unknown\n";
 
 /// Writes all that was measured in `stretch`.
-pub(super) fn print(subject: &Subject, stretch: Stretch, out: &mut BytesMut) {
+pub(super) fn print(subject: &Subject, stretch: Stretch, tracker: &Tracker, out: &mut BytesMut) {
     match subject {
         Subject::Durations(durations) => {
             for span in Span::ALL {
-                for (key, measure) in durations.of(span) {
-                    row(stretch, span.name(), &key.label().unwrap_or_default(), measure, out);
+                for (group, measure) in groups(durations, span, tracker) {
+                    row(stretch, span.name(), &group.label().unwrap_or_default(), &measure, out);
                 }
             }
         }

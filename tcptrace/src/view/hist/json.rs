@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use bytes::{BufMut as _, BytesMut};
 use serde::Serialize;
 
-use super::{Stretch, Subject};
+use super::{Stretch, Subject, groups};
 use crate::{
     stats::{
         durations::{Durations, Span},
@@ -13,6 +13,7 @@ use crate::{
         measure::Measure,
         steps::{Side, Steps},
     },
+    track::Tracker,
     view::time::WallClock,
 };
 
@@ -119,16 +120,16 @@ impl From<&Measure> for Numbers {
     }
 }
 
-fn rows(durations: &Durations) -> Vec<Row> {
+fn rows(durations: &Durations, tracker: &Tracker) -> Vec<Row> {
     Span::ALL
         .into_iter()
         .flat_map(|span| {
-            durations.of(span).into_iter().map(move |(key, measure)| Row {
+            groups(durations, span, tracker).into_iter().map(move |(group, measure)| Row {
                 state: span.name(),
                 by: durations.split(span).map(By::name),
-                key: key.label(),
-                other: key == Key::Other,
-                measure: measure.into(),
+                key: group.label(),
+                other: group.key() == Key::Other,
+                measure: (&*measure).into(),
             })
         })
         .collect()
@@ -158,7 +159,13 @@ fn steps(steps: &Steps) -> Body {
 }
 
 /// Writes all that was measured in `stretch`.
-pub(super) fn print(subject: &Subject, stretch: Stretch, wall: &mut WallClock, out: &mut BytesMut) {
+pub(super) fn print(
+    subject: &Subject,
+    stretch: Stretch,
+    tracker: &Tracker,
+    wall: &mut WallClock,
+    out: &mut BytesMut,
+) {
     let mut time = BytesMut::new();
     let time = wall
         .put_rfc3339(&mut time, stretch.to_ns)
@@ -172,7 +179,7 @@ pub(super) fn print(subject: &Subject, stretch: Stretch, wall: &mut WallClock, o
         from,
         to,
         body: match subject {
-            Subject::Durations(durations) => Body::Durations { rows: rows(durations) },
+            Subject::Durations(durations) => Body::Durations { rows: rows(durations, tracker) },
             Subject::Steps(of) => steps(of),
         },
     };

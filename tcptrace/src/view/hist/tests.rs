@@ -242,3 +242,44 @@ fn names_of_groups_are_harmless_and_within_the_line() {
         assert!(text.starts_with("... 17 events lost"), "{text}");
     }
 }
+
+#[test]
+fn cgroups_of_one_unit_are_one_histogram() {
+    let mut script = "0ms begin\n0ms cgroup 7 /a.service\n\
+        0ms cgroup 9 /system.slice/\\x1b[2J\u{202e},\"=a-very-long-name-of-a-hostile-unit.service\n"
+        .to_owned();
+    for (i, cgroup) in ["cgroup=8", "cgroup=9", "", "cgroup=7", "cgroup=10"].iter().enumerate() {
+        writeln!(
+            script,
+            "1ms sk={i}a CLOSE>SYN_SENT 10.0.0.1:0 10.0.0.2:443 {cgroup}\n\
+             {}ms sk={i}a SYN_SENT>CLOSE 10.0.0.1:{i}1 10.0.0.2:443 err=111 {cgroup}",
+            3 + i
+        )
+        .unwrap();
+    }
+    script += "90ms cgroup 10 /a.service\n1000ms tick\n";
+    let of = |format| {
+        let subject = durations("syn-sent", Some(By::Unit));
+        show(HistView::new(subject, format, every(1000, None), true), &script)
+    };
+    let text = of(Format::Table);
+    let titles: Vec<_> = text.lines().filter(|line| line.starts_with("SYN_SENT")).collect();
+    let expected = [
+        "SYN_SENT, unit a.service: 2",
+        "SYN_SENT, unit -: 1",
+        "SYN_SENT, unit cgroup 8: 1",
+        "SYN_SENT, unit \\x1b[2J\\u{202e},\"=a-very-long-name-of-a…: 1",
+    ];
+    assert_eq!(titles, expected);
+    assert!(text.contains("  ms: mean 5.500  p50 5.003  p90 6.000 "), "{text}");
+    assert!(text.lines().all(|line| line.chars().count() <= 80), "{text}");
+    let line: serde_json::Value = serde_json::from_str(&of(Format::Json)).unwrap();
+    assert_eq!(
+        (&line["rows"][0]["by"], &line["rows"][0]["key"]),
+        (&"unit".into(), &"a.service".into())
+    );
+    assert_eq!((&line["rows"][0]["count"], &line["rows"][1]["key"]), (&2.into(), &().into()));
+    let csv = of(Format::Csv);
+    assert!(csv.contains(",SYN_SENT,a.service,2,5.500,"), "{csv}");
+    assert!(!csv.contains(['\x1b', '\u{202e}']), "{csv}");
+}

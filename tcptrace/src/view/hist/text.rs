@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use bytes::BytesMut;
 
-use super::{Stretch, Subject};
+use super::{Stretch, Subject, groups};
 use crate::{
     model::{EndReason, TcpState},
     stats::{
@@ -14,6 +14,7 @@ use crate::{
         rows::Rows,
         steps::{Side, Steps},
     },
+    track::Tracker,
     view::number::ms_within,
 };
 
@@ -27,11 +28,11 @@ const MS_WIDTH: usize = 9;
 const LABEL_WIDTH: usize = 40;
 
 /// Writes all that was measured in `stretch`.
-pub(super) fn print(subject: &Subject, stretch: Stretch, out: &mut BytesMut) {
+pub(super) fn print(subject: &Subject, stretch: Stretch, tracker: &Tracker, out: &mut BytesMut) {
     let (from, to) = stretch.seconds();
     line(out, format_args!("from {from:.1} s to {to:.1} s"));
     match subject {
-        Subject::Durations(durations) => print_durations(durations, out),
+        Subject::Durations(durations) => print_durations(durations, tracker, out),
         Subject::Steps(steps) => print_steps(steps, out),
     }
 }
@@ -41,27 +42,27 @@ pub(super) fn lost(count: u64, out: &mut BytesMut) {
     line(out, format_args!("... {count} events lost: the ring was full"));
 }
 
-fn print_durations(durations: &Durations, out: &mut BytesMut) {
+fn print_durations(durations: &Durations, tracker: &Tracker, out: &mut BytesMut) {
     for span in Span::ALL.into_iter().filter(|span| durations.spans().contains(*span)) {
-        let groups = durations.of(span);
+        let groups = groups(durations, span, tracker);
         if groups.is_empty() {
             line(out, format_args!("\n{}: none ended", span.name()));
         }
-        for (key, measure) in groups {
-            let label = match key {
+        for (group, measure) in &groups {
+            let label = match group.key() {
                 Key::All => String::new(),
                 Key::Other => ", other groups".to_owned(),
-                Key::Reason(Some(_)) | Key::Connected(_) => format!(", {key}"),
+                Key::Reason(Some(_)) | Key::Connected(_) => format!(", {group}"),
                 _ => {
                     let by = durations.split(span).map_or("", By::name);
-                    format!(", {by} {}", shortened(&key.to_string()))
+                    format!(", {by} {}", shortened(&group.to_string()))
                 }
             };
             title(&format!("{}{label}", span.name()), measure, out);
             if measure.count() > 0 {
                 numbers(measure, out);
             }
-            remarks(span, key, measure, out);
+            remarks(span, group.key(), measure, out);
             if measure.count() > 0 {
                 rows(measure.rows(), out);
             }
