@@ -7,9 +7,9 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use super::duration;
 use crate::{
     model::{
-        Comm, Initiator, StateSet,
+        Initiator, StateSet,
         filter::{Net, PortSet},
-        select::{HowSet, Wanted},
+        select::HowSet,
     },
     probe::{AcceptChoice, Backend, TimeWaitChoice},
     stats::group::By,
@@ -396,29 +396,16 @@ pub struct SelectArgs {
     /// Owned by these users
     #[arg(long, value_name = "UID", value_delimiter = ',')]
     pub uid: Vec<u32>,
-    /// In these cgroups (v2), by id: the inode of the directory
-    #[arg(long, value_name = "ID", value_delimiter = ',')]
-    pub cgroup: Vec<u64>,
+    /// In these cgroups (v2): a path (/system.slice/nginx.service, or to the directory) or an id,
+    /// which is the inode of the directory; not in those below them
+    #[arg(long, value_name = "CGROUP", value_delimiter = ',')]
+    pub cgroup: Vec<String>,
     /// Who closed first: local, remote, both (at the same time), none
     #[arg(long, value_name = "SIDE", value_delimiter = ',')]
     pub closed_by: Vec<Initiator>,
     /// How it ended, or how that begins: fin, rst, rst-sent, refused, timeout, timeout-syn, …
     #[arg(long, value_name = "HOW", value_delimiter = ',')]
     pub how: Vec<HowSet>,
-}
-
-impl SelectArgs {
-    /// What is asked for.
-    pub fn wanted(&self) -> Wanted {
-        Wanted {
-            pids: self.pid.clone(),
-            comms: self.comm.iter().map(|name| Comm::from(name.as_str())).collect(),
-            uids: self.uid.clone(),
-            cgroups: self.cgroup.clone(),
-            closed_by: self.closed_by.clone(),
-            how: self.how.iter().copied().reduce(HowSet::union),
-        }
-    }
 }
 
 /// How to listen.

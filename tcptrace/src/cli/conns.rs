@@ -8,7 +8,7 @@ use super::{
     args::{ConnsArgs, OutputFormat},
     listen::{self, Listening, Snapshots},
     log::say,
-    options::{only, options},
+    options::{only, options, wanted},
     target::Target,
 };
 use crate::{
@@ -18,8 +18,9 @@ use crate::{
 
 pub(super) fn run(args: &ConnsArgs) -> Result<ExitCode> {
     let options = options(&args.probe, &args.filter)?;
+    let selection = selection(args)?;
     let target = Target::open(args.out.as_deref())?;
-    let view = ConnsView::new(format(args), selection(args));
+    let view = ConnsView::new(format(args), selection);
     let snapshots = Snapshots { only: only(&args.filter)?, every: Snapshots::SELDOM, owners: true };
     let listening = Listening { options: &options, self_test: !args.probe.no_self_test };
     listen::run(listening, snapshots, target, args.duration, view, |view| {
@@ -40,14 +41,14 @@ fn format(args: &ConnsArgs) -> Format {
     }
 }
 
-fn selection(args: &ConnsArgs) -> Selection {
+fn selection(args: &ConnsArgs) -> Result<Selection> {
     let min_life = args.min_life.unwrap_or_default();
-    Selection {
-        wanted: args.select.wanted(),
+    Ok(Selection {
+        wanted: wanted(&args.select)?,
         min_life_ns: u64::try_from(min_life.as_nanos()).unwrap_or(u64::MAX),
         until: if args.no_time_wait { Until::Close } else { Until::End },
         open: args.open,
         count: args.count,
         header: !args.no_header,
-    }
+    })
 }

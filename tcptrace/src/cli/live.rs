@@ -8,7 +8,7 @@ use super::{
     args::{LiveArgs, OutputFormat},
     listen::{self, Listening, Snapshots},
     log::say,
-    options::{only, options},
+    options::{only, options, wanted},
     target::Target,
 };
 use crate::{
@@ -18,8 +18,9 @@ use crate::{
 
 pub(super) fn run(args: &LiveArgs) -> Result<ExitCode> {
     let options = options(&args.probe, &args.filter)?;
+    let selection = selection(args)?;
     let target = Target::open(args.out.as_deref())?;
-    let view = LiveView::new(format(args, &target), selection(args));
+    let view = LiveView::new(format(args, &target), selection);
     let snapshots = Snapshots { only: only(&args.filter)?, every: Snapshots::SELDOM, owners: true };
     let listening = Listening { options: &options, self_test: !args.probe.no_self_test };
     listen::run(listening, snapshots, target, args.duration, view, |view| {
@@ -44,16 +45,16 @@ fn format(args: &LiveArgs, target: &Target) -> Format {
     }
 }
 
-fn selection(args: &LiveArgs) -> Selection {
+fn selection(args: &LiveArgs) -> Result<Selection> {
     let states = match args.state.as_slice() {
         [] => StateSet::all(),
         some => some.iter().fold(StateSet::EMPTY, |all, &one| all.union(one)),
     };
-    Selection {
+    Ok(Selection {
         states,
-        wanted: args.select.wanted(),
+        wanted: wanted(&args.select)?,
         rate_limit: args.rate_limit,
         count: args.count,
         header: !args.no_header,
-    }
+    })
 }

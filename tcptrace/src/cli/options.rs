@@ -6,11 +6,19 @@ use anyhow::Result;
 
 use super::{
     Usage,
-    args::{FilterArgs, ProbeArgs},
+    args::{FilterArgs, ProbeArgs, SelectArgs},
 };
 use crate::{
-    host::netns::{self, Netns},
-    model::filter::Filter,
+    host::{
+        cgroup,
+        netns::{self, Netns},
+    },
+    model::{
+        Comm,
+        filter::Filter,
+        select::{HowSet, Wanted},
+        task::escape,
+    },
     probe::{self, Backend, Options, ProbeError},
 };
 
@@ -59,6 +67,28 @@ pub(super) fn only(args: &FilterArgs) -> Result<Option<Netns>> {
         Err(error) if error.is_host() => Err(anyhow::anyhow!("-N {text}: {error}")),
         Err(error) => Err(Usage(format!("-N {text}: {error}")).into()),
     }
+}
+
+/// Which connections to show.
+///
+/// # Errors
+/// As [`options`], of the cgroups.
+pub(super) fn wanted(args: &SelectArgs) -> Result<Wanted> {
+    Ok(Wanted {
+        pids: args.pid.clone(),
+        comms: args.comm.iter().map(|name| Comm::from(name.as_str())).collect(),
+        uids: args.uid.clone(),
+        cgroups: args.cgroup.iter().map(|text| cgroup_id(text)).collect::<Result<_>>()?,
+        closed_by: args.closed_by.clone(),
+        how: args.how.iter().copied().reduce(HowSet::union),
+    })
+}
+
+fn cgroup_id(text: &str) -> Result<u64> {
+    cgroup::resolve(text).map_err(|error| {
+        let line = format!("--cgroup {}: {error}", escape(text.as_bytes()));
+        if error.is_host() { anyhow::anyhow!(line) } else { Usage(line).into() }
+    })
 }
 
 #[cfg(test)]

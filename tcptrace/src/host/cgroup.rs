@@ -9,6 +9,8 @@
 //! reused. The path is seen from the cgroup namespace and the mount that this process has; what is
 //! outside of them has none.
 
+mod resolve;
+
 use std::{
     collections::HashMap,
     fs::{self, File},
@@ -21,6 +23,8 @@ use std::{
 };
 
 use super::mounts::{self, Mount};
+
+pub use resolve::{CgroupError, resolve};
 
 /// Directories that a walk looks at: about 40 ms.
 const MAX_WALKED: usize = 4_096;

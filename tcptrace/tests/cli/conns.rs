@@ -1,6 +1,6 @@
 //! `tcptrace conns`: what is on stdout.
 
-use std::net::TcpStream;
+use std::{fs, net::TcpStream};
 
 use serde_json::Value;
 
@@ -100,4 +100,23 @@ fn what_is_selected_is_shown_and_nothing_else() {
         let ended = of_one(&server, &[&["-o", "json"], arguments].concat());
         assert_eq!(connections(&ended).len(), shown, "{arguments:?} {ended:?}");
     }
+}
+
+#[test]
+fn a_cgroup_is_named_by_its_path_or_its_id() {
+    if !can_trace() {
+        return;
+    }
+    let server = Server::new();
+    let all = of_one(&server, &["-o", "json"]);
+    // Unknown by the classic hook, and where there is no hierarchy of v2.
+    let Some(id) = connections(&all)[0]["cgroup"].as_str().map(str::to_owned) else { return };
+    let cgroups = fs::read_to_string("/proc/self/cgroup").unwrap();
+    let Some(path) = cgroups.lines().find_map(|line| line.strip_prefix("0::")) else { return };
+    for cgroup in [path, &id] {
+        let ended = of_one(&server, &["-o", "json", "--cgroup", cgroup]);
+        assert_eq!(connections(&ended).len(), 1, "{cgroup}: {ended:?}");
+    }
+    let ended = of_one(&server, &["-o", "json", "--cgroup", &format!("1{id}")]);
+    assert_eq!(connections(&ended).len(), 0, "{ended:?}");
 }

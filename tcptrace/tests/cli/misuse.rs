@@ -52,6 +52,8 @@ const MISUSE: &[(&[&str], &[&str])] = &[
     (&["conns", "--how", "rest"], &["unknown end 'rest'", "rst-received", "timeout: syn"]),
     (&["conns", "--closed-by", "me"], &["unknown side 'me'", "local, remote, both, none"]),
     (&["conns", "-p", "nginx"], &["'nginx'", "--pid"]),
+    (&["conns", "--cgroup", "nginx.service"], &["--cgroup nginx.service: no cgroup", "or an id"]),
+    (&["--cgroup", "0"], &["--cgroup 0: no cgroup"]),
     (&["conns", "--min-life", "0"], &["--min-life", "more than 0"]),
     (&["ports", "-L", "443"], &["-L: ports are counted by their peer", "-D, --net or -N"]),
     (&["ports", "--time-wait-hook", "off"], &["most ports are in TIME_WAIT"]),
