@@ -10,11 +10,15 @@ mod misuse;
 mod output;
 mod peer;
 mod ports;
+mod programs;
 mod real_server;
 mod run;
 mod stuck;
 mod witness;
 
+#[path = "../kernel/child.rs"]
+#[expect(dead_code, reason = "children for what is not tested here")]
+mod child;
 // Network namespaces, as the tests that need a kernel have them.
 #[path = "../kernel/net.rs"]
 #[expect(dead_code, reason = "no pairs of namespaces here, and none that is watched as it goes")]

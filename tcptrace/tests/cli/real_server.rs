@@ -19,7 +19,8 @@ use crate::{
     witness::{States, output, path, ss, sum},
 };
 
-const SERVER: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 8080);
+/// Where nginx listens.
+pub const SERVER: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 8080);
 
 /// Requests, each with a connection of its own, which the server closes first.
 const REQUESTS: u64 = 20_000;
@@ -32,8 +33,8 @@ const PORTS: &str = "40000 49999";
 const TIME_WAIT: Duration = Duration::from_secs(60);
 
 /// Starts nginx in `netns`, with all that it writes in `directory`: one process, which ends when
-/// what is returned is dropped.
-fn nginx(netns: &Netns, directory: &Path) -> Running {
+/// what is returned is dropped. It keeps an idle connection open for `keepalive` seconds.
+pub fn nginx(netns: &Netns, directory: &Path, keepalive: u32) -> Running {
     let directory = directory.to_str().unwrap();
     let temporary: String = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
         .map(|name| format!("{name}_temp_path {directory}/{name};\n"))
@@ -41,7 +42,7 @@ fn nginx(netns: &Netns, directory: &Path) -> Running {
     let configuration = format!(
         "daemon off; master_process off; pid {directory}/pid;\n\
          events {{ worker_connections 512; }}\n\
-         http {{ access_log off; keepalive_timeout 0; {temporary}\
+         http {{ access_log off; keepalive_timeout {keepalive}; {temporary}\
          server {{ listen {SERVER}; location / {{ return 200 \"hello\\n\"; }} }} }}\n"
     );
     let file = format!("{directory}/nginx.conf");
@@ -123,7 +124,7 @@ fn every_time_wait_of_a_real_server_is_accounted_for() {
         return;
     }
     let directory = tempfile::tempdir().unwrap();
-    let _nginx = nginx(&netns, directory.path());
+    let _nginx = nginx(&netns, directory.path(), 0);
     let states = States::of(&netns);
     let arguments = ["hist", "TIME_WAIT", "-o", "json", "-N", &path(&netns)];
     let hist = Running::listening(&mut tcptrace(&arguments));

@@ -19,6 +19,7 @@ use std::{
 use anyhow::{Context as _, Result, ensure};
 use nix::{
     sys::{
+        signal::{Signal, kill},
         socket::{ControlMessage, MsgFlags, sendmsg},
         wait::{WaitStatus, waitpid},
     },
@@ -39,7 +40,7 @@ impl Child {
     /// # Errors
     /// `Unsupported` on kernels before 5.9; else what the kernel answered.
     pub fn holding(netns: &Netns, files: &[BorrowedFd<'_>]) -> Result<Self> {
-        Self::fork(netns, files, |_| true)
+        Self::fork(netns, files, |_, _| true)
     }
 
     /// One in `netns` that, when told to, connects a socket of its own making to an IPv4 address.
@@ -48,7 +49,7 @@ impl Child {
     /// As [`Self::holding`].
     pub fn connecting(netns: &Netns, to: SocketAddr) -> Result<Self> {
         let to = socket2::SockAddr::from(to);
-        Self::fork(netns, &[], move |control| {
+        Self::fork(netns, &[], move |control, _| {
             if !read_byte(control) {
                 return false;
             }
@@ -64,14 +65,18 @@ impl Child {
     /// # Errors
     /// As [`Self::holding`].
     pub fn receiving(netns: &Netns) -> Result<Self> {
-        Self::fork(netns, &[], receive)
+        Self::fork(netns, &[], |control, _| receive(control))
     }
 
-    /// `work` is done by the child, with its end of the control socket. It makes system calls only.
-    fn fork(
+    /// One in `netns` that does `work` and waits for its end. `work` gets the child's end of the
+    /// control socket and its copies of `files`, and makes system calls only.
+    ///
+    /// # Errors
+    /// As [`Self::holding`].
+    pub fn fork(
         netns: &Netns,
         files: &[BorrowedFd<'_>],
-        work: impl FnOnce(RawFd) -> bool + Send,
+        work: impl FnOnce(RawFd, &[OwnedFd]) -> bool + Send,
     ) -> Result<Self> {
         let (control, theirs) = UnixStream::pair()?;
         control.set_read_timeout(Some(crate::wait::DEADLINE))?;
@@ -89,7 +94,7 @@ impl Child {
                 ForkResult::Parent { child } => Ok(child),
                 ForkResult::Child => {
                     let control = control.as_raw_fd();
-                    let done = work(control) && write_byte(control);
+                    let done = work(control, &fetched) && write_byte(control);
                     // Until the other end is closed.
                     while read_byte(control) {}
                     // SAFETY: takes a number.
@@ -154,6 +159,9 @@ impl Child {
 impl Drop for Child {
     fn drop(&mut self) {
         self.control = None;
+        // It may wait for something else than the other end. It was not waited for, so the number
+        // is its own still.
+        let _ = kill(self.pid, Signal::SIGKILL);
         let _ = waitpid(self.pid, None);
     }
 }
