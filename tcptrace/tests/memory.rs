@@ -12,6 +12,7 @@ use tcptrace::{
         SnapSocket, Snapshot, SnapshotEnd, SockFacts, Task, TcpState, Transition, Tuple,
     },
     stats::{
+        conns::{Conns, Until},
         counts::StateCounts,
         durations::{DEFAULT_LIMIT, Durations, Span, Spans},
     },
@@ -22,6 +23,9 @@ const CONNECTIONS: u64 = 1_000_000;
 
 /// Resident memory that they may take.
 const MOST_MIB: u64 = 250;
+
+/// The same with what `conns` keeps of each as a whole.
+const MOST_WITH_CONNS_MIB: u64 = 500;
 
 const NETNS: u32 = 4_026_531_840;
 const HZ: u64 = 1000;
@@ -35,11 +39,14 @@ const OPEN: u64 = 64;
 /// Transitions of the full socket, and the birth of the minisock.
 const EVENTS: usize = 6;
 
-/// The tracker and what `hist` and `states` make of its changes.
+/// The tracker and what `hist`, `states` and, if it is to, `conns` make of its changes.
 struct Host {
     tracker: Tracker,
     durations: Durations,
     counts: StateCounts,
+    conns: Option<Conns>,
+    /// Connections that `conns` told with what was before their close.
+    told: u64,
 }
 
 impl Host {
@@ -48,15 +55,20 @@ impl Host {
             tracker: Tracker::new(limit),
             durations: Durations::new(Spans::lingering(), None, DEFAULT_LIMIT),
             counts: StateCounts::default(),
+            conns: None,
+            told: 0,
         };
         host.feed(&Input::Begin { mono_ns: 0, hz: HZ as u32, minisocks: MinisocksBy::Hooks });
         host
     }
 
     fn feed(&mut self, input: &Input) {
-        let Self { tracker, durations, counts } = self;
+        let Self { tracker, durations, counts, conns, told } = self;
         tracker.apply(input, &mut |change| {
             counts.change(&change);
+            let ended = conns.as_mut().and_then(|conns| conns.change(&change));
+            *told +=
+                u64::from(ended.is_some_and(|one| one.times.of(TcpState::Established).is_some()));
             if let Change::Moved(moved) = &change {
                 durations.add(moved);
             }
@@ -178,6 +190,7 @@ fn a_million_time_waits_are_tracked_in_little_memory() {
     all_are_tracked();
     past_the_limit_the_oldest_go();
     so_are_those_from_before();
+    whole_connections_too();
 }
 
 fn all_are_tracked() {
@@ -246,4 +259,28 @@ fn so_are_those_from_before() {
     assert!(rows_mib + mib < MOST_MIB, "{rows_mib} MiB and {mib} MiB");
     host.expire_all();
     assert_eq!(host.in_time_wait(), 0);
+}
+
+/// Past the limit the oldest go there too: their connections are told without what came before.
+fn whole_connections_too() {
+    let mut host = Host::new(track::DEFAULT_LIMIT);
+    host.conns = Some(Conns::new(Until::End, track::DEFAULT_LIMIT));
+    let begun = Instant::now();
+    host.close_all();
+    let ns = begun.elapsed().as_nanos() / (CONNECTIONS as usize * EVENTS) as u128;
+    // All that is resident: this may use again what was freed before.
+    let mib = growth_mib(0);
+    println!("{CONNECTIONS} TIME_WAITs of whole connections: {mib} MiB, {ns} ns an event");
+    assert!(mib < MOST_WITH_CONNS_MIB, "{mib} MiB");
+    host.expire_all();
+    assert_eq!(host.told, CONNECTIONS);
+    assert_eq!(host.conns.as_ref().map(Conns::evicted), Some(0));
+
+    const LIMIT: u64 = 100_000;
+    host = Host::new(track::DEFAULT_LIMIT);
+    host.conns = Some(Conns::new(Until::End, LIMIT as usize));
+    host.close_all();
+    host.expire_all();
+    assert_eq!(host.told, LIMIT, "the others are told in part");
+    assert_eq!(host.conns.as_ref().map(Conns::evicted), Some(CONNECTIONS - LIMIT));
 }

@@ -321,7 +321,7 @@ fn squid_is_server_and_client() {
         }
     };
     thread::scope(|scope| {
-        scope.spawn(|| netns.run(&serve));
+        scope.spawn(|| netns.run(serve));
         load(&netns, REQUESTS, || {
             let mut stream = connect(PROXY);
             stream.write_all(request.as_bytes()).unwrap();
@@ -362,9 +362,8 @@ fn curl_is_killed_in_mid_transfer() {
             assert_eq!(stream.write(head).unwrap(), head.len());
             // Until both queues are full.
             let full = loop {
-                match stream.write(&[0; 65_536]) {
-                    Ok(_) => {}
-                    Err(error) => break error,
+                if let Err(error) = stream.write_all(&[0; 65_536]) {
+                    break error;
                 }
             };
             assert_eq!(full.kind(), ErrorKind::WouldBlock, "{full}");
