@@ -4,6 +4,7 @@ pub mod args;
 mod check;
 mod closers;
 mod conns;
+mod doctor;
 mod duration;
 mod explain;
 mod hist;
@@ -27,6 +28,8 @@ use args::{Cli, Command};
 const EXIT_HOST: u8 = 1;
 /// What the user mistyped.
 const EXIT_USAGE: u8 = 2;
+/// What `doctor` exits with instead of either: 1 and 2 are its findings.
+const EXIT_DOCTOR: u8 = 3;
 /// A second Ctrl-C while the output is not taken: 128 and SIGINT's number, as shells have it.
 const EXIT_INTERRUPTED: u8 = 130;
 
@@ -36,12 +39,17 @@ const EXIT_INTERRUPTED: u8 = 130;
 pub struct Usage(pub String);
 
 /// Parses the arguments, runs the command and turns its end into an exit code: 0, 1 for what the
-/// host refuses, 2 for misuse.
+/// host refuses, 2 for misuse; `doctor` has codes of its own.
 pub fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
-        Err(error) => return not_parsed(&error),
+        Err(error) => {
+            // A subcommand is the first word or none.
+            let is_doctor = std::env::args_os().nth(1).is_some_and(|word| word == "doctor");
+            return not_parsed(&error, if is_doctor { EXIT_DOCTOR } else { EXIT_USAGE });
+        }
     };
+    let is_doctor = matches!(cli.command, Some(Command::Doctor(_)));
     let result = match cli.command {
         None => live::run(&cli.live),
         Some(Command::Live(args)) => live::run(&args),
@@ -51,6 +59,7 @@ pub fn main() -> ExitCode {
         Some(Command::Closers(args)) => closers::run(&args),
         Some(Command::Ports(args)) => ports::run(&args),
         Some(Command::Stuck(args)) => stuck::run(&args),
+        Some(Command::Doctor(args)) => doctor::run(&args),
         Some(Command::Check(args)) => check::run(&args),
         Some(Command::Explain(args)) => explain::run(&args),
     };
@@ -58,20 +67,24 @@ pub fn main() -> ExitCode {
         Ok(code) => code,
         Err(error) => {
             log::say(&format!("{error:#}"));
-            ExitCode::from(if error.is::<Usage>() { EXIT_USAGE } else { EXIT_HOST })
+            ExitCode::from(match error.is::<Usage>() {
+                _ if is_doctor => EXIT_DOCTOR,
+                true => EXIT_USAGE,
+                false => EXIT_HOST,
+            })
         }
     }
 }
 
 /// Prints what clap has to say: help as it is, an error as one line.
-fn not_parsed(error: &clap::Error) -> ExitCode {
+fn not_parsed(error: &clap::Error, misused: u8) -> ExitCode {
     if matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) {
         // To a closed pipe, `--help` ends as quietly as anything else.
         let _ = error.print();
         return ExitCode::SUCCESS;
     }
     log::say(&misuse(&error.render().to_string()));
-    ExitCode::from(EXIT_USAGE)
+    ExitCode::from(misused)
 }
 
 /// clap's several paragraphs about an error (what, possible values, a tip, the usage) in one line.

@@ -28,12 +28,21 @@ pub enum Kind {
     Column,
     /// What `tcptrace ports` shows.
     Ports,
+    /// What `tcptrace doctor` says.
+    Doctor,
 }
 
 impl Kind {
     /// In the order in which they are listed.
-    pub const ALL: [Self; 6] =
-        [Self::State, Self::Verdict, Self::EndReason, Self::Owner, Self::Column, Self::Ports];
+    pub const ALL: [Self; 7] = [
+        Self::State,
+        Self::Verdict,
+        Self::EndReason,
+        Self::Owner,
+        Self::Column,
+        Self::Ports,
+        Self::Doctor,
+    ];
 
     /// The word for it.
     pub const fn name(self) -> &'static str {
@@ -44,6 +53,7 @@ impl Kind {
             Self::Owner => "owner",
             Self::Column => "output",
             Self::Ports => "local ports",
+            Self::Doctor => "doctor",
         }
     }
 
@@ -55,6 +65,7 @@ impl Kind {
             Self::Owner => "how an owner is known",
             Self::Column => "columns, signs and counts",
             Self::Ports => "local ports",
+            Self::Doctor => "what doctor says",
         }
     }
 
@@ -66,6 +77,7 @@ impl Kind {
             Self::Owner => include_str!("explain/owners.txt"),
             Self::Column => include_str!("explain/columns.txt"),
             Self::Ports => include_str!("explain/ports.txt"),
+            Self::Doctor => include_str!("explain/doctor.txt"),
         }
     }
 }

@@ -17,6 +17,7 @@ pub mod process;
 pub mod signals;
 pub mod sock_diag;
 pub mod sysctl;
+pub mod sysctl_files;
 pub mod timens;
 
 #[cfg(test)]

@@ -5,6 +5,7 @@
 
 pub mod check;
 pub mod cli;
+pub mod doctor;
 pub mod explain;
 pub mod host;
 pub mod model;

@@ -5,6 +5,7 @@
 
 pub mod cgroup;
 pub mod change;
+pub mod counters;
 pub mod event;
 pub mod filter;
 pub mod input;
@@ -17,6 +18,7 @@ pub mod verdict;
 
 pub use cgroup::Cgroup;
 pub use change::{Age, Birth, Change, EndReason, Found, Moved, Opened, Owner, OwnerFrom, Retired};
+pub use counters::{NetStat, NetnsCounters, SockStat};
 pub use event::{
     Accept, Linger, Minisock, MinisockEvent, Reset, ResetDirection, RstReason, SockFacts, Stopper,
     Totals, Transition,

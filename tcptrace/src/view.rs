@@ -7,6 +7,7 @@ pub mod check;
 pub mod closers;
 pub mod conns;
 pub mod csv;
+pub mod doctor;
 pub mod hist;
 pub mod json;
 pub mod live;
@@ -17,6 +18,7 @@ pub mod states_by;
 pub mod stuck;
 mod table;
 mod time;
+mod wrap;
 
 use bytes::BytesMut;
 

@@ -48,6 +48,8 @@ pub enum Command {
     Ports(PortsArgs),
     /// What has been too long in a state that should pass (CLOSE_WAIT …): whose, and whose bug
     Stuck(StuckArgs),
+    /// What is wrong and what helps: sysctls, counters, sockets and some seconds of events, judged
+    Doctor(DoctorArgs),
     /// What this kernel allows, which hooks attach, and what that costs in truth
     Check(CheckArgs),
     /// What a state, an end reason or a column means, and what to do about it
@@ -347,6 +349,32 @@ pub struct StuckArgs {
     /// No header lines
     #[arg(short = 'H', long)]
     pub no_header: bool,
+}
+
+/// `tcptrace doctor`
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Exit code: 0 nothing above info, 1 a warning, 2 a critical finding, 3 could not \
+                  run or was misused."
+)]
+pub struct DoctorArgs {
+    /// How long it watches: 5, 30s, 5m. Rates are of this time; what is seldom needs longer
+    #[arg(long, value_name = "TIME", default_value = "5s", value_parser = duration::parse)]
+    pub duration: Duration,
+    /// Network namespace: a name of `ip netns`, a path, a process, or an inode number (default: all
+    /// that can be reached)
+    #[arg(short = 'N', long, value_name = "NETNS")]
+    pub netns: Option<String>,
+    /// Judges a sysctl.conf line by line instead: what each would do on this kernel, which tries
+    /// it in an empty network namespace. Changes nothing
+    #[arg(long, value_name = "PATH")]
+    pub sysctl_file: Option<PathBuf>,
+    /// How to listen.
+    #[command(flatten)]
+    pub probe: ProbeArgs,
+    /// Format
+    #[arg(short, long, value_name = "FORMAT", default_value = "table")]
+    pub output: ReportFormat,
 }
 
 /// `tcptrace check`

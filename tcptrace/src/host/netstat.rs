@@ -5,44 +5,15 @@
 //! (`TW` counts at expiry on 5.10 and at creation on 6.1), and that is the reader's business.
 //! `procfs` 0.18 has neither `netstat` nor names that it does not know.
 
-use std::collections::BTreeMap;
 use std::path::Path;
 use std::{fs, io};
+
+use super::netns::Netns;
+use crate::model::counters::{Counters, NetStat, SockStat};
 
 /// The directory of the calling thread's namespace. (`/proc/net` is that of the process's first
 /// thread.)
 pub const OWN: &str = "/proc/thread-self/net";
-
-/// Counters by the kernel's name, such as `TWKilled`.
-pub type Counters = BTreeMap<String, i64>;
-
-/// What one namespace counted since it was made.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct NetStat {
-    /// `Tcp` of `snmp`. `MaxConn` is -1 for "no limit", and `CurrEstab` is a present count.
-    pub tcp: Counters,
-    /// `TcpExt` of `netstat`.
-    pub tcp_ext: Counters,
-    /// `sockstat`, and `sockstat6` where there is IPv6.
-    pub sockets: SockStat,
-}
-
-/// How many TCP sockets there are now.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct SockStat {
-    /// IPv4 sockets in use in the namespace, minisocks not among them.
-    pub inuse: i64,
-    /// IPv6 sockets likewise; `None` where the kernel has no IPv6.
-    pub inuse6: Option<i64>,
-    /// Minisocks of the namespace, IPv6 and orphaned FIN_WAIT2 included.
-    pub tw: i64,
-    /// Orphans, of **all** namespaces.
-    pub orphan: i64,
-    /// Sockets allocated, of **all** namespaces.
-    pub alloc: i64,
-    /// Pages in their buffers, of **all** namespaces.
-    pub mem: i64,
-}
 
 impl NetStat {
     /// Reads the three files in `directory`: [`OWN`], or `/proc/TID/net` for the namespace that
@@ -72,6 +43,14 @@ impl NetStat {
             })?,
         })
     }
+}
+
+/// Reads the counters of `netns`.
+///
+/// # Errors
+/// If the namespace cannot be entered, or its files cannot be read.
+pub fn read(netns: &Netns) -> io::Result<NetStat> {
+    netns.run(|| NetStat::read(Path::new(OWN)))?
 }
 
 fn at(path: &Path, error: io::Error) -> io::Error {

@@ -1,14 +1,18 @@
 //! The sysctls under `/proc/sys/net` of a network namespace.
 //!
 //! A path there leads to the namespace of the thread that opens it, so a namespace is read on a
-//! thread inside it. Only reads; what a value means is not decided here.
+//! thread inside it. Writes only in an empty namespace of its own; what a value means is not decided
+//! here.
 
 use std::{
     fmt::Display,
-    fs::File,
-    io::{self, Read as _},
+    fs::{File, OpenOptions},
+    io::{self, Read as _, Write as _},
     path::Path,
+    thread,
 };
+
+use nix::sched::{CloneFlags, unshare};
 
 use super::netns::Netns;
 use crate::model::knobs::{self, BadValue, Knob, Knobs};
@@ -25,6 +29,72 @@ const LONGEST: usize = 256 << 10;
 /// If the namespace cannot be entered, or is there no more (`NotFound`).
 pub fn knobs(netns: &Netns) -> io::Result<Knobs> {
     netns.run(|| read_all(Path::new(ROOT)))
+}
+
+/// Runs `job` in an empty network namespace, made for it and gone with it. Needs CAP_SYS_ADMIN.
+/// The caller's thread stays where it is.
+///
+/// # Errors
+/// Why there is none.
+pub fn in_fresh_netns<T: Send>(job: impl FnOnce() -> T + Send) -> io::Result<T> {
+    thread::scope(|scope| {
+        let inside = || {
+            unshare(CloneFlags::CLONE_NEWNET).map_err(|errno| {
+                let error = io::Error::from(errno);
+                let message = format!("cannot make an empty network namespace: {error}");
+                io::Error::new(error.kind(), message)
+            })?;
+            Ok(job())
+        };
+        let thread = thread::Builder::new().name("netns".into()).spawn_scoped(scope, inside)?;
+        thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    })
+}
+
+/// What a namespace of this kernel begins with, as an empty one has it.
+///
+/// # Errors
+/// As [`in_fresh_netns`].
+pub fn defaults() -> io::Result<Knobs> {
+    in_fresh_netns(|| read_all(Path::new(ROOT)))
+}
+
+/// What became of one assignment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Tried {
+    /// The kernel took it, and reads back so.
+    Took(String),
+    /// It did not: its answer.
+    Refused(String),
+    /// There is no such sysctl in a namespace of its own.
+    Lacks,
+}
+
+/// Has the kernel try `settings` (file names under `/proc/sys/net`, and values) in order in an
+/// empty namespace, so that nothing that is in use changes. Only for sysctls that belong to a
+/// namespace.
+///
+/// # Errors
+/// As [`in_fresh_netns`].
+pub fn try_out(settings: &[(&str, &str)]) -> io::Result<Vec<Tried>> {
+    in_fresh_netns(|| settings.iter().map(|(name, value)| try_one(name, value)).collect())
+}
+
+fn try_one(name: &str, value: &str) -> Tried {
+    let path = Path::new(ROOT).join(name);
+    // Not fs::write(), which would create a file.
+    let opened = OpenOptions::new().write(true).open(&path);
+    let written = opened.and_then(|mut file| file.write_all(value.as_bytes()));
+    match written.and_then(|()| std::fs::read_to_string(&path)) {
+        Ok(read) => Tried::Took(read.trim_ascii().to_owned()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Tried::Lacks,
+        Err(error) => Tried::Refused(error.to_string()),
+    }
+}
+
+/// Whether there is a sysctl of this name (`net/ipv4/tcp_rmem`) in the caller's namespaces.
+pub fn exists(name: &str) -> bool {
+    Path::new("/proc/sys").join(name).is_file()
 }
 
 /// Those of the thread's namespace, under `root`.
@@ -117,6 +187,31 @@ mod tests {
             let why = knob.known().unwrap_err();
             assert!(why.contains(says), "{why}");
         }
+    }
+
+    #[test]
+    fn what_is_tried_is_tried_in_a_namespace_of_its_own() {
+        if !nix::unistd::geteuid().is_root() {
+            eprintln!("skipped: needs root, for a network namespace of its own");
+            return;
+        }
+        let own = netns::namespaces().unwrap().found.swap_remove(0);
+        let before = knobs(&own).unwrap();
+        let settings = [
+            ("ipv4/tcp_fin_timeout", "17"),
+            ("ipv4/tcp_tw_recycle", "1"),
+            ("ipv4/tcp_tw_reuse", "9"),
+            ("ipv4/ip_local_port_range", "2 1"),
+        ];
+        let tried = try_out(&settings).unwrap();
+        assert_eq!(tried[0], Tried::Took("17".to_owned()));
+        assert_eq!(tried[1], Tried::Lacks);
+        for refused in &tried[2..] {
+            assert!(matches!(refused, Tried::Refused(_)), "{tried:?}");
+        }
+        assert_eq!(knobs(&own).unwrap(), before);
+        assert_eq!(defaults().unwrap().tcp_fin_timeout, Knob::Is(60), "nothing was left behind");
+        assert!(exists("net/ipv4/tcp_fin_timeout") && !exists("net/ipv4/tcp_tw_recycle"));
     }
 
     #[test]

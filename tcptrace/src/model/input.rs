@@ -5,6 +5,7 @@ use std::num::NonZeroU64;
 use tcptrace_common::counters::Hook;
 
 use super::{
+    counters::NetnsCounters,
     event::{Accept, Minisock, Reset, Transition},
     knobs::NetnsKnobs,
     state::TcpState,
@@ -52,6 +53,8 @@ pub enum Input {
     Snapshot(Snapshot),
     /// The sysctls of a network namespace: when it is first reached, and when they have changed.
     Knobs(Box<NetnsKnobs>),
+    /// The kernel's counters of a network namespace: with each snapshot of all its sockets.
+    Counters(Box<NetnsCounters>),
     /// The ring has been emptied: whatever happened before this moment has been told.
     Tick {
         /// `CLOCK_MONOTONIC`, nanoseconds.

@@ -17,6 +17,7 @@
 //! 1ms snapshot end syn-queue=3 time-wait=9 lacks-some
 //! 1ms snapshot over
 //! 1ms knobs 5 ip_local_port_range=40000-40099 tcp_tw_reuse=0 tcp_timestamps=1
+//! 1ms counters 5 ListenOverflows=3 tw=7   (and the gauges tw and orphan)
 //! 2ms lost 17
 //! 3ms clock 1000000000
 //! 4ms tick
@@ -33,9 +34,9 @@ use tcptrace_common::counters::Hook;
 
 use crate::model::{
     Accept, Clock, Comm, Event, Holder, Input, Knob, Knobs, Linger, Lost, Minisock, MinisockEvent,
-    MinisocksBy, NetnsKnobs, Reset, ResetDirection, RstReason, SnapFull, SnapSocket, Snapshot,
-    SnapshotEnd, SockFacts, StateSet, Stopper, SynQueue, Task, TcpState, Totals, Transition, Tuple,
-    knobs,
+    MinisocksBy, NetStat, NetnsCounters, NetnsKnobs, Reset, ResetDirection, RstReason, SnapFull,
+    SnapSocket, Snapshot, SnapshotEnd, SockFacts, StateSet, Stopper, SynQueue, Task, TcpState,
+    Totals, Transition, Tuple, knobs,
 };
 
 /// Reads a script.
@@ -112,6 +113,20 @@ fn input(line: &str) -> Result<Input> {
                 knob(&mut knobs, word)?;
             }
             Input::Knobs(Box::new(NetnsKnobs { mono_ns, netns, knobs }))
+        }
+        "counters" => {
+            let netns = word()?.parse()?;
+            let mut counters = NetStat::default();
+            for word in words {
+                let (name, number) = word.split_once('=').context("no NAME=NUMBER")?;
+                let number = number.parse()?;
+                match name {
+                    "tw" => counters.sockets.tw = number,
+                    "orphan" => counters.sockets.orphan = number,
+                    _ => drop(counters.tcp_ext.insert(name.to_owned(), number)),
+                }
+            }
+            Input::Counters(Box::new(NetnsCounters { mono_ns, netns, counters: Ok(counters) }))
         }
         "missed" => Input::Missed { count: word()?.parse()?, mono_ns },
         "lost" => Input::Lost(Lost { hook: Hook::SetState, count: word()?.parse()?, mono_ns }),
@@ -243,6 +258,7 @@ fn knob(knobs: &mut Knobs, word: &str) -> Result<()> {
     match name {
         "tcp_tw_reuse" => knobs.tcp_tw_reuse = Knob::Is(number()?),
         "tcp_tw_reuse_delay" => knobs.tcp_tw_reuse_delay = Knob::Is(number()?),
+        "tcp_fin_timeout" => knobs.tcp_fin_timeout = Knob::Is(number()?),
         "tcp_timestamps" => knobs.tcp_timestamps = Knob::Is(number()?),
         "ip_local_port_range" => {
             knobs.ip_local_port_range = Knob::Is(knobs::range(&value.replace('-', " "))?);

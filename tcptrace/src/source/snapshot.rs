@@ -17,12 +17,13 @@ use crate::{
     host::{
         clock,
         netns::{self, Netns},
+        netstat,
         sock_diag::{DiagSocket, Family, SockDiag, StateMask},
         sysctl,
     },
     model::{
-        Input, NetnsKnobs, Queues, SnapFull, SnapSocket, Snapshot, SnapshotEnd, SynQueue, TcpState,
-        Tuple, Unseen, filter::Filter,
+        Input, NetnsCounters, NetnsKnobs, Queues, SnapFull, SnapSocket, Snapshot, SnapshotEnd,
+        SynQueue, TcpState, Tuple, Unseen, filter::Filter,
     },
 };
 
@@ -88,6 +89,7 @@ pub(super) struct Space {
     end: SnapshotEnd,
     /// Its sysctls, unless they are known to be as they were.
     pub(super) knobs: Option<Box<NetnsKnobs>>,
+    counters: Option<Box<NetnsCounters>>,
 }
 
 impl Space {
@@ -95,7 +97,7 @@ impl Space {
     pub(super) fn gone(netns: u32, now: u64) -> Self {
         let end = SnapshotEnd { mono_ns: now, ..SnapshotEnd::default() };
         let (sockets, syn_queues) = (Vec::new(), BTreeMap::new());
-        Self { netns, began_ns: now, sockets, syn_queues, end, knobs: None }
+        Self { netns, began_ns: now, sockets, syn_queues, end, knobs: None, counters: None }
     }
 }
 
@@ -158,7 +160,11 @@ impl Job {
                 Err(_) => None,
             }
         };
-        Ok(Space { netns: inode, began_ns, sockets, syn_queues, end, knobs })
+        let counters = (!minisocks_alone).then(|| {
+            let counters = netstat::read(netns).map_err(|error| error.to_string().into());
+            Box::new(NetnsCounters { mono_ns, netns: inode, counters })
+        });
+        Ok(Space { netns: inode, began_ns, sockets, syn_queues, end, knobs, counters })
     }
 
     /// Takes the dumps. Never fails: what could not be done is in the remarks.
@@ -226,9 +232,14 @@ impl Job {
 impl Round {
     /// Hands it out, but for its opening, which came before.
     pub fn feed(self, sink: &mut impl FnMut(Input)) {
-        for Space { netns, began_ns: mono_ns, sockets, syn_queues, end, knobs } in self.spaces {
+        for Space { netns, began_ns: mono_ns, sockets, syn_queues, end, knobs, counters } in
+            self.spaces
+        {
             if let Some(knobs) = knobs {
                 sink(Input::Knobs(knobs));
+            }
+            if let Some(counters) = counters {
+                sink(Input::Counters(counters));
             }
             let mut tell = |snapshot| sink(Input::Snapshot(snapshot));
             tell(Snapshot::Begin { mono_ns, netns });

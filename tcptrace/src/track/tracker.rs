@@ -233,7 +233,7 @@ impl Tracker {
                 self.held.end(out);
                 self.sampling.end(accounts.mono_ns, out);
             }
-            Input::Clock(_) | Input::Knobs(_) => {}
+            Input::Clock(_) | Input::Knobs(_) | Input::Counters(_) => {}
         }
     }
 

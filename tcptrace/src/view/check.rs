@@ -12,13 +12,9 @@ use std::fmt::Write as _;
 
 use serde::Serialize;
 
-use crate::{
-    check::{Report, Topic},
-    model::task::escape,
-};
+use super::wrap::put_wrapped;
+use crate::check::{Report, Topic};
 
-/// Characters of a line.
-const WIDTH: usize = 80;
 /// Where the third column begins.
 const TEXT_AT: usize = 2 + 19 + 1 + 7 + 1;
 
@@ -67,49 +63,6 @@ const fn heading(topic: Topic) -> &'static str {
         Topic::Hooks => "HOOKS",
         Topic::Truth => "WHAT A TRACE TELLS",
     }
-}
-
-/// Appends `text`, which may quote the kernel, from column `indent` on, where the line already is.
-fn put_wrapped(out: &mut String, text: &str, indent: usize) {
-    let safe: String =
-        text.chars()
-            .map(|c| {
-                if c.is_control() {
-                    escape(c.encode_utf8(&mut [0; 4]).as_bytes())
-                } else {
-                    c.into()
-                }
-            })
-            .collect();
-    let mut at = indent;
-    for word in safe.split(' ').filter(|word| !word.is_empty()) {
-        let mut word = word.chars();
-        let mut left = word.clone().count();
-        let fresh = at == indent;
-        if !fresh && at + 1 + left <= WIDTH {
-            out.push(' ');
-            at += 1;
-        } else if !fresh {
-            at = put_break(out, indent);
-        }
-        // A word longer than a line is cut.
-        while left > 0 {
-            let part = left.min(WIDTH - at);
-            out.extend(word.by_ref().take(part));
-            left -= part;
-            at += part;
-            if left > 0 {
-                at = put_break(out, indent);
-            }
-        }
-    }
-    out.push('\n');
-}
-
-fn put_break(out: &mut String, indent: usize) -> usize {
-    out.push('\n');
-    out.extend(std::iter::repeat_n(' ', indent));
-    indent
 }
 
 #[cfg(test)]

@@ -308,7 +308,11 @@ impl View for ClosersView {
                     self.json.summary(accounts, out);
                 }
             }
-            Input::Event(_) | Input::Snapshot(_) | Input::Cgroup { .. } | Input::Knobs(_) => {}
+            Input::Event(_)
+            | Input::Snapshot(_)
+            | Input::Cgroup { .. }
+            | Input::Knobs(_)
+            | Input::Counters(_) => {}
         }
     }
 

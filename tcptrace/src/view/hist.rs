@@ -191,6 +191,7 @@ impl View for HistView {
             | Input::Snapshot(_)
             | Input::Cgroup { .. }
             | Input::Knobs(_)
+            | Input::Counters(_)
             | Input::Missed { .. } => {}
         }
     }

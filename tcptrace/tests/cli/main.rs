@@ -4,6 +4,7 @@
 
 mod check;
 mod conns;
+mod doctor;
 mod ending;
 mod host;
 mod misuse;

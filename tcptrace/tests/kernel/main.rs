@@ -9,6 +9,7 @@ mod child;
 mod closers;
 mod conns;
 mod counted;
+mod doctor;
 mod filters;
 mod live;
 mod net;

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use nix::sys::stat::fstat;
 use socket2::{Domain, SockRef, Socket, Type};
 
-use super::super::netstat::{self, NetStat};
+use super::super::netstat;
 use super::super::{fresh_netns, kernel};
 use super::*;
 
@@ -165,7 +165,7 @@ fn every_kind_of_socket_is_dumped_as_ss_has_it() {
 
         let minisocks: Vec<_> = all.iter().filter(|socket| socket.is_minisock()).collect();
         assert_eq!(minisocks.len(), 63);
-        let counted = NetStat::read(Path::new(netstat::OWN)).unwrap().sockets.tw;
+        let counted = crate::model::NetStat::read(Path::new(netstat::OWN)).unwrap().sockets.tw;
         assert_eq!(counted, 63, "sockstat");
         for socket in minisocks {
             assert!((50_000..=60_000).contains(&socket.expires_ms), "{socket:?}");

@@ -1,0 +1,239 @@
+//! `tcptrace doctor`.
+
+use std::{
+    io::{self, Write as _},
+    path::Path,
+    process::ExitCode,
+    sync::Arc,
+    thread,
+    time::Duration,
+};
+
+use anyhow::{Context as _, Result};
+use bytes::BytesMut;
+
+use super::{
+    Usage,
+    args::{DoctorArgs, FilterArgs, ReportFormat},
+    listen::{self, Listening, Snapshots},
+    log::say,
+    options::{only, options},
+    target::Target,
+};
+use crate::{
+    doctor::{
+        collect::Setup,
+        facts::Setting,
+        finding::Severity,
+        sysctl_file::{self, Judged, Kernel, Line},
+    },
+    host::{
+        clock,
+        netns::{self, Netns},
+        sysctl, sysctl_files,
+    },
+    model::{Input, Knobs, MinisocksBy, Snapshot, filter::Filter, task::escape},
+    pipeline::Analysis,
+    probe::{ProbeError, TimeWaitChoice},
+    source::{
+        owners::Owners,
+        snapshot::{Job, Scope},
+    },
+    track::Tracker,
+    view::{
+        View as _,
+        doctor::{DoctorView, Format, sysctl_file as shown},
+    },
+};
+
+/// The least that it watches: rounds of snapshots are a second apart.
+const LEAST: Duration = Duration::from_secs(1);
+
+pub(super) fn run(args: &DoctorArgs) -> Result<ExitCode> {
+    if let Some(path) = &args.sysctl_file {
+        return judge_file(path, args.output);
+    }
+    if args.duration < LEAST {
+        return Err(Usage("--duration: at least 1s".to_owned()).into());
+    }
+    if args.probe.time_wait_hook == TimeWaitChoice::Off {
+        let misuse = "--time-wait-hook off: TIME_WAIT is what it looks at; leave it out";
+        return Err(Usage(misuse.to_owned()).into());
+    }
+    let filter = FilterArgs { netns: args.netns.clone(), ..FilterArgs::default() };
+    let options = options(&args.probe, &filter)?;
+    let only = only(&filter)?;
+    let format = match args.output {
+        ReportFormat::Table => Format::Text,
+        ReportFormat::Json => Format::Json,
+    };
+    let mut setup = Setup {
+        defaults: sysctl::defaults().map_err(|error| error.to_string()),
+        files: files(),
+        events: Ok(()),
+    };
+    let snapshots = Snapshots { only: only.clone(), every: args.duration, owners: true };
+    let view = DoctorView::new(setup.clone(), format, args.duration);
+    let mut found = None;
+    let listening = Listening { options: &options, self_test: !args.probe.no_self_test };
+    let ended = listen::run(listening, snapshots, Target::open(None)?, None, view, |view| {
+        found = view.severity();
+    });
+    match ended {
+        Ok(_) => {}
+        // A hook that was asked for has to be had; else there is much to be said without any.
+        Err(error) if error.is::<ProbeError>() && args.probe.hook.0.is_none() => {
+            say(&format!("{error:#}"));
+            say("goes on without events: sysctls, counters and sockets alone");
+            // The first clause of the refusal says what; the line above says all.
+            let why = format!("{error:#}");
+            setup.events = Err(why.split(['\n', ';']).next().unwrap_or_default().to_owned());
+            let view = DoctorView::new(setup, format, args.duration);
+            found = without_events(only, options.filter, args.duration, view)?;
+        }
+        Err(error) => return Err(error),
+    }
+    let found = found.context("it ended before the sockets were read twice: nothing is known")?;
+    Ok(code(found))
+}
+
+fn code(severity: Severity) -> ExitCode {
+    ExitCode::from(match severity {
+        Severity::Ok | Severity::Info => 0,
+        Severity::Warning => 1,
+        Severity::Critical => 2,
+    })
+}
+
+/// Two looks at the sockets and the counters. The first is for the view alone, which compares: to
+/// the tracker, a socket that appeared without an event would be an anomaly.
+fn without_events(
+    only: Option<Netns>,
+    filter: Filter,
+    watch: Duration,
+    mut view: DoctorView,
+) -> Result<Option<Severity>> {
+    let owners = Some(Owners::default());
+    let scope = Arc::new(Scope { only, filter, minisocks_told: true, owners });
+    let mut ignored = BytesMut::new();
+    let none = Tracker::default();
+    let open = Input::Snapshot(Snapshot::Open);
+    view.input(&open, &none, &mut ignored);
+    let round = Job::all(Arc::clone(&scope)).run();
+    round.remarks().iter().for_each(|remark| say(remark));
+    round.feed(&mut |input| view.input(&input, &none, &mut ignored));
+    thread::sleep(watch);
+
+    let clocks = clock::sample().context("cannot read the clock")?;
+    let hz = clock::hz().context("cannot read the clock's resolution")?;
+    let mut analysis = Analysis::new(Tracker::default(), view);
+    // The dump tells of minisocks as of any socket.
+    let minisocks = MinisocksBy::Looks;
+    analysis.feed(&Input::Begin { mono_ns: clocks.mono_ns, hz, minisocks });
+    analysis.feed(&Input::Clock(clocks));
+    analysis.feed(&open);
+    Job::all(scope).run().feed(&mut |input| analysis.feed(&input));
+    let mono_ns = clock::monotonic_ns().context("cannot read the clock")?;
+    analysis.feed(&Input::Tick { mono_ns });
+    write(&analysis.take_output())?;
+    Ok(analysis.view().severity())
+}
+
+fn write(text: &[u8]) -> Result<()> {
+    let mut stdout = io::stdout().lock();
+    match stdout.write_all(text).and_then(|()| stdout.flush()) {
+        // The answer is in the exit code too.
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            Err(error).context("cannot write to stdout")
+        }
+        _ => Ok(()),
+    }
+}
+
+/// What the host's files set. One that cannot be read is said, and no more.
+fn files() -> Vec<Setting> {
+    let mut settings = Vec::new();
+    for (path, text) in sysctl_files::all() {
+        match text {
+            Ok(text) => {
+                let (lines, _) = sysctl_file::lines(&text);
+                settings.extend(sysctl_file::settings(&path.to_string_lossy(), &lines));
+            }
+            Err(error) => say(&format!("cannot read {path:?}: {error}")),
+        }
+    }
+    settings
+}
+
+/// `--sysctl-file`.
+fn judge_file(path: &Path, output: ReportFormat) -> Result<ExitCode> {
+    let (text, longer) =
+        sysctl_files::read(path).with_context(|| format!("cannot read {}", path.display()))?;
+    let (lines, more) = sysctl_file::lines(&text);
+    let file = path.to_string_lossy();
+    let settings = sysctl_file::settings(&file, &lines);
+    let kernel = ask(&settings);
+    let defaults = sysctl::defaults().map_err(|error| error.to_string());
+    let now = own_knobs();
+    let mut asked = settings.iter().zip(&kernel);
+    let judged: Vec<Judged> = lines
+        .iter()
+        .enumerate()
+        .filter_map(|(index, line)| match line {
+            Line::Blank => None,
+            Line::Bad(why) => Some(sysctl_file::judge_bad(index + 1, why)),
+            Line::Set { .. } => asked
+                .next()
+                .map(|(set, kernel)| sysctl_file::judge(set, kernel, &defaults, now.as_ref())),
+        })
+        .collect();
+    let (name, cut) = (escape(file.as_bytes()), longer || more);
+    let text = match output {
+        ReportFormat::Table => shown::text(&name, &judged, cut),
+        ReportFormat::Json => shown::json(&name, &judged, cut),
+    };
+    write(text.as_bytes())?;
+    Ok(code(shown::severity(&judged)))
+}
+
+/// What the kernel says to each of `settings`: those that this command knows are tried, in order, in
+/// an empty namespace.
+fn ask(settings: &[Setting]) -> Vec<Kernel> {
+    let path = |key: &str| key.replace('.', "/");
+    let files: Vec<Option<String>> =
+        settings.iter().map(|set| sysctl_file::spec(&set.key).map(|spec| spec.file())).collect();
+    let tried: Vec<_> = settings
+        .iter()
+        .zip(&files)
+        .filter_map(|(set, file)| Some((file.as_deref()?, set.value.as_str())))
+        .collect();
+    let answers = sysctl::try_out(&tried).map_err(|error| error.to_string());
+    let mut next = 0;
+    settings
+        .iter()
+        .zip(&files)
+        .map(|(set, file)| {
+            let there = set.key.contains('*') || sysctl::exists(&path(&set.key));
+            let answer = file.as_ref().map(|_| {
+                next += 1;
+                answers.as_ref().map(|answers| answers.get(next - 1))
+            });
+            match answer {
+                _ if !there => Kernel::Lacks,
+                None => Kernel::NotAsked(String::new()),
+                Some(Err(why)) => Kernel::NotAsked(why.clone()),
+                Some(Ok(Some(sysctl::Tried::Took(value)))) => Kernel::Takes(value.clone()),
+                Some(Ok(Some(sysctl::Tried::Refused(answer)))) => Kernel::Refuses(answer.clone()),
+                // Of the host's first namespace only, so an empty one has none.
+                Some(Ok(Some(sysctl::Tried::Lacks) | None)) => {
+                    Kernel::NotAsked("an empty network namespace has none".to_owned())
+                }
+            }
+        })
+        .collect()
+}
+
+fn own_knobs() -> Option<Knobs> {
+    let own = netns::namespaces().ok()?.found.into_iter().next()?;
+    sysctl::knobs(&own).ok()
+}
