@@ -12,7 +12,9 @@ mod listen;
 mod live;
 mod log;
 mod options;
+mod origin;
 mod ports;
+mod record;
 mod signals;
 mod states;
 mod stuck;
@@ -60,6 +62,7 @@ pub fn main() -> ExitCode {
         Some(Command::Ports(args)) => ports::run(&args),
         Some(Command::Stuck(args)) => stuck::run(&args),
         Some(Command::Doctor(args)) => doctor::run(&args),
+        Some(Command::Record(args)) => record::run(&args),
         Some(Command::Check(args)) => check::run(&args),
         Some(Command::Explain(args)) => explain::run(&args),
     };

@@ -12,6 +12,7 @@ pub mod model;
 pub mod output;
 pub mod pipeline;
 pub mod probe;
+pub mod record;
 pub mod source;
 pub mod stats;
 pub mod track;

@@ -44,6 +44,12 @@ impl Output {
         }
     }
 
+    /// Hands a chunk to the writer once it takes it. A chunk for a writer that has ended is dropped.
+    pub async fn send(&self, chunk: BytesMut) {
+        // Fails only when the writer has ended.
+        let _ = self.chunks.send(chunk.freeze()).await;
+    }
+
     /// Whether the writer has ended.
     pub fn is_closed(&self) -> bool {
         self.chunks.is_closed()

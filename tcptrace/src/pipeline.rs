@@ -3,7 +3,7 @@
 //! One task owns the tracker and the view. It never blocks on the output: a writer thread does
 //! that, and while it is behind, events wait in the ring, where a loss is counted.
 
-use std::{future::Future, io, time::Duration};
+use std::{collections::BTreeMap, future::Future, io, time::Duration};
 
 use anyhow::{Context as _, Result};
 use bytes::BytesMut;
@@ -16,9 +16,14 @@ use tokio::{
 
 use crate::{
     host::clock,
-    model::{Accounts, Input},
+    model::{Accounts, Change, Found, Input, Snapshot, SnapshotEnd, Unseen},
     output::Output,
-    source::{live::Live, snapshot::Round},
+    record::{self, Context, Tap},
+    source::{
+        live::Live,
+        recording::{Cue, Recording},
+        snapshot::Round,
+    },
     track::Tracker,
     view::View,
 };
@@ -44,6 +49,9 @@ pub struct Analysis<V> {
     tracker: Tracker,
     view: V,
     out: BytesMut,
+    tap: Option<Tap>,
+    /// The run is over when nothing can be recorded any more.
+    tap_decides: bool,
 }
 
 impl<V: View> Analysis<V> {
@@ -52,12 +60,31 @@ impl<V: View> Analysis<V> {
         let mut out = BytesMut::new();
         let mut view = view;
         view.begin(&mut out);
-        Self { tracker, view, out }
+        Self { tracker, view, out, tap: None, tap_decides: false }
+    }
+
+    /// Has every input recorded before it is taken in. With `decides`, the run ends where that
+    /// cannot go on.
+    pub fn record(&mut self, tap: Tap, decides: bool) {
+        (self.tap, self.tap_decides) = (Some(tap), decides);
+    }
+
+    /// The recording, for its end.
+    pub fn take_tap(&mut self) -> Option<Tap> {
+        self.tap.take()
+    }
+
+    /// Whether the recording has ended before its time.
+    pub fn tap_failed(&self) -> bool {
+        self.tap.as_ref().is_some_and(Tap::has_failed)
     }
 
     /// Takes one input in.
     pub fn feed(&mut self, input: &Input) {
-        let Self { tracker, view, out } = self;
+        let Self { tracker, view, out, tap, .. } = self;
+        if let Some(tap) = tap {
+            tap.put(input);
+        }
         tracker.apply(input, &mut |change| view.change(&change, out));
         if !matches!(input, Input::Event(_)) {
             view.input(input, tracker, out);
@@ -67,6 +94,42 @@ impl<V: View> Analysis<V> {
     /// Minisocks that the source should look at now.
     pub fn due_peeks(&mut self) -> io::Result<Vec<u64>> {
         Ok(self.tracker.due_peeks(clock::monotonic_ns()?))
+    }
+
+    /// Takes one input in that is from before what is shown.
+    fn feed_early(&mut self, input: &Input, early: &mut Early) {
+        early.take(input);
+        self.tracker.apply(input, &mut |_| {});
+        self.forget_peeks(input);
+    }
+
+    /// Forgets which minisocks are to be looked at: those of a recording are gone.
+    fn forget_peeks(&mut self, input: &Input) {
+        if let Input::Tick { mono_ns } = input {
+            self.tracker.due_peeks(*mono_ns);
+        }
+    }
+
+    /// Shows the view what there is by now, as if it had listened from `mono_ns` on: what holds,
+    /// the connections that are known, and the last snapshot.
+    fn begin_view(&mut self, early: Early, mono_ns: u64) {
+        let Self { tracker, view, out, .. } = self;
+        let snapshot = early.snapshot(mono_ns);
+        let (over, pieces) = snapshot.split_last().map_or((None, &[][..]), |(o, p)| (Some(o), p));
+        for input in early.context.inputs(mono_ns).chain(pieces.iter().cloned()) {
+            view.input(&input, tracker, out);
+        }
+        for found in tracker.census() {
+            view.change(&Change::Found(Found { mono_ns, ..found }), out);
+        }
+        if let Some(over) = over {
+            view.input(over, tracker, out);
+        }
+    }
+
+    /// Whether there is nothing more to listen for.
+    fn is_done(&self) -> bool {
+        self.view.is_done() || (self.tap_decides && self.tap_failed())
     }
 
     /// How long until the view is to show something by the clock.
@@ -101,7 +164,7 @@ pub async fn run_live<V: View>(
     analysis: &mut Analysis<V>,
     output: &Output,
     stop: impl Future<Output = ()>,
-    mut after_drain: impl FnMut(&mut Live),
+    mut after_drain: impl FnMut(&mut Live, &mut Analysis<V>),
 ) -> Result<Accounts> {
     let ring = live.probe().ring_fd().try_clone_to_owned().context("cannot watch the ring")?;
     // SAFETY: the file descriptor is owned by the `OwnedFd` given, which gives the same one
@@ -122,8 +185,8 @@ pub async fn run_live<V: View>(
             dumps = Some(spawn_blocking(move || job.run()));
         }
         let count = drain(live, analysis, output)?;
-        after_drain(live);
-        if output.is_closed() || analysis.view().is_done() {
+        after_drain(live, analysis);
+        if output.is_closed() || analysis.is_done() {
             break;
         }
         // Longer while nothing comes, so that a quiet host costs nothing.
@@ -155,8 +218,122 @@ pub async fn run_live<V: View>(
         live.snapshots_taken(round, &mut |input| analysis.feed(&input));
     }
     let accounts = live.settle(SETTLE_NS, &mut |input| analysis.feed(&input))?;
-    after_drain(live);
+    after_drain(live, analysis);
     Ok(accounts)
+}
+
+/// Shows what `recording` has, until its end, until `stop`, or until nobody reads the output any
+/// more. Gives the account of it; none if it was stopped.
+///
+/// A view that has enough still gets the rest: it may tell of losses and of the account, as it
+/// would have of a live host.
+pub async fn run_recording<V: View>(
+    recording: &mut Recording,
+    analysis: &mut Analysis<V>,
+    output: &Output,
+    stop: impl Future<Output = ()>,
+) -> Option<Accounts> {
+    tokio::pin!(stop);
+    let mut early = Some(Early::default());
+    let mut accounts = None;
+    loop {
+        let more = recording.feed(BATCH, &mut |cue| {
+            let input = match cue {
+                Cue::Early(input) => {
+                    if let Some(early) = &mut early {
+                        analysis.feed_early(&input, early);
+                    }
+                    return;
+                }
+                Cue::Input(input) => input,
+            };
+            if let Some(early) = early.take()
+                && early.any
+            {
+                analysis.begin_view(early, input.mono_ns().unwrap_or(0));
+            }
+            if let Input::End(end) = &input {
+                accounts = Some(*end);
+            }
+            analysis.feed(&input);
+            analysis.forget_peeks(&input);
+        });
+        if !more {
+            return accounts;
+        }
+        let chunk = analysis.take_output();
+        let send = async {
+            if chunk.is_empty() {
+                // So that a signal is heard.
+                tokio::task::yield_now().await;
+            } else {
+                output.send(chunk).await;
+            }
+        };
+        tokio::select! {
+            biased;
+            () = &mut stop => return None,
+            () = send => {}
+        }
+        if output.is_closed() {
+            return None;
+        }
+    }
+}
+
+/// Network namespaces of a recording of which a view is told how their last dump ended.
+const SPACES: usize = 1 << 16;
+
+/// What a view must know of the time before it begins.
+#[derive(Default)]
+struct Early {
+    any: bool,
+    context: Context,
+    /// By namespace, how its last dump ended, where that tells of what no event does.
+    spaces: BTreeMap<u32, SnapshotEnd>,
+    /// The namespace whose dump is being told, if that is of all its sockets.
+    netns: Option<u32>,
+    minisocks_alone: bool,
+    /// All have been dumped.
+    whole: bool,
+}
+
+impl Early {
+    fn take(&mut self, input: &Input) {
+        self.any = true;
+        match input {
+            Input::Snapshot(Snapshot::Open) => self.minisocks_alone = false,
+            Input::Snapshot(Snapshot::OpenMinisocks) => self.minisocks_alone = true,
+            Input::Snapshot(Snapshot::Begin { netns, .. }) => {
+                self.netns = Some(*netns).filter(|_| !self.minisocks_alone);
+            }
+            Input::Snapshot(Snapshot::End(end)) => {
+                let Some(netns) = self.netns.take() else { return };
+                if end.unseen == Unseen::default() {
+                    self.spaces.remove(&netns);
+                } else if self.spaces.len() < SPACES {
+                    self.spaces.insert(netns, *end);
+                }
+            }
+            Input::Snapshot(Snapshot::Over { all: true, .. }) => self.whole = true,
+            lasting if record::lasts(lasting) => self.context.take(lasting.clone()),
+            _ => {}
+        }
+    }
+
+    /// The last dumps as one round at `mono_ns`, without sockets; its last piece says that it is
+    /// over. Nothing, if there was none of everything.
+    fn snapshot(&self, mono_ns: u64) -> Vec<Input> {
+        if !self.whole {
+            return Vec::new();
+        }
+        let dumps = self.spaces.iter().flat_map(|(&netns, end)| {
+            let end = SnapshotEnd { mono_ns, ..*end };
+            [Snapshot::Begin { mono_ns, netns }, Snapshot::End(end)]
+        });
+        let over = Snapshot::Over { mono_ns, all: true };
+        [Snapshot::Open].into_iter().chain(dumps).chain([over]).map(Input::Snapshot).collect()
+    }
 }
 
 /// The result of the dumps that are being taken, if there are any; else never.
@@ -193,7 +370,7 @@ fn drain<V: View>(live: &mut Live, analysis: &mut Analysis<V>, output: &Output) 
             }
             return Ok(count);
         }
-        if analysis.view().is_done() {
+        if analysis.is_done() {
             return Ok(count);
         }
     }

@@ -3,8 +3,11 @@
 mod ages;
 pub mod cgroups;
 pub mod live;
+pub mod moment;
 pub mod owners;
 pub mod reconcile;
+pub mod recording;
+mod refilter;
 pub mod script;
 pub mod self_test;
 pub mod snapshot;

@@ -21,5 +21,6 @@ mod table;
 mod tracker;
 mod verdict;
 
+pub(crate) use slab::AddressHasher;
 pub(crate) use table::Table;
 pub use tracker::{Counts, DEFAULT_LIMIT, Standing, Tracker};

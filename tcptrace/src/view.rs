@@ -43,3 +43,18 @@ pub trait View {
     /// Whether it has shown all that it was asked for.
     fn is_done(&self) -> bool;
 }
+
+/// Shows nothing, for ever: where inputs are only recorded.
+pub struct Nothing;
+
+impl View for Nothing {
+    fn begin(&mut self, _out: &mut BytesMut) {}
+
+    fn input(&mut self, _input: &Input, _tracker: &Tracker, _out: &mut BytesMut) {}
+
+    fn change(&mut self, _change: &Change, _out: &mut BytesMut) {}
+
+    fn is_done(&self) -> bool {
+        false
+    }
+}

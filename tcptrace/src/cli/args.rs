@@ -4,7 +4,7 @@ use std::{path::PathBuf, time::Duration};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use super::duration;
+use super::{duration, record};
 use crate::{
     model::{
         Initiator, StateSet,
@@ -12,6 +12,8 @@ use crate::{
         select::HowSet,
     },
     probe::{AcceptChoice, Backend, TimeWaitChoice},
+    record::Every,
+    source::moment::Moment,
     stats::group::By,
     view::closers::Sort,
 };
@@ -50,6 +52,8 @@ pub enum Command {
     Stuck(StuckArgs),
     /// What is wrong and what helps: sysctls, counters, sockets and some seconds of events, judged
     Doctor(DoctorArgs),
+    /// Record what happens, to be looked at later (-r), elsewhere, without root
+    Record(RecordArgs),
     /// What this kernel allows, which hooks attach, and what that costs in truth
     Check(CheckArgs),
     /// What a state, an end reason or a column means, and what to do about it
@@ -75,6 +79,9 @@ pub struct LiveArgs {
     /// How to listen.
     #[command(flatten)]
     pub probe: ProbeArgs,
+    /// A recording to read, or to make.
+    #[command(flatten)]
+    pub recording: RecordingArgs,
     /// Transitions out of or into these states (time-wait or TIME_WAIT; ss's groups: all,
     /// connected, synchronized, bucket, big); may be repeated
     #[arg(long, value_name = "STATE", value_delimiter = ',')]
@@ -140,6 +147,9 @@ pub struct HistArgs {
     /// How to listen.
     #[command(flatten)]
     pub probe: ProbeArgs,
+    /// A recording to read, or to make.
+    #[command(flatten)]
+    pub recording: RecordingArgs,
     /// Format; json has the buckets
     #[arg(short, long, value_name = "FORMAT", default_value = "table")]
     pub output: OutputFormat,
@@ -169,6 +179,9 @@ pub struct ConnsArgs {
     /// How to listen.
     #[command(flatten)]
     pub probe: ProbeArgs,
+    /// A recording to read, or to make.
+    #[command(flatten)]
+    pub recording: RecordingArgs,
     /// Do not wait for the end of TIME_WAIT: print when a connection is closed, as tcplife does.
     /// Without it, those still in TIME_WAIT when the run ends are printed then, with ≥
     #[arg(long)]
@@ -226,6 +239,9 @@ pub struct StatesArgs {
     /// How to listen.
     #[command(flatten)]
     pub probe: ProbeArgs,
+    /// A recording to read, or to make.
+    #[command(flatten)]
+    pub recording: RecordingArgs,
     /// Format
     #[arg(short, long, value_name = "FORMAT", default_value = "table")]
     pub output: OutputFormat,
@@ -264,6 +280,9 @@ pub struct ClosersArgs {
     /// How to listen.
     #[command(flatten)]
     pub probe: ProbeArgs,
+    /// A recording to read, or to make.
+    #[command(flatten)]
+    pub recording: RecordingArgs,
     /// Format; json has each way to end by who closed first
     #[arg(short, long, value_name = "FORMAT", default_value = "table")]
     pub output: OutputFormat,
@@ -298,6 +317,9 @@ pub struct PortsArgs {
     /// How to listen.
     #[command(flatten)]
     pub probe: ProbeArgs,
+    /// A recording to read, or to make.
+    #[command(flatten)]
+    pub recording: RecordingArgs,
     /// Format
     #[arg(short, long, value_name = "FORMAT", default_value = "table")]
     pub output: OutputFormat,
@@ -340,6 +362,9 @@ pub struct StuckArgs {
     /// How to listen.
     #[command(flatten)]
     pub probe: ProbeArgs,
+    /// A recording to read, or to make.
+    #[command(flatten)]
+    pub recording: RecordingArgs,
     /// Format; csv has the groups alone
     #[arg(short, long, value_name = "FORMAT", default_value = "table")]
     pub output: OutputFormat,
@@ -375,6 +400,55 @@ pub struct DoctorArgs {
     /// Format
     #[arg(short, long, value_name = "FORMAT", default_value = "table")]
     pub output: ReportFormat,
+}
+
+/// `tcptrace record`
+#[derive(Debug, Args)]
+pub struct RecordArgs {
+    /// Where to: what is there is not overwritten (--force does). With --rotate its name is the
+    /// beginning of theirs: FILE.000001, FILE.000002, …
+    pub file: PathBuf,
+    /// Go on in another file when one has this size (100M, 1G) or age (10m, 1h)
+    #[arg(long, value_name = "SIZE|TIME", value_parser = record::every)]
+    pub rotate: Option<Every>,
+    /// Of the files of --rotate, keep so many, the newest
+    #[arg(long, value_name = "N", requires = "rotate", value_parser = at_least_one)]
+    pub keep: Option<u64>,
+    /// Overwrite what is there
+    #[arg(long)]
+    pub force: bool,
+    /// What to keep.
+    #[command(flatten)]
+    pub filter: FilterArgs,
+    /// How to listen.
+    #[command(flatten)]
+    pub probe: ProbeArgs,
+    /// End after so long: 10, 10s, 5m
+    #[arg(long, value_name = "TIME", value_parser = duration::parse)]
+    pub duration: Option<Duration>,
+}
+
+/// A recording to read, or to make beside what is shown.
+#[derive(Debug, Default, Args)]
+#[command(next_help_heading = "Recordings")]
+pub struct RecordingArgs {
+    /// Read this recording instead of listening; may be repeated for the files of one run, and the
+    /// name that --rotate was given stands for all of them
+    #[arg(short = 'r', long = "read", value_name = "FILE")]
+    pub read: Vec<PathBuf>,
+    /// Of a recording, show what came from then on: 12:00:05, 2026-11-22T12:00:00Z, 90s (after its
+    /// beginning), -30s (before its end)
+    #[arg(long, value_name = "WHEN", requires = "read", allow_hyphen_values = true)]
+    pub since: Option<Moment>,
+    /// Of a recording, show what came up to then
+    #[arg(long, value_name = "WHEN", requires = "read", allow_hyphen_values = true)]
+    pub until: Option<Moment>,
+    /// Record all that is listened to, beside what is shown
+    #[arg(long, value_name = "FILE", conflicts_with = "read")]
+    pub save: Option<PathBuf>,
+    /// Overwrite the file of --save
+    #[arg(long, requires = "save")]
+    pub force: bool,
 }
 
 /// `tcptrace check`

@@ -7,8 +7,8 @@ use anyhow::Result;
 use super::{
     Usage,
     args::{ClosersArgs, OutputFormat},
-    listen::{self, Listening, Snapshots},
-    options::{only, options},
+    listen::{self, Snapshots},
+    origin::Origin,
     target::Target,
 };
 use crate::{
@@ -33,8 +33,7 @@ pub(super) fn run(args: &ClosersArgs) -> Result<ExitCode> {
         OutputFormat::Json => Format::Json,
         OutputFormat::Csv => Format::Csv,
     };
-    let options = options(&args.probe, &args.filter)?;
-    let only = only(&args.filter)?;
+    let origin = Origin::new(&args.probe, &args.filter, &args.recording)?;
     let target = Target::open(args.out.as_deref())?;
     let top = args.top.map(|top| usize::try_from(top).unwrap_or(usize::MAX));
     let view = ClosersView::new(
@@ -45,7 +44,6 @@ pub(super) fn run(args: &ClosersArgs) -> Result<ExitCode> {
         !args.no_header,
     );
     let owners = matches!(args.by, None | Some(By::Owner));
-    let snapshots = Snapshots { only, every: Snapshots::SELDOM, owners };
-    let listening = Listening { options: &options, self_test: !args.probe.no_self_test };
-    listen::run(listening, snapshots, target, args.duration, view, |_| {})
+    let snapshots = Snapshots { every: Snapshots::SELDOM, owners };
+    listen::run(origin, snapshots, target, args.duration, view, |_| {})
 }

@@ -8,8 +8,8 @@ use super::{
     Usage,
     args::{HistArgs, OutputFormat},
     duration,
-    listen::{self, Listening, Snapshots},
-    options::{only, options},
+    listen::{self, Snapshots},
+    origin::Origin,
     target::Target,
 };
 use crate::{
@@ -39,16 +39,14 @@ pub(super) fn run(args: &HistArgs) -> Result<ExitCode> {
         OutputFormat::Json => Format::Json,
         OutputFormat::Csv => Format::Csv,
     };
-    let options = options(&args.probe, &args.filter)?;
+    let origin = Origin::new(&args.probe, &args.filter, &args.recording)?;
     let target = Target::open(args.out.as_deref())?;
     let view = HistView::new(subject, format, words.intervals, !args.no_header);
     let snapshots = Snapshots {
-        only: only(&args.filter)?,
         every: Snapshots::SELDOM,
         owners: args.by == Some(By::Owner),
     };
-    let listening = Listening { options: &options, self_test: !args.probe.no_self_test };
-    listen::run(listening, snapshots, target, args.duration, view, |_| {})
+    listen::run(origin, snapshots, target, args.duration, view, |_| {})
 }
 
 /// `[STATE…] [INTERVAL [COUNT]]`

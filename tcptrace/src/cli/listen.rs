@@ -1,5 +1,5 @@
 //! What every command that listens does around its view: attach, say how, run, say what became
-//! of the events, and see the output written.
+//! of the events, and see output and recording written. The same for what was recorded.
 
 use std::{process::ExitCode, time::Duration};
 
@@ -7,25 +7,27 @@ use anyhow::{Context as _, Result};
 use aya_log::EbpfLogger;
 
 use super::{
-    EXIT_INTERRUPTED,
+    EXIT_INTERRUPTED, Usage,
     log::{ToStderr, say},
+    origin::Origin,
+    record,
     signals::Signals,
     target::Target,
 };
 use crate::{
     host::{loopback, netns::Netns},
     model::Accounts,
+    output::Output,
     pipeline::{self, Analysis},
     probe::{Options, Probe, ProbeError, TimeWaitBackend, Unobservable},
-    source::{live::Live, owners::Owners, self_test},
+    record::{Header, NewFile, Saved, Tap},
+    source::{live::Live, owners::Owners, recording::Recording, self_test},
     track::{Counts, Tracker},
     view::View,
 };
 
-/// Which socket tables are read beside the events, and how often.
+/// How often the socket tables are read beside the events.
 pub(super) struct Snapshots {
-    /// This namespace's; `None`: those of all that can be reached.
-    pub(super) only: Option<Netns>,
     /// Between two rounds.
     pub(super) every: Duration,
     /// Who holds the sockets is looked up.
@@ -40,19 +42,60 @@ impl Snapshots {
     pub(super) const OFTEN: Duration = Duration::from_secs(10);
 }
 
-/// How to listen, and whether to try that out first.
-pub(super) struct Listening<'a> {
-    pub(super) options: &'a Options,
-    pub(super) self_test: bool,
+/// Shows `view` on `target`, of what `origin` tells: of this host until a signal, until `duration`
+/// is over, until the view has enough or until nobody reads any more. `tell` says on stderr what
+/// the view alone knows.
+pub(super) fn run<V: View>(
+    origin: Origin,
+    snapshots: Snapshots,
+    target: Target,
+    duration: Option<Duration>,
+    view: V,
+    tell: impl FnOnce(&V),
+) -> Result<ExitCode> {
+    if duration.is_some() && matches!(origin, Origin::Recording(_)) {
+        let misuse = "--duration is for what is going on: of a recording give --since and --until";
+        return Err(Usage(misuse.to_owned()).into());
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("cannot start the runtime")?;
+    runtime.block_on(async {
+        // Before the hooks: a Ctrl-C at any moment from here on ends in order.
+        let mut signals = Signals::install().context("cannot catch signals")?;
+        match origin {
+            Origin::Host { options, only, save, self_test } => {
+                let save = save.map(|file| (file, target.is_none()));
+                let host = Host { options, only, save, self_test, snapshots, duration };
+                listen(host, &mut signals, target, view, tell).await
+            }
+            Origin::Recording(recording) => {
+                read(*recording, &mut signals, target, view, tell).await
+            }
+        }
+    })
 }
 
-impl Listening<'_> {
+/// How to listen to this host.
+struct Host {
+    options: Options,
+    only: Option<Netns>,
+    /// Where to record, and whether that is all there is to do.
+    save: Option<(NewFile, bool)>,
+    /// Try the hooks first.
+    self_test: bool,
+    snapshots: Snapshots,
+    duration: Option<Duration>,
+}
+
+impl Host {
     /// Attaches the hooks, and says how, and what that costs in truth.
     fn start(&self) -> Result<Live, ProbeError> {
         if !self.self_test {
-            return Live::start(self.options);
+            return Live::start(&self.options);
         }
-        let (mut live, proof) = self_test::start(self.options, loopback::live_a_life)?;
+        let (mut live, proof) = self_test::start(&self.options, loopback::live_a_life)?;
         if let Err(why) = proof.outcome {
             say(&format!("self-test not run: {why}"));
         }
@@ -66,78 +109,153 @@ impl Listening<'_> {
     }
 }
 
-/// Listens as `listening` says and shows `view` on `target`, until a signal, until `duration` is
-/// over, until the view has enough or until nobody reads any more. `tell` says on stderr what the
-/// view alone knows.
-pub(super) fn run<V: View>(
-    listening: Listening<'_>,
-    snapshots: Snapshots,
+async fn listen<V: View>(
+    host: Host,
+    signals: &mut Signals,
     target: Target,
-    duration: Option<Duration>,
     view: V,
     tell: impl FnOnce(&V),
 ) -> Result<ExitCode> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .context("cannot start the runtime")?;
-    runtime.block_on(async {
-        // Before the hooks: a Ctrl-C at any moment from here on ends in order.
-        let mut signals = Signals::install().context("cannot catch signals")?;
-        let options = listening.options;
-        let mut live = listening.start()?;
-        let mut kernel_log = options
-            .kernel_log
-            .then(|| EbpfLogger::init_with_logger(live.probe().ebpf(), ToStderr))
-            .transpose()
-            .context("cannot open the kernel side's log")?;
-        let (output, name) = target.start()?;
-        announce(live.probe(), options.backend.is_none());
-        let every_ns = u64::try_from(snapshots.every.as_nanos())?;
-        let owners = snapshots.owners.then(Owners::default);
-        live.take_snapshots(snapshots.only, options.filter.clone(), owners, every_ns);
-        let mut analysis = Analysis::new(Tracker::default(), view);
-        let stop = async {
-            match duration {
-                Some(duration) => tokio::select! {
-                    () = signals.any() => {}
-                    () = tokio::time::sleep(duration) => {}
-                },
-                None => signals.any().await,
-            }
-        };
-        let ended = pipeline::run_live(&mut live, &mut analysis, &output, stop, |live| {
-            live.take_remarks().iter().for_each(|remark| say(remark));
-            if let Some(log) = &mut kernel_log {
-                log.flush();
-            }
-        })
-        .await;
-        if let Ok(accounts) = &ended {
-            summary(accounts, analysis.tracker().counts());
-            tell(analysis.view());
+    let mut live = host.start()?;
+    let Host { options, only, save, snapshots, duration, .. } = host;
+    let mut kernel_log = options
+        .kernel_log
+        .then(|| EbpfLogger::init_with_logger(live.probe().ebpf(), ToStderr))
+        .transpose()
+        .context("cannot open the kernel side's log")?;
+    let (output, name) = target.start()?;
+    let mut analysis = Analysis::new(Tracker::default(), view);
+    if let Some((file, decides)) = save {
+        let files = file.begin(record::header(live.probe(), &options.filter)?)?;
+        let tap = Tap::start(files).context("cannot start the recording's thread")?;
+        analysis.record(tap, decides);
+    }
+    announce(live.probe(), options.backend.is_none());
+    let every_ns = u64::try_from(snapshots.every.as_nanos())?;
+    let owners = snapshots.owners.then(Owners::default);
+    live.take_snapshots(only, options.filter.clone(), owners, every_ns);
+    let stop = async {
+        match duration {
+            Some(duration) => tokio::select! {
+                () = signals.any() => {}
+                () = tokio::time::sleep(duration) => {}
+            },
+            None => signals.any().await,
         }
-        // Also after an error: what was seen until then is not to be lost with it. Whoever reads
-        // our output may have stopped reading; a second signal leaves all the same.
-        let rest = analysis.take_output();
-        let finish = tokio::task::spawn_blocking(move || output.finish(rest));
-        tokio::select! {
-            biased;
-            written = finish => {
-                ended?;
-                written
-                    .context("the writer failed")?
-                    .with_context(|| format!("cannot write to {name}"))?;
-                Ok(ExitCode::SUCCESS)
-            }
-            () = signals.any() => {
-                say(&format!("interrupted again: what {name} did not take yet is not written"));
-                // The runtime would wait for the blocked writer. The hooks are off since run_live().
-                drop(live);
-                std::process::exit(EXIT_INTERRUPTED.into())
-            }
+    };
+    let mut told_failure = false;
+    let ended = pipeline::run_live(&mut live, &mut analysis, &output, stop, |live, analysis| {
+        live.take_remarks().iter().for_each(|remark| say(remark));
+        if analysis.tap_failed() && !std::mem::replace(&mut told_failure, true) {
+            say("nothing more is recorded: the recording has failed");
+        }
+        if let Some(log) = &mut kernel_log {
+            log.flush();
         }
     })
+    .await;
+    if let Ok(accounts) = &ended {
+        summary(accounts, analysis.tracker().counts());
+        tell(analysis.view());
+    }
+    // The hooks are off since run_live().
+    drop(live);
+    finish(analysis, output, &name, signals, ended.map(|_| ())).await
+}
+
+/// Shows what was recorded.
+async fn read<V: View>(
+    mut recording: Recording,
+    signals: &mut Signals,
+    target: Target,
+    view: V,
+    tell: impl FnOnce(&V),
+) -> Result<ExitCode> {
+    let (output, name) = target.start()?;
+    announce_recording(recording.header());
+    let mut analysis = Analysis::new(Tracker::default(), view);
+    let stop = signals.any();
+    let accounts = pipeline::run_recording(&mut recording, &mut analysis, &output, stop).await;
+    recording.take_remarks().iter().for_each(|remark| say(remark));
+    if let Some(accounts) = &accounts {
+        summary(accounts, analysis.tracker().counts());
+        tell(analysis.view());
+    }
+    let ended = recording.take_failure().map_or(Ok(()), |failure| Err(failure.into()));
+    finish(analysis, output, &name, signals, ended).await
+}
+
+/// Has written what is left of the output and the recording.
+async fn finish<V: View>(
+    mut analysis: Analysis<V>,
+    output: Output,
+    name: &str,
+    signals: &mut Signals,
+    ended: Result<()>,
+) -> Result<ExitCode> {
+    // Also after an error: what was seen until then is not to be lost with it. Whoever reads
+    // our output may have stopped reading; a second signal leaves all the same.
+    let rest = analysis.take_output();
+    let tap = analysis.take_tap();
+    let of = tap.as_ref().map(|tap| tap.name().to_owned());
+    let finish = tokio::task::spawn_blocking(move || {
+        // Nobody reads that one: it does not wait.
+        let saved = tap.map(Tap::finish).transpose();
+        (output.finish(rest), saved)
+    });
+    tokio::select! {
+        biased;
+        done = finish => {
+            let (written, saved) = done.context("the writer failed")?;
+            if let (Ok(Some(saved)), Some(of)) = (&saved, of) {
+                tell_saved(saved, &of);
+            }
+            ended?;
+            saved?;
+            written.with_context(|| format!("cannot write to {name}"))?;
+            Ok(ExitCode::SUCCESS)
+        }
+        () = signals.any() => {
+            say(&format!("interrupted again: what {name} did not take yet is not written"));
+            // The runtime would wait for the blocked writer.
+            std::process::exit(EXIT_INTERRUPTED.into())
+        }
+    }
+}
+
+fn tell_saved(saved: &Saved, name: &str) {
+    say(&format!("recorded {} inputs in {} bytes to {name}", saved.inputs, saved.bytes));
+    if saved.gap > 0 {
+        say(&format!(
+            "{} events were not recorded, since the disk was too slow: in the recording they \
+             count as lost",
+            saved.gap
+        ));
+    }
+}
+
+/// Says what is read: whose recording it is, and what could not be observed there.
+fn announce_recording(header: &Header) {
+    let by: Vec<_> = header
+        .hooks
+        .iter()
+        .filter_map(|hook| Some(format!("{} by {}", hook.of, hook.by.as_ref()?)))
+        .collect();
+    let kept = match header.filter.as_slice() {
+        [] => String::new(),
+        filter => format!("; kept was {}", filter.join(", ")),
+    };
+    let lacking = match header.not_observable.as_slice() {
+        [] => String::new(),
+        lacking => format!("; not observable: {}", lacking.join(", ")),
+    };
+    say(&format!(
+        "recorded on {} ({}) by tcptrace {}: {}{kept}{lacking}",
+        header.host,
+        header.kernel,
+        header.tcptrace,
+        by.join(", ")
+    ));
 }
 
 /// Says how it listens, and what that costs in truth when it is not the best way.

@@ -6,9 +6,10 @@ use anyhow::Result;
 
 use super::{
     args::{LiveArgs, OutputFormat},
-    listen::{self, Listening, Snapshots},
+    listen::{self, Snapshots},
     log::say,
-    options::{only, options, wanted},
+    options::wanted,
+    origin::Origin,
     target::Target,
 };
 use crate::{
@@ -17,13 +18,12 @@ use crate::{
 };
 
 pub(super) fn run(args: &LiveArgs) -> Result<ExitCode> {
-    let options = options(&args.probe, &args.filter)?;
+    let origin = Origin::new(&args.probe, &args.filter, &args.recording)?;
     let selection = selection(args)?;
     let target = Target::open(args.out.as_deref())?;
     let view = LiveView::new(format(args, &target), selection);
-    let snapshots = Snapshots { only: only(&args.filter)?, every: Snapshots::SELDOM, owners: true };
-    let listening = Listening { options: &options, self_test: !args.probe.no_self_test };
-    listen::run(listening, snapshots, target, args.duration, view, |view| {
+    let snapshots = Snapshots { every: Snapshots::SELDOM, owners: true };
+    listen::run(origin, snapshots, target, args.duration, view, |view| {
         if view.left_out() > 0 {
             say(&format!("{} left out by --rate-limit", view.left_out()));
         }

@@ -38,22 +38,31 @@ pub(super) fn options(probe: &ProbeArgs, filter: &FilterArgs) -> Result<Options>
     Ok(Options {
         backend: probe.hook.0,
         ring_bytes,
-        filter: build_filter(filter)?,
+        filter: self::filter(filter)?,
         kernel_log: probe.verbose,
         time_wait: probe.time_wait_hook,
         accept: probe.accept_hook,
     })
 }
 
-fn build_filter(args: &FilterArgs) -> Result<Filter> {
-    Ok(Filter {
+/// What to keep of what happens here.
+///
+/// # Errors
+/// As [`options`].
+pub(super) fn filter(args: &FilterArgs) -> Result<Filter> {
+    Ok(filter_with(args, only(args)?.map(|netns| netns.id.inode)))
+}
+
+/// What to keep, with this inode of the namespace that `-N` names.
+pub(super) fn filter_with(args: &FilterArgs, netns: Option<u32>) -> Filter {
+    Filter {
         v4: args.ipv4,
         v6: args.ipv6,
         lports: args.localport.clone(),
         rports: args.remoteport.clone(),
-        netns: only(args)?.map(|netns| netns.id.inode),
+        netns,
         nets: args.net.clone(),
-    })
+    }
 }
 
 /// The namespace that `-N` names.

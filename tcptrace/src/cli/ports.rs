@@ -7,13 +7,13 @@ use anyhow::Result;
 use super::{
     Usage,
     args::{OutputFormat, PortsArgs},
-    listen::{self, Listening, Snapshots},
-    options::{only, options},
+    listen::{self, Snapshots},
+    origin::{self, Origin},
     target::Target,
 };
 use crate::{
     model::filter::Filter,
-    probe::{Options, TimeWaitChoice},
+    probe::TimeWaitChoice,
     view::ports::{Format, PortsView, Shown},
 };
 
@@ -29,27 +29,24 @@ pub(super) fn run(args: &PortsArgs) -> Result<ExitCode> {
         let misuse = "--time-wait-hook off: most ports are in TIME_WAIT; leave it out";
         return Err(Usage(misuse.to_owned()).into());
     }
-    let asked = options(&args.probe, &args.filter)?;
     let target = Target::open(args.out.as_deref())?;
     let format = match args.output {
         OutputFormat::Table => Format::Table,
         OutputFormat::Json => Format::Json,
         OutputFormat::Csv => Format::Csv,
     };
+    let asked = origin::filter(&args.filter, &args.recording)?;
     // Listeners have no peer, and a dual-stack one is IPv6: in the kernel, any other condition
     // would drop those by which it is known what was accepted, and which ports are bound.
-    let options = Options {
-        filter: Filter { netns: asked.filter.netns, ..Filter::default() },
-        ..asked.clone()
-    };
+    let kept = Filter { netns: asked.netns, ..Filter::default() };
+    let origin = Origin::with(kept, &args.probe, &args.filter, &args.recording)?;
     let shown = Shown {
         every: args.interval.unwrap_or(ONCE),
         count: args.count.or(args.interval.is_none().then_some(1)),
         top: usize::try_from(args.top).unwrap_or(usize::MAX),
-        filter: asked.filter,
+        filter: asked,
         header: !args.no_header,
     };
-    let snapshots = Snapshots { only: only(&args.filter)?, every: Snapshots::OFTEN, owners: false };
-    let listening = Listening { options: &options, self_test: !args.probe.no_self_test };
-    listen::run(listening, snapshots, target, None, PortsView::new(format, shown), |_| {})
+    let snapshots = Snapshots { every: Snapshots::OFTEN, owners: false };
+    listen::run(origin, snapshots, target, None, PortsView::new(format, shown), |_| {})
 }

@@ -7,19 +7,17 @@ use anyhow::{Context as _, Result};
 use super::{
     Usage,
     args::{OutputFormat, StatesArgs},
-    listen::{self, Listening, Snapshots},
+    listen::{self, Snapshots},
     log::say,
-    options::{only, options},
+    origin::{Look, Origin},
     target::Target,
 };
 use crate::{
-    host::{clock, netns::Netns},
+    host::clock,
     model::{Input, MinisocksBy, Snapshot},
     pipeline::Analysis,
-    probe::Options,
     source::{
         cgroups::CgroupNames,
-        owners::Owners,
         snapshot::{Job, Scope},
     },
     stats::group::By,
@@ -32,8 +30,7 @@ use crate::{
 };
 
 pub(super) fn run(args: &StatesArgs) -> Result<ExitCode> {
-    let options = options(&args.probe, &args.filter)?;
-    let only = only(&args.filter)?;
+    let origin = Origin::new(&args.probe, &args.filter, &args.recording)?;
     let target = Target::open(args.out.as_deref())?;
     let format = match args.output {
         OutputFormat::Table => Format::Table,
@@ -49,28 +46,25 @@ pub(super) fn run(args: &StatesArgs) -> Result<ExitCode> {
             Err(Usage(misuse.to_owned()).into())
         }
         Some(by) => {
-            show(args, &options, only, target, StatesByView::new(by, format, lines, header))
+            show(args, origin, target, StatesByView::new(by, format, lines, header))
         }
-        None => show(args, &options, only, target, StatesView::new(format, lines, header)),
+        None => show(args, origin, target, StatesView::new(format, lines, header)),
     }
 }
 
 fn show<V: View>(
     args: &StatesArgs,
-    options: &Options,
-    only: Option<Netns>,
+    origin: Origin,
     target: Target,
     view: V,
 ) -> Result<ExitCode> {
     let owners = args.by == Some(By::Owner);
-    if args.interval.is_none() {
-        let owners = owners.then(Owners::default);
-        let filter = options.filter.clone();
-        return once(Scope { only, filter, minisocks_told: true, owners }, target, view);
-    }
-    let snapshots = Snapshots { only, every: Snapshots::OFTEN, owners };
-    let listening = Listening { options, self_test: !args.probe.no_self_test };
-    listen::run(listening, snapshots, target, None, view, |_| {})
+    let origin = match origin.look(args.interval.is_none(), owners)? {
+        Look::Now(scope) => return once(scope, target, view),
+        Look::Along(origin) => origin,
+    };
+    let snapshots = Snapshots { every: Snapshots::OFTEN, owners };
+    listen::run(origin, snapshots, target, None, view, |_| {})
 }
 
 /// One look at the kernel's tables, by the same way as the first line of many. Minisocks have no

@@ -7,14 +7,13 @@ use anyhow::Result;
 use super::{
     Usage,
     args::{OutputFormat, StuckArgs},
-    listen::{self, Listening, Snapshots},
-    options::{only, options},
+    listen::{self, Snapshots},
+    origin::{Look, Origin},
     states::once,
     target::Target,
 };
 use crate::{
     model::{StateSet, TcpState},
-    source::{owners::Owners, snapshot::Scope},
     stats::{
         group::By,
         stuck::{STATES, Wanted},
@@ -27,8 +26,7 @@ use crate::{
 
 pub(super) fn run(args: &StuckArgs) -> Result<ExitCode> {
     let wanted = wanted(args)?;
-    let options = options(&args.probe, &args.filter)?;
-    let only = only(&args.filter)?;
+    let origin = Origin::new(&args.probe, &args.filter, &args.recording)?;
     let target = Target::open(args.out.as_deref())?;
     let format = match args.output {
         OutputFormat::Table => Format::Table,
@@ -37,13 +35,12 @@ pub(super) fn run(args: &StuckArgs) -> Result<ExitCode> {
     };
     let lines = Lines { every: args.interval, count: args.count };
     let view = StuckView::new(wanted, format, lines, !args.no_header);
-    if args.interval.is_none() {
-        let (filter, owners) = (options.filter, Some(Owners::default()));
-        return once(Scope { only, filter, minisocks_told: true, owners }, target, view);
-    }
-    let snapshots = Snapshots { only, every: Snapshots::OFTEN, owners: true };
-    let listening = Listening { options: &options, self_test: !args.probe.no_self_test };
-    listen::run(listening, snapshots, target, None, view, |_| {})
+    let origin = match origin.look(args.interval.is_none(), true)? {
+        Look::Now(scope) => return once(scope, target, view),
+        Look::Along(origin) => origin,
+    };
+    let snapshots = Snapshots { every: Snapshots::OFTEN, owners: true };
+    listen::run(origin, snapshots, target, None, view, |_| {})
 }
 
 fn wanted(args: &StuckArgs) -> Result<Wanted, Usage> {

@@ -16,6 +16,8 @@ pub(super) struct Target {
     /// What it is called in messages.
     name: String,
     file: Option<File>,
+    /// Nothing is written at all.
+    none: bool,
 }
 
 impl Target {
@@ -23,7 +25,7 @@ impl Target {
     /// [`Self::start`]: a run that fails to attach must not cost an earlier capture.
     pub(super) fn open(out: Option<&Path>) -> Result<Self> {
         let Some(path) = out else {
-            return Ok(Self { name: "stdout".to_owned(), file: None });
+            return Ok(Self { name: "stdout".to_owned(), file: None, none: false });
         };
         let file = OpenOptions::new()
             .write(true)
@@ -31,12 +33,23 @@ impl Target {
             .truncate(false)
             .open(path)
             .with_context(|| format!("cannot write to {}", path.display()))?;
-        Ok(Self { name: path.display().to_string(), file: Some(file) })
+        Ok(Self { name: path.display().to_string(), file: Some(file), none: false })
+    }
+
+    /// Nowhere, for a command that shows nothing.
+    pub(super) fn none() -> Self {
+        Self { name: "nowhere".to_owned(), file: None, none: true }
+    }
+
+    /// Whether it is nowhere.
+    pub(super) fn is_none(&self) -> bool {
+        self.none
     }
 
     /// Empties it and starts the writer; gives it back with the target's name.
     pub(super) fn start(self) -> Result<(Output, String)> {
         let to: Box<dyn Write + Send> = match self.file {
+            _ if self.none => Box::new(io::sink()),
             Some(file) => {
                 // A device or a FIFO has no length to cut.
                 if file.metadata().is_ok_and(|metadata| metadata.is_file()) {

@@ -18,6 +18,11 @@ pub fn monotonic_ns() -> io::Result<u64> {
     Ok(read(ClockId::CLOCK_MONOTONIC)? as u64)
 }
 
+/// When the host was booted: `CLOCK_REALTIME`, nanoseconds.
+pub fn boot_time_ns() -> io::Result<i64> {
+    Ok(read(ClockId::CLOCK_REALTIME)? - read(ClockId::CLOCK_BOOTTIME)?)
+}
+
 /// CPU time of the calling thread, in nanoseconds.
 pub fn thread_cpu_ns() -> io::Result<u64> {
     Ok(read(ClockId::CLOCK_THREAD_CPUTIME_ID)? as u64)

@@ -9,6 +9,16 @@ use std::{fs, io};
 
 use super::mounts::Mount;
 
+/// What this boot of the kernel is called: a UUID.
+pub fn boot_id() -> io::Result<String> {
+    Ok(fs::read_to_string("/proc/sys/kernel/random/boot_id")?.trim_end().to_owned())
+}
+
+/// The name of the host, as `uname -n` has it.
+pub fn host_name() -> io::Result<String> {
+    Ok(fs::read_to_string("/proc/sys/kernel/hostname")?.trim_end().to_owned())
+}
+
 /// The kernel's release, as `uname -r` has it.
 pub fn release() -> io::Result<String> {
     Ok(fs::read_to_string("/proc/sys/kernel/osrelease")?.trim_end().to_owned())

@@ -63,6 +63,26 @@ impl PortSet {
         Ok(())
     }
 
+    /// Its ports as [`Self::add`] takes them.
+    pub fn list(&self) -> String {
+        let mut list = String::new();
+        let mut ports = (1..=u16::MAX).filter(|&port| self.contains(port)).peekable();
+        while let Some(first) = ports.next() {
+            let mut last = first;
+            while let Some(next) = ports.next_if(|&port| port == last.wrapping_add(1)) {
+                last = next;
+            }
+            if !list.is_empty() {
+                list.push(',');
+            }
+            list.push_str(&first.to_string());
+            if last > first {
+                list.push_str(&format!("-{last}"));
+            }
+        }
+        list
+    }
+
     /// 64 ports a word, port 0 in the lowest bit of the first.
     pub fn words(&self) -> &[u64] {
         &self.0
@@ -130,6 +150,30 @@ pub struct Filter {
 }
 
 impl Filter {
+    /// Its conditions in words, each as its option is called.
+    pub fn words(&self) -> Vec<String> {
+        let mut words = Vec::new();
+        let mut say = |on: bool, word: &str| {
+            if on {
+                words.push(word.to_owned());
+            }
+        };
+        say(self.v4, "ipv4");
+        say(self.v6, "ipv6");
+        for (name, ports) in [("localport", &self.lports), ("remoteport", &self.rports)] {
+            if let Some(ports) = ports {
+                say(true, &format!("{name} {}", ports.list()));
+            }
+        }
+        if let Some(netns) = self.netns {
+            say(true, &format!("netns {netns}"));
+        }
+        for Net { addr, bits } in &self.nets {
+            say(true, &format!("net {addr}/{bits}"));
+        }
+        words
+    }
+
     /// The verdict on a transition, as the kernel side would give it.
     pub fn verdict(&self, event: &Transition) -> Verdict {
         let netns = event.sock.map_or(0, |sock| sock.netns);

@@ -64,6 +64,33 @@ pub enum Input {
     End(Accounts),
 }
 
+impl Input {
+    /// The moment that it is of, where it is of one: `CLOCK_MONOTONIC`, nanoseconds.
+    pub fn mono_ns(&self) -> Option<u64> {
+        Some(match self {
+            Self::Begin { mono_ns, .. } | Self::Missed { mono_ns, .. } | Self::Tick { mono_ns } => {
+                *mono_ns
+            }
+            Self::Event(Event::Transition(event)) => event.mono_ns,
+            Self::Event(Event::Minisock(event)) => event.mono_ns,
+            Self::Event(Event::Reset(event)) => event.mono_ns,
+            Self::Event(Event::Accept(event)) => event.mono_ns,
+            Self::Clock(clock) => clock.mono_ns,
+            Self::Lost(lost) => lost.mono_ns,
+            Self::Snapshot(Snapshot::Begin { mono_ns, .. } | Snapshot::Over { mono_ns, .. }) => {
+                *mono_ns
+            }
+            Self::Snapshot(Snapshot::End(end)) => end.mono_ns,
+            Self::Knobs(knobs) => knobs.mono_ns,
+            Self::End(accounts) => accounts.mono_ns,
+            Self::Cgroup { .. }
+            | Self::Snapshot(Snapshot::Open | Snapshot::OpenMinisocks | Snapshot::Socket(_)) => {
+                return None;
+            }
+        })
+    }
+}
+
 /// What tells of minisocks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum MinisocksBy {

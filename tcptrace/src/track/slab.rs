@@ -10,7 +10,7 @@ use hashbrown::HashTable;
 
 /// Hashes a number of the kernel's by one multiplication.
 #[derive(Default)]
-pub(super) struct AddressHasher(u64);
+pub(crate) struct AddressHasher(u64);
 
 impl Hasher for AddressHasher {
     fn write(&mut self, bytes: &[u8]) {

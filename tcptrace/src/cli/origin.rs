@@ -1,0 +1,123 @@
+//! Where a command's inputs come from: this host, or a recording.
+//!
+//! Whatever is wrong with the arguments is found here, before anything is opened or attached.
+
+use anyhow::Result;
+
+use super::{
+    Usage,
+    args::{FilterArgs, ProbeArgs, RecordingArgs},
+    options::{self, only, options},
+};
+use crate::{
+    host::netns::Netns,
+    model::filter::Filter,
+    probe::Options,
+    record::NewFile,
+    source::{
+        owners::Owners,
+        recording::{Recording, Stretch},
+        snapshot::Scope,
+    },
+};
+
+/// Where inputs come from.
+pub(super) enum Origin {
+    /// The running kernel.
+    Host {
+        /// What to attach.
+        options: Options,
+        /// The only namespace whose tables are read.
+        only: Option<Netns>,
+        /// Where to record it too.
+        save: Option<NewFile>,
+        /// Try the hooks first.
+        self_test: bool,
+    },
+    /// What was recorded.
+    Recording(Box<Recording>),
+}
+
+impl Origin {
+    /// Where the arguments say.
+    ///
+    /// # Errors
+    /// [`Usage`] for what was mistyped; else what the host refused.
+    pub(super) fn new(
+        probe: &ProbeArgs,
+        filter: &FilterArgs,
+        recording: &RecordingArgs,
+    ) -> Result<Self> {
+        Self::with(self::filter(filter, recording)?, probe, filter, recording)
+    }
+
+    /// The same, keeping what `kept` says instead of what the arguments do.
+    ///
+    /// # Errors
+    /// As [`Self::new`].
+    pub(super) fn with(
+        kept: Filter,
+        probe: &ProbeArgs,
+        filter: &FilterArgs,
+        recording: &RecordingArgs,
+    ) -> Result<Self> {
+        if !recording.read.is_empty() {
+            let stretch = Stretch { since: recording.since, until: recording.until };
+            let recording = Recording::open(&recording.read, kept, stretch)?;
+            return Ok(Self::Recording(Box::new(recording)));
+        }
+        let options = Options { filter: kept, ..options(probe, filter)? };
+        let save = match &recording.save {
+            Some(path) => Some(NewFile::open(path, recording.force, None)?),
+            None => None,
+        };
+        Ok(Self::Host { options, only: only(filter)?, save, self_test: !probe.no_self_test })
+    }
+
+    /// With `at_once`, one look at the tables of this host in place of listening to it.
+    ///
+    /// # Errors
+    /// [`Usage`]: that look is to be recorded.
+    pub(super) fn look(self, at_once: bool, owners: bool) -> Result<Look, Usage> {
+        match self {
+            Self::Host { options, only, save: None, .. } if at_once => {
+                let owners = owners.then(Owners::default);
+                let filter = options.filter;
+                Ok(Look::Now(Scope { only, filter, minisocks_told: true, owners }))
+            }
+            Self::Host { .. } if at_once => {
+                let misuse = "--save: give an interval; one look at the tables is no recording";
+                Err(Usage(misuse.to_owned()))
+            }
+            origin => Ok(Look::Along(origin)),
+        }
+    }
+}
+
+/// How to answer what can be answered at once.
+pub(super) enum Look {
+    /// By one look at these tables.
+    Now(Scope),
+    /// By what goes on, or went on.
+    Along(Origin),
+}
+
+/// What to keep.
+///
+/// # Errors
+/// As [`Origin::new`].
+pub(super) fn filter(args: &FilterArgs, recording: &RecordingArgs) -> Result<Filter> {
+    if recording.read.is_empty() {
+        return options::filter(args);
+    }
+    // Names and processes are those of the host that was recorded, which this one need not be.
+    let netns = args.netns.as_deref().map(|text| {
+        text.parse().map_err(|_| {
+            Usage(format!(
+                "-N {}: with -r a namespace is told by its inode number",
+                text.escape_default()
+            ))
+        })
+    });
+    Ok(options::filter_with(args, netns.transpose()?))
+}

@@ -1,0 +1,382 @@
+//! Inputs to the bytes of a block: see docs/RECORDING.md, and [`super::decode`] for the way back.
+
+use std::{
+    collections::HashMap,
+    hash::{BuildHasherDefault, Hash},
+    net::Ipv6Addr,
+};
+
+use super::{
+    rare,
+    scene::{Place, Scene, Slot},
+    wire::{put_i64, put_step, put_u64},
+};
+use crate::{
+    model::{
+        Accept, Event, Input, Linger, Minisock, MinisockEvent, Reset, ResetDirection, RstReason,
+        SnapSocket, Snapshot, SockFacts, Stopper, Task, TcpState, Transition, Tuple,
+    },
+    track::AddressHasher,
+};
+
+/// A transition: the other bits say what is in it.
+pub(super) const TRANSITION: u8 = 0x80;
+pub(super) const SAME_TUPLE: u8 = 1 << 0;
+pub(super) const SAME_TASK: u8 = 1 << 1;
+pub(super) const HAS_SOCK: u8 = 1 << 2;
+pub(super) const SAME_SOCK: u8 = 1 << 3;
+pub(super) const HAS_TOTALS: u8 = 1 << 4;
+pub(super) const KEY_UNKNOWN: u8 = 1 << 5;
+pub(super) const BUCKETS_FULL: u8 = 1 << 6;
+
+pub(super) const MINISOCK: u8 = 1;
+pub(super) const RESET: u8 = 2;
+pub(super) const ACCEPT: u8 = 3;
+pub(super) const TICK: u8 = 4;
+pub(super) const SOCKET: u8 = 5;
+
+/// Of [`SockFacts`].
+pub(super) const DEAD: u8 = 1 << 0;
+pub(super) const UNACCEPTED: u8 = 1 << 1;
+pub(super) const PEER_FIN: u8 = 1 << 2;
+pub(super) const LINGERS: u8 = 1 << 3;
+/// Of [`SockFacts`] and [`Minisock`].
+pub(super) const SAME_COOKIE: u8 = 1 << 4;
+pub(super) const HAS_COOKIE: u8 = 1 << 5;
+pub(super) const SAME_PLACE: u8 = 1 << 6;
+/// Of [`Minisock`].
+pub(super) const SAME_ENDS: u8 = 1 << 0;
+
+/// Of [`SnapSocket`].
+pub(super) const EXPIRES: u8 = 1 << 0;
+pub(super) const FULL: u8 = 1 << 1;
+pub(super) const CGROUP: u8 = 1 << 2;
+pub(super) const HOLDER: u8 = 1 << 3;
+
+/// The numbers that stand for these: their index here and 1, 0 for none.
+pub(super) const STOPPERS: [Stopper; 5] =
+    [Stopper::StateProcess, Stopper::Receive, Stopper::Connect, Stopper::Abort, Stopper::Purge];
+pub(super) const REASONS: [RstReason; 8] = [
+    RstReason::AbortOnData,
+    RstReason::AbortOnClose,
+    RstReason::AbortOnLinger,
+    RstReason::AbortOnMemory,
+    RstReason::TcpState,
+    RstReason::KeepaliveTimeout,
+    RstReason::DisconnectWithData,
+    RstReason::Other,
+];
+
+/// A block is closed at so many bytes.
+const FULL_BYTES: usize = 1 << 20;
+
+fn number<T: PartialEq>(list: &[T], value: Option<T>) -> u8 {
+    let index = value.and_then(|value| list.iter().position(|one| *one == value));
+    // The lists are short.
+    index.map_or(0, |index| index as u8 + 1)
+}
+
+/// Two states in a byte: the kernel's numbers end at 12.
+fn states(old: TcpState, new: TcpState) -> u8 {
+    (old as u8) << 4 | new as u8
+}
+
+/// Writes inputs one behind the other.
+#[derive(Debug, Default)]
+pub(super) struct Encoder {
+    scene: Scene,
+    slot_of: HashMap<u64, u32, BuildHasherDefault<AddressHasher>>,
+    task_of: HashMap<Task, u32>,
+    addr_of: HashMap<Ipv6Addr, u32>,
+    place_of: HashMap<Place, u32>,
+    out: Vec<u8>,
+}
+
+/// Writes the index of `value`, or the value itself if it is new, by `write`.
+fn put_listed<T: Copy + Eq + Hash>(
+    out: &mut Vec<u8>,
+    list: &mut Vec<T>,
+    index_of: &mut HashMap<T, u32>,
+    value: T,
+    write: impl FnOnce(&mut Vec<u8>),
+) -> u32 {
+    if let Some(&index) = index_of.get(&value) {
+        put_u64(out, u64::from(index) + 1);
+        return index;
+    }
+    put_u64(out, 0);
+    write(out);
+    // The block is closed before there are more than fit.
+    let index = list.len() as u32;
+    list.push(value);
+    index_of.insert(value, index);
+    index
+}
+
+impl Encoder {
+    /// Begins a block, whose times count from `now`.
+    pub(super) fn begin(&mut self, now: u64) {
+        self.scene.clear(now);
+        self.slot_of.clear();
+        self.task_of.clear();
+        self.addr_of.clear();
+        self.place_of.clear();
+        self.out.clear();
+    }
+
+    /// Whether the block is to be closed.
+    pub(super) fn is_full(&self) -> bool {
+        self.out.len() >= FULL_BYTES || self.scene.is_full()
+    }
+
+    /// What was written since [`Self::begin`].
+    pub(super) fn take(&mut self) -> Vec<u8> {
+        let len = self.out.len();
+        std::mem::replace(&mut self.out, Vec::with_capacity(len.min(FULL_BYTES)))
+    }
+
+    /// Writes one.
+    pub(super) fn put(&mut self, input: &Input) {
+        match input {
+            Input::Event(Event::Transition(event)) => self.transition(event),
+            Input::Event(Event::Minisock(event)) => self.minisock(event),
+            Input::Event(Event::Reset(event)) => self.reset(event),
+            Input::Event(Event::Accept(event)) => self.accept(event),
+            Input::Tick { mono_ns } => {
+                self.out.push(TICK);
+                self.time(*mono_ns);
+            }
+            Input::Snapshot(Snapshot::Socket(socket)) => self.socket(socket),
+            rare => rare::put(&mut self.out, rare),
+        }
+    }
+
+    #[inline]
+    fn time(&mut self, mono_ns: u64) {
+        put_step(&mut self.out, self.scene.now, mono_ns);
+        self.scene.now = mono_ns;
+    }
+
+    /// Writes which socket it is: how many came into the block since, or 0 and its address.
+    #[inline]
+    fn slot(&mut self, addr: u64) -> usize {
+        if let Some(&index) = self.slot_of.get(&addr) {
+            let index = index as usize;
+            put_u64(&mut self.out, (self.scene.slots.len() - index) as u64);
+            return index;
+        }
+        let index = self.scene.slots.len();
+        put_u64(&mut self.out, 0);
+        put_step(&mut self.out, self.scene.addr, addr);
+        self.scene.addr = addr;
+        self.scene.slots.push(Slot::new(addr));
+        // The block is closed before there are more than fit.
+        self.slot_of.insert(addr, index as u32);
+        index
+    }
+
+    fn tuple(&mut self, tuple: &Tuple) {
+        let Tuple { laddr, raddr, lport, rport, v6_socket } = tuple;
+        for addr in [laddr, raddr] {
+            put_listed(&mut self.out, &mut self.scene.addrs, &mut self.addr_of, *addr, |out| {
+                out.extend_from_slice(&addr.octets());
+            });
+        }
+        self.out.extend_from_slice(&lport.to_le_bytes());
+        self.out.extend_from_slice(&rport.to_le_bytes());
+        self.out.push(u8::from(*v6_socket));
+    }
+
+    fn task(&mut self, task: &Task) -> u32 {
+        put_listed(&mut self.out, &mut self.scene.tasks, &mut self.task_of, *task, |out| {
+            let Task { tgid, tid, uid, comm } = task;
+            [tgid, tid, uid].into_iter().for_each(|n| put_u64(out, u64::from(*n)));
+            out.extend_from_slice(comm.raw());
+        })
+    }
+
+    fn place(&mut self, place: Place) {
+        let (netns, cgroup) = place;
+        put_listed(&mut self.out, &mut self.scene.places, &mut self.place_of, place, |out| {
+            put_u64(out, u64::from(netns));
+            out.push(u8::from(cgroup.is_some()));
+            if let Some(cgroup) = cgroup {
+                put_u64(out, cgroup);
+            }
+        });
+    }
+
+    fn cookie(&mut self, cookie: Option<u64>) {
+        if let Some(cookie) = cookie {
+            put_step(&mut self.out, self.scene.cookie, cookie);
+            self.scene.cookie = cookie;
+        }
+    }
+
+    fn transition(&mut self, event: &Transition) {
+        let at = self.out.len();
+        self.out.push(0);
+        self.time(event.mono_ns);
+        let index = self.slot(event.skaddr);
+        let slot = self.scene.slots[index];
+        self.out.push(states(event.old, event.new));
+        let bit = |on: bool, bit: u8| if on { bit } else { 0 };
+        let same_tuple = slot.tuple == Some(event.tuple);
+        let same_task = slot.task.is_some_and(|task| self.scene.tasks[task as usize] == event.task);
+        let same_sock = event.sock.is_some() && slot.sock == event.sock;
+        self.out[at] = TRANSITION
+            | bit(same_tuple, SAME_TUPLE)
+            | bit(same_task, SAME_TASK)
+            | bit(event.sock.is_some(), HAS_SOCK)
+            | bit(same_sock, SAME_SOCK)
+            | bit(event.totals.is_some(), HAS_TOTALS)
+            | bit(event.key_unknown, KEY_UNKNOWN)
+            | bit(event.buckets_full, BUCKETS_FULL);
+        if !same_tuple {
+            self.tuple(&event.tuple);
+            self.scene.slots[index].tuple = Some(event.tuple);
+        }
+        if !same_task {
+            let task = self.task(&event.task);
+            self.scene.slots[index].task = Some(task);
+        }
+        if let Some(sock) = &event.sock
+            && !same_sock
+        {
+            self.sock(index, sock);
+        }
+        if let Some(totals) = &event.totals {
+            let out = &mut self.out;
+            put_u64(out, totals.bytes_acked);
+            put_u64(out, totals.bytes_received);
+            let numbers = [
+                totals.srtt_us8,
+                totals.retransmits,
+                totals.unread,
+                totals.unacked,
+                totals.user_timeout_ms,
+            ];
+            numbers.into_iter().for_each(|n| put_u64(out, u64::from(n)));
+            put_i64(out, i64::from(totals.linger2));
+        }
+    }
+
+    fn sock(&mut self, index: usize, sock: &SockFacts) {
+        let slot = self.scene.slots[index];
+        let place = (sock.netns, sock.cgroup);
+        let same_place = slot.place == Some(place);
+        let same_cookie = slot.cookie == sock.cookie;
+        let bit = |on: bool, bit: u8| if on { bit } else { 0 };
+        self.out.push(
+            bit(sock.dead, DEAD)
+                | bit(sock.unaccepted, UNACCEPTED)
+                | bit(sock.peer_fin, PEER_FIN)
+                | bit(sock.linger != Linger::Off, LINGERS)
+                | bit(same_cookie, SAME_COOKIE)
+                | bit(sock.cookie.is_some(), HAS_COOKIE)
+                | bit(same_place, SAME_PLACE),
+        );
+        if !same_cookie {
+            self.cookie(sock.cookie);
+        }
+        if !same_place {
+            self.place(place);
+        }
+        put_u64(&mut self.out, u64::from(sock.err));
+        self.out.push(sock.shutdown);
+        if let Linger::Jiffies(jiffies) = sock.linger {
+            put_u64(&mut self.out, u64::from(jiffies));
+        }
+        let slot = &mut self.scene.slots[index];
+        (slot.sock, slot.cookie, slot.place) = (Some(*sock), sock.cookie, Some(place));
+    }
+
+    fn minisock(&mut self, event: &Minisock) {
+        self.out.push(MINISOCK);
+        self.time(event.mono_ns);
+        let index = self.slot(event.addr);
+        let (kind, by, may_run) = match event.event {
+            MinisockEvent::Started => (0, None, false),
+            MinisockEvent::Stopped { may_run, by } => (1, by, may_run),
+            MinisockEvent::Expired => (2, None, false),
+            MinisockEvent::Peeked => (3, None, false),
+            MinisockEvent::Restarted => (4, None, false),
+            MinisockEvent::Ended { by } => (5, by, false),
+        };
+        self.out.push(number(&STOPPERS, by) << 4 | u8::from(may_run) << 3 | kind);
+        self.out.push(event.substate as u8);
+        let slot = self.scene.slots[index];
+        let place = (event.netns, None);
+        let same_ends = slot.tuple == Some(event.tuple);
+        let same_cookie = slot.cookie == event.cookie;
+        let same_place = slot.place == Some(place);
+        let bit = |on: bool, bit: u8| if on { bit } else { 0 };
+        self.out.push(
+            bit(same_ends, SAME_ENDS)
+                | bit(same_cookie, SAME_COOKIE)
+                | bit(event.cookie.is_some(), HAS_COOKIE)
+                | bit(same_place, SAME_PLACE),
+        );
+        if !same_ends {
+            self.tuple(&event.tuple);
+        }
+        if !same_cookie {
+            self.cookie(event.cookie);
+        }
+        if !same_place {
+            self.place(place);
+        }
+        put_step(&mut self.out, self.scene.jiffies, event.jiffies);
+        put_step(&mut self.out, event.jiffies, event.expires);
+        self.scene.jiffies = event.jiffies;
+        let slot = &mut self.scene.slots[index];
+        (slot.tuple, slot.cookie, slot.place) = (Some(event.tuple), event.cookie, Some(place));
+    }
+
+    fn reset(&mut self, event: &Reset) {
+        self.out.push(RESET);
+        self.time(event.mono_ns);
+        self.slot(event.skaddr);
+        let received = event.direction == ResetDirection::Received;
+        let state = event.state.map_or(0, |state| state as u8);
+        self.out.push(u8::from(received) << 4 | state);
+        self.out.push(number(&REASONS, event.reason));
+    }
+
+    fn accept(&mut self, event: &Accept) {
+        self.out.push(ACCEPT);
+        self.time(event.mono_ns);
+        self.slot(event.skaddr);
+        self.place((event.netns, None));
+        self.task(&event.task);
+    }
+
+    fn socket(&mut self, socket: &SnapSocket) {
+        let SnapSocket { state, tuple, cookie, minisock_expires_ms, full } = socket;
+        let bit = |on: bool, bit: u8| if on { bit } else { 0 };
+        self.out.push(SOCKET);
+        self.out.push(*state as u8);
+        self.out.push(
+            bit(minisock_expires_ms.is_some(), EXPIRES)
+                | bit(full.is_some(), FULL)
+                | bit(full.as_ref().is_some_and(|full| full.cgroup.is_some()), CGROUP)
+                | bit(full.as_ref().is_some_and(|full| full.holder.is_some()), HOLDER),
+        );
+        self.tuple(tuple);
+        self.cookie(Some(*cookie));
+        if let Some(expires_ms) = minisock_expires_ms {
+            put_u64(&mut self.out, u64::from(*expires_ms));
+        }
+        let Some(full) = full else { return };
+        for n in [full.inode, full.uid, full.queues.unread, full.queues.unsent] {
+            put_u64(&mut self.out, u64::from(n));
+        }
+        if let Some(cgroup) = full.cgroup {
+            put_u64(&mut self.out, cgroup.get());
+        }
+        if let Some(holder) = &full.holder {
+            self.task(&holder.task);
+            put_u64(&mut self.out, u64::from(holder.holders));
+        }
+    }
+}
