@@ -22,3 +22,6 @@ pub use reader::{Block, ReadError, Reader, Torn};
 pub use tap::{Saved, Tap};
 pub use wire::Malformed;
 pub use writer::{Every, FileError, Files, NewFile, Rotation, parts};
+
+#[cfg(test)]
+mod tests;

@@ -13,6 +13,7 @@ mod peer;
 mod ports;
 mod programs;
 mod real_server;
+mod recording;
 mod run;
 mod stuck;
 mod witness;
