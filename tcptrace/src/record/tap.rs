@@ -5,7 +5,11 @@
 
 use std::{
     io,
-    sync::mpsc::{self, Receiver, SyncSender, TrySendError},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+        mpsc::{self, Receiver, Sender},
+    },
     thread::{self, JoinHandle},
 };
 
@@ -18,8 +22,11 @@ use super::{
 };
 use crate::model::{Event, Input, Lost, Snapshot};
 
-/// Blocks that may wait for the disk, of about 1 MiB each.
-const WAITING: usize = 16;
+/// What may wait for the disk, bytes.
+const WAITING_BYTES: usize = 16 << 20;
+
+/// What a block takes beside its contents, about.
+const BLOCK_BYTES: usize = 4096;
 
 /// A block is closed at the first tick after so long. Ticks come at least four times a second, so
 /// none is older than a second when it is written: nanoseconds.
@@ -61,7 +68,9 @@ pub struct Tap {
     missing: Option<[u64; Hook::ALL.len()]>,
     /// Pieces of a round of snapshots that has a hole are not kept.
     holed_round: bool,
-    blocks: SyncSender<Sealed>,
+    blocks: Sender<Sealed>,
+    /// Bytes that wait for the disk.
+    waiting: Arc<AtomicUsize>,
     writer: JoinHandle<Result<u64, FileError>>,
     failed: bool,
     /// The last block, for [`Self::finish`].
@@ -85,11 +94,17 @@ impl Tap {
     /// There is no room for a thread or for zstd.
     pub fn start(files: Files) -> io::Result<Self> {
         let name = files.name();
-        let (blocks, waiting) = mpsc::sync_channel(WAITING);
+        let (blocks, queue) = mpsc::channel();
+        let waiting = Arc::new(AtomicUsize::new(0));
+        let written = Arc::clone(&waiting);
         let mut writer = Writer::new(files)?;
         let run = move || {
-            let waiting: Receiver<Sealed> = waiting;
-            waiting.iter().try_for_each(|sealed| writer.write(sealed))?;
+            let queue: Receiver<Sealed> = queue;
+            for sealed in queue {
+                let len = BLOCK_BYTES + sealed.bytes.len();
+                writer.write(sealed)?;
+                written.fetch_sub(len, Ordering::Relaxed);
+            }
             writer.finish()
         };
         let writer = thread::Builder::new().name("recording".into()).spawn(run)?;
@@ -102,6 +117,7 @@ impl Tap {
             missing: None,
             holed_round: false,
             blocks,
+            waiting,
             writer,
             failed: false,
             last: None,
@@ -184,22 +200,25 @@ impl Tap {
             whole,
         };
         if end {
-            // To wait for room is for `finish`.
+            // Kept even if there is no room.
             self.kept(inputs, gap);
             self.last = Some(sealed);
             return;
         }
-        match self.blocks.try_send(sealed) {
-            Ok(()) => self.kept(inputs, gap),
-            Err(TrySendError::Disconnected(_)) => self.failed = true,
-            Err(TrySendError::Full(sealed)) => {
-                self.lasting = sealed.lasting;
-                self.holed_round = true;
-                let missing = self.missing.get_or_insert_default();
-                for (sum, count) in missing.iter_mut().zip(events) {
-                    *sum += count;
-                }
+        let len = BLOCK_BYTES + sealed.bytes.len();
+        if self.waiting.load(Ordering::Relaxed) + len > WAITING_BYTES {
+            self.lasting = sealed.lasting;
+            self.holed_round = true;
+            let missing = self.missing.get_or_insert_default();
+            for (sum, count) in missing.iter_mut().zip(events) {
+                *sum += count;
             }
+            return;
+        }
+        self.waiting.fetch_add(len, Ordering::Relaxed);
+        match self.blocks.send(sealed) {
+            Ok(()) => self.kept(inputs, gap),
+            Err(_) => self.failed = true,
         }
     }
 

@@ -337,7 +337,8 @@ fn assert_beginning(inputs: &[Input], back: &ReadBack) -> usize {
     let (last, before) = back.inputs.split_last().unwrap();
     assert!(matches!(last, Input::End(_)));
     if back.inputs != inputs {
-        assert_eq!(before, &inputs[..before.len()]);
+        let same = before.iter().zip(inputs).take_while(|(a, b)| a == b).count();
+        assert_eq!(same, before.len(), "{:?}", back.inputs.get(same));
     }
     before.len()
 }
@@ -588,9 +589,10 @@ fn a_disk_that_is_too_slow_costs_a_gap_that_is_told() {
     let files = NewFile::open(&fifo, true, None).unwrap().begin(header()).unwrap();
     let mut tap = Tap::start(files).unwrap();
     let mut put = 0;
-    for input in churn(40, 20_000) {
+    let inputs = churn(10, 20_000);
+    for input in std::iter::repeat_n(&inputs, 8).flatten() {
         put += u64::from(matches!(input, Input::Event(_)));
-        tap.put(&input);
+        tap.put(input);
     }
     assert!(!tap.has_failed());
     // Now the disk is fast again.
