@@ -16,7 +16,7 @@ use tokio::{
 
 use crate::{
     host::clock,
-    model::{Accounts, Change, Found, Input, Snapshot, SnapshotEnd, Unseen},
+    model::{Accounts, Change, Found, Input, Snapshot, SnapshotEnd, SynQueue, Unseen},
     output::Output,
     record::{self, Context, Tap},
     source::{
@@ -290,7 +290,9 @@ struct Early {
     any: bool,
     context: Context,
     /// By namespace, how its last dump ended, where that tells of what no event does.
-    spaces: BTreeMap<u32, SnapshotEnd>,
+    spaces: BTreeMap<u32, (Vec<SynQueue>, SnapshotEnd)>,
+    /// The SYN queues of the dump that is being told.
+    syn_queues: Vec<SynQueue>,
     /// The namespace whose dump is being told, if that is of all its sockets.
     netns: Option<u32>,
     minisocks_alone: bool,
@@ -306,13 +308,21 @@ impl Early {
             Input::Snapshot(Snapshot::OpenMinisocks) => self.minisocks_alone = true,
             Input::Snapshot(Snapshot::Begin { netns, .. }) => {
                 self.netns = Some(*netns).filter(|_| !self.minisocks_alone);
+                self.syn_queues.clear();
+            }
+            // There is at most one for each port.
+            Input::Snapshot(Snapshot::SynQueue(queue))
+                if self.syn_queues.len() < usize::from(u16::MAX) =>
+            {
+                self.syn_queues.push(*queue);
             }
             Input::Snapshot(Snapshot::End(end)) => {
+                let queues = std::mem::take(&mut self.syn_queues);
                 let Some(netns) = self.netns.take() else { return };
-                if end.unseen == Unseen::default() {
+                if end.unseen == Unseen::default() && queues.is_empty() {
                     self.spaces.remove(&netns);
                 } else if self.spaces.len() < SPACES {
-                    self.spaces.insert(netns, *end);
+                    self.spaces.insert(netns, (queues, *end));
                 }
             }
             Input::Snapshot(Snapshot::Over { all: true, .. }) => self.whole = true,
@@ -327,9 +337,11 @@ impl Early {
         if !self.whole {
             return Vec::new();
         }
-        let dumps = self.spaces.iter().flat_map(|(&netns, end)| {
-            let end = SnapshotEnd { mono_ns, ..*end };
-            [Snapshot::Begin { mono_ns, netns }, Snapshot::End(end)]
+        let dumps = self.spaces.iter().flat_map(|(&netns, (queues, end))| {
+            let begin = Snapshot::Begin { mono_ns, netns };
+            let end = Snapshot::End(SnapshotEnd { mono_ns, ..*end });
+            let queues = queues.iter().copied().map(Snapshot::SynQueue);
+            [begin].into_iter().chain(queues).chain([end])
         });
         let over = Snapshot::Over { mono_ns, all: true };
         [Snapshot::Open].into_iter().chain(dumps).chain([over]).map(Input::Snapshot).collect()

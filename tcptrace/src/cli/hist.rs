@@ -42,10 +42,7 @@ pub(super) fn run(args: &HistArgs) -> Result<ExitCode> {
     let origin = Origin::new(&args.probe, &args.filter, &args.recording)?;
     let target = Target::open(args.out.as_deref())?;
     let view = HistView::new(subject, format, words.intervals, !args.no_header);
-    let snapshots = Snapshots {
-        every: Snapshots::SELDOM,
-        owners: args.by == Some(By::Owner),
-    };
+    let snapshots = Snapshots { every: Snapshots::SELDOM, owners: args.by == Some(By::Owner) };
     listen::run(origin, snapshots, target, args.duration, view, |_| {})
 }
 

@@ -45,19 +45,12 @@ pub(super) fn run(args: &StatesArgs) -> Result<ExitCode> {
                 "--by reason: a connection that is open has none: owner, port, peer, netns, unit";
             Err(Usage(misuse.to_owned()).into())
         }
-        Some(by) => {
-            show(args, origin, target, StatesByView::new(by, format, lines, header))
-        }
+        Some(by) => show(args, origin, target, StatesByView::new(by, format, lines, header)),
         None => show(args, origin, target, StatesView::new(format, lines, header)),
     }
 }
 
-fn show<V: View>(
-    args: &StatesArgs,
-    origin: Origin,
-    target: Target,
-    view: V,
-) -> Result<ExitCode> {
+fn show<V: View>(args: &StatesArgs, origin: Origin, target: Target, view: V) -> Result<ExitCode> {
     let owners = args.by == Some(By::Owner);
     let origin = match origin.look(args.interval.is_none(), owners)? {
         Look::Now(scope) => return once(scope, target, view),

@@ -84,9 +84,12 @@ impl Input {
             Self::Knobs(knobs) => knobs.mono_ns,
             Self::End(accounts) => accounts.mono_ns,
             Self::Cgroup { .. }
-            | Self::Snapshot(Snapshot::Open | Snapshot::OpenMinisocks | Snapshot::Socket(_)) => {
-                return None;
-            }
+            | Self::Snapshot(
+                Snapshot::Open
+                | Snapshot::OpenMinisocks
+                | Snapshot::Socket(_)
+                | Snapshot::SynQueue(_),
+            ) => return None,
         })
     }
 }

@@ -5,9 +5,9 @@ use std::{net::Ipv6Addr, num::NonZeroU64};
 use super::{
     encode::{
         ACCEPT, BUCKETS_FULL, CGROUP, DEAD, EXPIRES, FULL, HAS_COOKIE, HAS_SOCK, HAS_TOTALS,
-        HOLDER, KEY_UNKNOWN, LINGERS, MINISOCK, PEER_FIN, REASONS, RESET, SAME_COOKIE, SAME_ENDS,
-        SAME_PLACE, SAME_SOCK, SAME_TASK, SAME_TUPLE, SOCKET, STOPPERS, TICK, TRANSITION,
-        UNACCEPTED,
+        HOLDER, IN_STATE, KEY_UNKNOWN, LINGERS, MINISOCK, PEER_FIN, REASONS, RESET, SAME_COOKIE,
+        SAME_ENDS, SAME_PLACE, SAME_SOCK, SAME_TASK, SAME_TUPLE, SOCKET, STOPPERS, TICK,
+        TRANSITION, UNACCEPTED,
     },
     rare,
     scene::{LIMIT, Place, Scene, Slot, listed},
@@ -339,6 +339,11 @@ impl<'a> Decoder<'a> {
             } else {
                 let (_, task) = self.task()?;
                 Some(Holder { task, holders: self.from.u32()? })
+            },
+            in_state_ms: if flags & IN_STATE == 0 {
+                None
+            } else {
+                NonZeroU64::new(self.from.u64()?)
             },
         })
     }

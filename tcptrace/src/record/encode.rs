@@ -52,6 +52,7 @@ pub(super) const EXPIRES: u8 = 1 << 0;
 pub(super) const FULL: u8 = 1 << 1;
 pub(super) const CGROUP: u8 = 1 << 2;
 pub(super) const HOLDER: u8 = 1 << 3;
+pub(super) const IN_STATE: u8 = 1 << 4;
 
 /// The numbers that stand for these: their index here and 1, 0 for none.
 pub(super) const STOPPERS: [Stopper; 5] =
@@ -360,7 +361,8 @@ impl Encoder {
             bit(minisock_expires_ms.is_some(), EXPIRES)
                 | bit(full.is_some(), FULL)
                 | bit(full.as_ref().is_some_and(|full| full.cgroup.is_some()), CGROUP)
-                | bit(full.as_ref().is_some_and(|full| full.holder.is_some()), HOLDER),
+                | bit(full.as_ref().is_some_and(|full| full.holder.is_some()), HOLDER)
+                | bit(full.as_ref().is_some_and(|full| full.in_state_ms.is_some()), IN_STATE),
         );
         self.tuple(tuple);
         self.cookie(Some(*cookie));
@@ -377,6 +379,9 @@ impl Encoder {
         if let Some(holder) = &full.holder {
             self.task(&holder.task);
             put_u64(&mut self.out, u64::from(holder.holders));
+        }
+        if let Some(ms) = full.in_state_ms {
+            put_u64(&mut self.out, ms.get());
         }
     }
 }

@@ -10,7 +10,7 @@ use tcptrace_common::counters::Hook;
 use super::wire::{Cursor, Malformed, put_bytes, put_i64, put_u64};
 use crate::model::{
     Accounts, Clock, Input, Knob, Knobs, Lost, MinisocksBy, NetnsKnobs, PortRange, Snapshot,
-    SnapshotEnd, Unseen,
+    SnapshotEnd, SynQueue, Unseen,
 };
 
 /// The first of the tags that this module has; the last is 0x7f.
@@ -27,6 +27,7 @@ const SNAP_END: u8 = 0x48;
 const SNAP_OVER: u8 = 0x49;
 const KNOBS: u8 = 0x4a;
 const END: u8 = 0x4b;
+const SNAP_SYN_QUEUE: u8 = 0x4c;
 
 /// Of the path of a cgroup, more is not kept. The kernel has 4096.
 const PATH_BYTES: usize = 1 << 16;
@@ -90,6 +91,11 @@ fn body_of(out: &mut Vec<u8>, input: &Input) -> u8 {
                 put_u64(out, u64::from(*netns));
                 SNAP_BEGIN
             }
+            Snapshot::SynQueue(SynQueue { lport, waiting, resent }) => {
+                let numbers = [u32::from(*lport), *waiting, *resent];
+                numbers.into_iter().for_each(|n| put_u64(out, u64::from(n)));
+                SNAP_SYN_QUEUE
+            }
             Snapshot::End(SnapshotEnd { mono_ns, lacks_some, unseen }) => {
                 put_u64(out, *mono_ns);
                 out.push(u8::from(*lacks_some));
@@ -152,6 +158,11 @@ pub(super) fn get(tag: u8, from: &mut Cursor<'_>) -> Result<Option<Input>, Malfo
         SNAP_OPEN => Input::Snapshot(Snapshot::Open),
         SNAP_OPEN_MINISOCKS => Input::Snapshot(Snapshot::OpenMinisocks),
         SNAP_BEGIN => Input::Snapshot(Snapshot::Begin { mono_ns: from.u64()?, netns: from.u32()? }),
+        SNAP_SYN_QUEUE => Input::Snapshot(Snapshot::SynQueue(SynQueue {
+            lport: from.u16()?,
+            waiting: from.u32()?,
+            resent: from.u32()?,
+        })),
         SNAP_END => Input::Snapshot(Snapshot::End(SnapshotEnd {
             mono_ns: from.u64()?,
             lacks_some: from.bool()?,
