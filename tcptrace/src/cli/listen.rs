@@ -9,18 +9,18 @@ use aya_log::EbpfLogger;
 use super::{
     EXIT_INTERRUPTED, Usage,
     log::{ToStderr, say},
-    origin::Origin,
+    origin::{Host, Origin},
     record,
     signals::Signals,
     target::Target,
 };
 use crate::{
-    host::{loopback, netns::Netns},
+    host::loopback,
     model::Accounts,
     output::Output,
     pipeline::{self, Analysis},
-    probe::{Options, Probe, ProbeError, TimeWaitBackend, Unobservable},
-    record::{Header, NewFile, Saved, Tap},
+    probe::{Probe, ProbeError, TimeWaitBackend, Unobservable},
+    record::{Header, Saved, Tap},
     source::{live::Live, owners::Owners, recording::Recording, self_test},
     track::{Counts, Tracker},
     view::View,
@@ -65,10 +65,9 @@ pub(super) fn run<V: View>(
         // Before the hooks: a Ctrl-C at any moment from here on ends in order.
         let mut signals = Signals::install().context("cannot catch signals")?;
         match origin {
-            Origin::Host { options, only, save, self_test } => {
-                let save = save.map(|file| (file, target.is_none()));
-                let host = Host { options, only, save, self_test, snapshots, duration };
-                listen(host, &mut signals, target, view, tell).await
+            Origin::Host(host) => {
+                let run = Run { snapshots, duration };
+                listen(*host, run, &mut signals, target, view, tell).await
             }
             Origin::Recording(recording) => {
                 read(*recording, &mut signals, target, view, tell).await
@@ -77,14 +76,8 @@ pub(super) fn run<V: View>(
     })
 }
 
-/// How to listen to this host.
-struct Host {
-    options: Options,
-    only: Option<Netns>,
-    /// Where to record, and whether that is all there is to do.
-    save: Option<(NewFile, bool)>,
-    /// Try the hooks first.
-    self_test: bool,
+/// What else a command asks for.
+struct Run {
     snapshots: Snapshots,
     duration: Option<Duration>,
 }
@@ -111,13 +104,17 @@ impl Host {
 
 async fn listen<V: View>(
     host: Host,
+    run: Run,
     signals: &mut Signals,
     target: Target,
     view: V,
     tell: impl FnOnce(&V),
 ) -> Result<ExitCode> {
     let mut live = host.start()?;
-    let Host { options, only, save, snapshots, duration, .. } = host;
+    let Host { options, only, save, .. } = host;
+    let Run { snapshots, duration } = run;
+    // Where nothing is shown, there is nothing to do once nothing can be recorded.
+    let decides = target.is_none();
     let mut kernel_log = options
         .kernel_log
         .then(|| EbpfLogger::init_with_logger(live.probe().ebpf(), ToStderr))
@@ -125,7 +122,7 @@ async fn listen<V: View>(
         .context("cannot open the kernel side's log")?;
     let (output, name) = target.start()?;
     let mut analysis = Analysis::new(Tracker::default(), view);
-    if let Some((file, decides)) = save {
+    if let Some(file) = save {
         let files = file.begin(record::header(live.probe(), &options.filter)?)?;
         let tap = Tap::start(files).context("cannot start the recording's thread")?;
         analysis.record(tap, decides);

@@ -24,18 +24,21 @@ use crate::{
 /// Where inputs come from.
 pub(super) enum Origin {
     /// The running kernel.
-    Host {
-        /// What to attach.
-        options: Options,
-        /// The only namespace whose tables are read.
-        only: Option<Netns>,
-        /// Where to record it too.
-        save: Option<NewFile>,
-        /// Try the hooks first.
-        self_test: bool,
-    },
+    Host(Box<Host>),
     /// What was recorded.
     Recording(Box<Recording>),
+}
+
+/// How to listen to this host.
+pub(super) struct Host {
+    /// What to attach.
+    pub(super) options: Options,
+    /// The only namespace whose tables are read.
+    pub(super) only: Option<Netns>,
+    /// Where to record it too.
+    pub(super) save: Option<NewFile>,
+    /// Try the hooks first.
+    pub(super) self_test: bool,
 }
 
 impl Origin {
@@ -71,7 +74,8 @@ impl Origin {
             Some(path) => Some(NewFile::open(path, recording.force, None)?),
             None => None,
         };
-        Ok(Self::Host { options, only: only(filter)?, save, self_test: !probe.no_self_test })
+        let self_test = !probe.no_self_test;
+        Ok(Self::Host(Box::new(Host { options, only: only(filter)?, save, self_test })))
     }
 
     /// With `at_once`, one look at the tables of this host in place of listening to it.
@@ -80,12 +84,13 @@ impl Origin {
     /// [`Usage`]: that look is to be recorded.
     pub(super) fn look(self, at_once: bool, owners: bool) -> Result<Look, Usage> {
         match self {
-            Self::Host { options, only, save: None, .. } if at_once => {
+            Self::Host(host) if at_once && host.save.is_none() => {
                 let owners = owners.then(Owners::default);
+                let Host { options, only, .. } = *host;
                 let filter = options.filter;
-                Ok(Look::Now(Scope { only, filter, minisocks_told: true, owners }))
+                Ok(Look::Now(Box::new(Scope { only, filter, minisocks_told: true, owners })))
             }
-            Self::Host { .. } if at_once => {
+            Self::Host(_) if at_once => {
                 let misuse = "--save: give an interval; one look at the tables is no recording";
                 Err(Usage(misuse.to_owned()))
             }
@@ -97,7 +102,7 @@ impl Origin {
 /// How to answer what can be answered at once.
 pub(super) enum Look {
     /// By one look at these tables.
-    Now(Scope),
+    Now(Box<Scope>),
     /// By what goes on, or went on.
     Along(Origin),
 }

@@ -9,7 +9,7 @@ use super::{
     duration,
     listen::{self, Snapshots},
     options::{only, options},
-    origin::Origin,
+    origin::{Host, Origin},
     target::Target,
 };
 use crate::{
@@ -31,7 +31,8 @@ pub(super) fn run(args: &RecordArgs) -> Result<ExitCode> {
         keep: args.keep.map(|keep| usize::try_from(keep).unwrap_or(usize::MAX)),
     });
     let save = Some(NewFile::open(&args.file, args.force, rotation)?);
-    let origin = Origin::Host { options, only, save, self_test: !args.probe.no_self_test };
+    let self_test = !args.probe.no_self_test;
+    let origin = Origin::Host(Box::new(Host { options, only, save, self_test }));
     // For all views, whatever they need.
     let snapshots = Snapshots { every: Snapshots::OFTEN, owners: true };
     listen::run(origin, snapshots, Target::none(), args.duration, Nothing, |_| {})

@@ -53,7 +53,7 @@ pub(super) fn run(args: &StatesArgs) -> Result<ExitCode> {
 fn show<V: View>(args: &StatesArgs, origin: Origin, target: Target, view: V) -> Result<ExitCode> {
     let owners = args.by == Some(By::Owner);
     let origin = match origin.look(args.interval.is_none(), owners)? {
-        Look::Now(scope) => return once(scope, target, view),
+        Look::Now(scope) => return once(*scope, target, view),
         Look::Along(origin) => origin,
     };
     let snapshots = Snapshots { every: Snapshots::OFTEN, owners };

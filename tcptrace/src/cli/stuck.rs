@@ -36,7 +36,7 @@ pub(super) fn run(args: &StuckArgs) -> Result<ExitCode> {
     let lines = Lines { every: args.interval, count: args.count };
     let view = StuckView::new(wanted, format, lines, !args.no_header);
     let origin = match origin.look(args.interval.is_none(), true)? {
-        Look::Now(scope) => return once(scope, target, view),
+        Look::Now(scope) => return once(*scope, target, view),
         Look::Along(origin) => origin,
     };
     let snapshots = Snapshots { every: Snapshots::OFTEN, owners: true };
