@@ -15,9 +15,10 @@ use bytes::BytesMut;
 use super::{
     Usage,
     args::{DoctorArgs, FilterArgs, ReportFormat},
-    listen::{self, Listening, Snapshots},
+    listen::{self, Snapshots},
     log::say,
     options::{only, options},
+    origin::{Host, Origin},
     target::Target,
 };
 use crate::{
@@ -72,11 +73,16 @@ pub(super) fn run(args: &DoctorArgs) -> Result<ExitCode> {
         files: files(),
         events: Ok(()),
     };
-    let snapshots = Snapshots { only: only.clone(), every: args.duration, owners: true };
+    let snapshots = Snapshots { every: args.duration, owners: true };
     let view = DoctorView::new(setup.clone(), format, args.duration);
     let mut found = None;
-    let listening = Listening { options: &options, self_test: !args.probe.no_self_test };
-    let ended = listen::run(listening, snapshots, Target::open(None)?, None, view, |view| {
+    let origin = Origin::Host(Box::new(Host {
+        options: options.clone(),
+        only: only.clone(),
+        save: None,
+        self_test: !args.probe.no_self_test,
+    }));
+    let ended = listen::run(origin, snapshots, Target::open(None)?, None, view, |view| {
         found = view.severity();
     });
     match ended {

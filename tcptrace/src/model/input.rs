@@ -82,6 +82,7 @@ impl Input {
             }
             Self::Snapshot(Snapshot::End(end)) => end.mono_ns,
             Self::Knobs(knobs) => knobs.mono_ns,
+            Self::Counters(counters) => counters.mono_ns,
             Self::End(accounts) => accounts.mono_ns,
             Self::Cgroup { .. }
             | Self::Snapshot(

@@ -9,8 +9,8 @@ use tcptrace_common::counters::Hook;
 
 use super::wire::{Cursor, Malformed, put_bytes, put_i64, put_u64};
 use crate::model::{
-    Accounts, Clock, Input, Knob, Knobs, Lost, MinisocksBy, NetnsKnobs, PortRange, Snapshot,
-    SnapshotEnd, SynQueue, Unseen,
+    Accounts, Clock, Input, Knob, Knobs, Lost, MinisocksBy, NetStat, NetnsCounters, NetnsKnobs,
+    PortRange, Snapshot, SnapshotEnd, SockStat, SynQueue, Unseen, counters::Counters,
 };
 
 /// The first of the tags that this module has; the last is 0x7f.
@@ -28,6 +28,7 @@ const SNAP_OVER: u8 = 0x49;
 const KNOBS: u8 = 0x4a;
 const END: u8 = 0x4b;
 const SNAP_SYN_QUEUE: u8 = 0x4c;
+const COUNTERS: u8 = 0x4d;
 
 /// Of the path of a cgroup, more is not kept. The kernel has 4096.
 const PATH_BYTES: usize = 1 << 16;
@@ -78,6 +79,21 @@ fn body_of(out: &mut Vec<u8>, input: &Input) -> u8 {
             put_u64(out, u64::from(knobs.netns));
             put_knobs(out, &knobs.knobs);
             KNOBS
+        }
+        Input::Counters(counters) => {
+            put_u64(out, counters.mono_ns);
+            put_u64(out, u64::from(counters.netns));
+            match &counters.counters {
+                Ok(counters) => {
+                    out.push(0);
+                    put_netstat(out, counters);
+                }
+                Err(why) => {
+                    out.push(1);
+                    put_bytes(out, why.as_bytes());
+                }
+            }
+            COUNTERS
         }
         Input::End(accounts) => {
             put_accounts(out, accounts);
@@ -154,6 +170,15 @@ pub(super) fn get(tag: u8, from: &mut Cursor<'_>) -> Result<Option<Input>, Malfo
             netns: from.u32()?,
             knobs: get_knobs(from)?,
         })),
+        COUNTERS => Input::Counters(Box::new(NetnsCounters {
+            mono_ns: from.u64()?,
+            netns: from.u32()?,
+            counters: match from.u8()? {
+                0 => Ok(get_netstat(from)?),
+                1 => Err(harmless(&from.text()?)),
+                _ => return Err(Malformed("no such answer")),
+            },
+        })),
         END => Input::End(get_accounts(from)?),
         SNAP_OPEN => Input::Snapshot(Snapshot::Open),
         SNAP_OPEN_MINISOCKS => Input::Snapshot(Snapshot::OpenMinisocks),
@@ -198,6 +223,41 @@ fn get_accounts(from: &mut Cursor<'_>) -> Result<Accounts, Malformed> {
     let (seen, delivered, filtered, lost, malformed) = (n()?, n()?, n()?, n()?, n()?);
     let missed = if from.bool()? { Some(from.u64()?) } else { None };
     Ok(Accounts { mono_ns, seconds, seen, delivered, filtered, lost, missed, malformed })
+}
+
+fn put_netstat(out: &mut Vec<u8>, stat: &NetStat) {
+    let NetStat { tcp, tcp_ext, sockets } = stat;
+    for counters in [tcp, tcp_ext] {
+        put_u64(out, counters.len() as u64);
+        for (name, value) in counters {
+            put_bytes(out, name.as_bytes());
+            put_i64(out, *value);
+        }
+    }
+    let SockStat { inuse, inuse6, tw, orphan, alloc, mem } = sockets;
+    out.push(u8::from(inuse6.is_some()));
+    let numbers = [*inuse, inuse6.unwrap_or(0), *tw, *orphan, *alloc, *mem];
+    numbers.into_iter().for_each(|n| put_i64(out, n));
+}
+
+fn get_netstat(from: &mut Cursor<'_>) -> Result<NetStat, Malformed> {
+    let (tcp, tcp_ext) = (get_counters(from)?, get_counters(from)?);
+    let v6 = from.bool()?;
+    let mut n = || from.i64();
+    let (inuse, inuse6, tw, orphan, alloc, mem) = (n()?, n()?, n()?, n()?, n()?, n()?);
+    let inuse6 = v6.then_some(inuse6);
+    let sockets = SockStat { inuse, inuse6, tw, orphan, alloc, mem };
+    Ok(NetStat { tcp, tcp_ext, sockets })
+}
+
+fn get_counters(from: &mut Cursor<'_>) -> Result<Counters, Malformed> {
+    let mut counters = Counters::new();
+    // Each takes bytes of what is there, so that their number bounds nothing else.
+    for _ in 0..from.u64()? {
+        let name = harmless(&from.text()?);
+        counters.insert(name.into(), from.i64()?);
+    }
+    Ok(counters)
 }
 
 /// A value of a knob.

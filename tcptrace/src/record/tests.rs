@@ -12,8 +12,9 @@ use super::{frame::FIXED_BYTES, *};
 use crate::{
     model::{
         Accept, Accounts, Clock, Comm, Event, Input, Knob, Knobs, Linger, Lost, Minisock,
-        MinisockEvent, NetnsKnobs, PortRange, Reset, ResetDirection, RstReason, Snapshot,
-        SockFacts, Stopper, Task, TcpState, Totals, Transition, Tuple, filter::Filter,
+        MinisockEvent, NetStat, NetnsCounters, NetnsKnobs, PortRange, Reset, ResetDirection,
+        RstReason, Snapshot, SockFacts, SockStat, Stopper, Task, TcpState, Totals, Transition,
+        Tuple, filter::Filter,
     },
     pipeline::Analysis,
     source::{
@@ -237,6 +238,20 @@ fn every_input_comes_back() {
                 tcp_max_orphans: Knob::Unreadable("Permission denied".into()),
                 ..Knobs::default()
             },
+        })),
+        Input::Counters(Box::new(NetnsCounters {
+            mono_ns: 6,
+            netns: 9,
+            counters: Ok(NetStat {
+                tcp: [("MaxConn".to_owned(), -1)].into(),
+                tcp_ext: [("TWKilled".to_owned(), 7), ("TW".to_owned(), i64::MAX)].into(),
+                sockets: SockStat { inuse: 1, inuse6: Some(2), tw: 3, orphan: 4, alloc: 5, mem: 6 },
+            }),
+        })),
+        Input::Counters(Box::new(NetnsCounters {
+            mono_ns: 7,
+            netns: 9,
+            counters: Err("Permission denied".into()),
         })),
         Input::Snapshot(Snapshot::OpenMinisocks),
         Input::Missed { count: 3, mono_ns: u64::MAX },
