@@ -394,6 +394,9 @@ pub struct DoctorArgs {
     /// it in an empty network namespace. Changes nothing
     #[arg(long, value_name = "PATH")]
     pub sysctl_file: Option<PathBuf>,
+    /// What was recorded, or is to be.
+    #[command(flatten)]
+    pub recording: RecordingArgs,
     /// How to listen.
     #[command(flatten)]
     pub probe: ProbeArgs,

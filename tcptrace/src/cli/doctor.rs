@@ -17,8 +17,7 @@ use super::{
     args::{DoctorArgs, FilterArgs, ReportFormat},
     listen::{self, Snapshots},
     log::say,
-    options::{only, options},
-    origin::{Host, Origin},
+    origin::Origin,
     target::Target,
 };
 use crate::{
@@ -62,26 +61,29 @@ pub(super) fn run(args: &DoctorArgs) -> Result<ExitCode> {
         return Err(Usage(misuse.to_owned()).into());
     }
     let filter = FilterArgs { netns: args.netns.clone(), ..FilterArgs::default() };
-    let options = options(&args.probe, &filter)?;
-    let only = only(&filter)?;
+    let origin = Origin::new(&args.probe, &filter, &args.recording)?;
     let format = match args.output {
         ReportFormat::Table => Format::Text,
         ReportFormat::Json => Format::Json,
     };
-    let mut setup = Setup {
-        defaults: sysctl::defaults().map_err(|error| error.to_string()),
-        files: files(),
-        events: Ok(()),
+    let looks = match &origin {
+        Origin::Host(host) => Some((host.only.clone(), host.options.filter.clone())),
+        Origin::Recording(_) => None,
+    };
+    // Of a recording all is judged, and what it does not hold is another host's.
+    let (mut setup, watch) = match looks {
+        Some(_) => {
+            let defaults = sysctl::defaults().map_err(|error| error.to_string());
+            (Setup { defaults, files: files(), events: Ok(()) }, args.duration)
+        }
+        None => {
+            let defaults = Err("not recorded".to_owned());
+            (Setup { defaults, files: Vec::new(), events: Ok(()) }, Duration::MAX)
+        }
     };
     let snapshots = Snapshots { every: args.duration, owners: true };
-    let view = DoctorView::new(setup.clone(), format, args.duration);
+    let view = DoctorView::new(setup.clone(), format, watch);
     let mut found = None;
-    let origin = Origin::Host(Box::new(Host {
-        options: options.clone(),
-        only: only.clone(),
-        save: None,
-        self_test: !args.probe.no_self_test,
-    }));
     let ended = listen::run(origin, snapshots, Target::open(None)?, None, view, |view| {
         found = view.severity();
     });
@@ -89,13 +91,14 @@ pub(super) fn run(args: &DoctorArgs) -> Result<ExitCode> {
         Ok(_) => {}
         // A hook that was asked for has to be had; else there is much to be said without any.
         Err(error) if error.is::<ProbeError>() && args.probe.hook.0.is_none() => {
+            let Some((only, filter)) = looks else { return Err(error) };
             say(&format!("{error:#}"));
             say("goes on without events: sysctls, counters and sockets alone");
             // The first clause of the refusal says what; the line above says all.
             let why = format!("{error:#}");
             setup.events = Err(why.split(['\n', ';']).next().unwrap_or_default().to_owned());
             let view = DoctorView::new(setup, format, args.duration);
-            found = without_events(only, options.filter, args.duration, view)?;
+            found = without_events(only, filter, args.duration, view)?;
         }
         Err(error) => return Err(error),
     }
