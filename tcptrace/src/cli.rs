@@ -100,7 +100,8 @@ fn misuse(rendered: &str) -> String {
         .map(|line| line.strip_prefix("error: ").unwrap_or(line))
         .collect();
     parts.push("see tcptrace --help");
-    parts.join("; ")
+    // What ends in a colon has its list below it.
+    parts.join("; ").replace(":; ", ": ")
 }
 
 /// The command as clap has it, for what is made from it: completions, a man page.
