@@ -10,6 +10,7 @@ pub mod csv;
 pub mod doctor;
 pub mod hist;
 pub mod json;
+pub mod lines;
 pub mod live;
 mod number;
 pub mod ports;

@@ -18,7 +18,8 @@ use crate::{
     },
     view::{
         closers::{ClosersView, Order},
-        states::{Format, Lines},
+        lines::Lines,
+        states::Format,
     },
 };
 

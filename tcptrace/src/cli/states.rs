@@ -24,7 +24,8 @@ use crate::{
     track::Tracker,
     view::{
         View,
-        states::{Format, Lines, StatesView},
+        lines::Lines,
+        states::{Format, StatesView},
         states_by::StatesByView,
     },
 };

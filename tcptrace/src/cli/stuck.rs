@@ -18,10 +18,7 @@ use crate::{
         group::By,
         stuck::{STATES, Wanted},
     },
-    view::{
-        states::{Format, Lines},
-        stuck::StuckView,
-    },
+    view::{lines::Lines, states::Format, stuck::StuckView},
 };
 
 pub(super) fn run(args: &StuckArgs) -> Result<ExitCode> {

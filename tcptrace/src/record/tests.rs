@@ -28,7 +28,7 @@ use crate::{
         durations::{Durations, Spans},
     },
     track::Tracker,
-    view::{View, closers, conns, hist, live, states},
+    view::{View, closers, conns, hist, lines, live, states},
 };
 
 const SCRIPT: &str = include_str!("../../tests/recordings/v1.script");
@@ -308,7 +308,7 @@ fn a_view_shows_the_same_of_a_recording() {
     };
     same("live", twice(|| live::LiveView::new(live::Format::Json, selection()), &inputs));
     let every = Some(std::time::Duration::from_secs(1));
-    let lines = states::Lines { every, count: None };
+    let lines = lines::Lines { every, count: None };
     let json = states::Format::Json;
     same("states", twice(|| states::StatesView::new(json, lines, true), &inputs));
     let order = || closers::Order { sort: closers::Sort::default(), top: None };

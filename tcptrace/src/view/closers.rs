@@ -13,12 +13,7 @@ use std::{cmp::Reverse, str::FromStr};
 use bytes::BytesMut;
 use thiserror::Error;
 
-use super::{
-    View,
-    json::Json,
-    states::{Format, Lines},
-    time::WallClock,
-};
+use super::{View, json::Json, lines::Lines, states::Format, time::WallClock};
 use crate::{
     model::{Change, Initiator, Input},
     stats::{

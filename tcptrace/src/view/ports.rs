@@ -10,9 +10,15 @@ use std::time::Duration;
 
 use bytes::{BufMut as _, BytesMut};
 
-use super::{View, csv::put_field, json::Json, time::WallClock};
+use super::{
+    View,
+    csv::put_field,
+    json::Json,
+    lines::{Lines, Schedule},
+    time::WallClock,
+};
 use crate::{
-    model::{Change, Input, Snapshot, filter::Filter},
+    model::{Change, Input, filter::Filter},
     stats::ports::{Interval, Ports},
     track::Tracker,
 };
@@ -43,11 +49,7 @@ pub struct PortsView {
     ports: Ports,
     format: Format,
     shown: Shown,
-    /// The first round of snapshots is over by then.
-    whole_ns: Option<u64>,
-    /// The end of the last interval, or the beginning of the first.
-    last_ns: Option<u64>,
-    printed: u64,
+    schedule: Schedule,
     wall: WallClock,
     json: Json,
 }
@@ -58,10 +60,8 @@ impl PortsView {
         Self {
             ports: Ports::default(),
             format,
+            schedule: Schedule::new(Lines { every: Some(shown.every), count: shown.count }),
             shown,
-            whole_ns: None,
-            last_ns: None,
-            printed: 0,
             wall: match format {
                 Format::Table => WallClock::local_time_of_day(),
                 Format::Json | Format::Csv => WallClock::utc(),
@@ -71,11 +71,11 @@ impl PortsView {
     }
 
     fn tick(&mut self, now: u64, tracker: &Tracker, out: &mut BytesMut) {
-        if self.last_ns.is_none() && self.whole_ns.is_some_and(|whole| whole <= now) {
+        if self.schedule.may_begin(now) {
             self.ports.start(now);
-            self.last_ns = Some(now);
+            self.schedule.begin(now);
         }
-        if self.due_ns().is_some_and(|due| due <= now) && !self.is_done() {
+        if self.schedule.is_over(now) && !self.is_done() {
             self.print(now, tracker, out);
         }
     }
@@ -97,8 +97,7 @@ impl PortsView {
             Format::Json => json::line(&interval, more, mono_ns, &mut self.wall, out),
             Format::Csv => csv(&interval, mono_ns, &mut self.wall, out),
         }
-        self.last_ns = Some(mono_ns);
-        self.printed += 1;
+        self.schedule.printed_at(mono_ns);
     }
 }
 
@@ -138,11 +137,9 @@ impl View for PortsView {
 
     fn input(&mut self, input: &Input, tracker: &Tracker, out: &mut BytesMut) {
         self.ports.input(input);
+        self.schedule.input(input);
         match input {
             Input::Clock(clock) => self.wall.set(*clock),
-            Input::Snapshot(Snapshot::Over { mono_ns, all: true }) => {
-                self.whole_ns.get_or_insert(*mono_ns);
-            }
             Input::Lost(lost) => match self.format {
                 Format::Table => text::lost(lost.count, out),
                 Format::Json => self.json.lost(lost, out),
@@ -161,12 +158,11 @@ impl View for PortsView {
     }
 
     fn due_ns(&self) -> Option<u64> {
-        let every_ns = u64::try_from(self.shown.every.as_nanos()).unwrap_or(u64::MAX);
-        Some(self.last_ns?.saturating_add(every_ns))
+        self.schedule.due_ns()
     }
 
     fn is_done(&self) -> bool {
-        self.shown.count.is_some_and(|count| self.printed >= count)
+        self.schedule.is_done()
     }
 }
 

@@ -6,13 +6,17 @@
 mod json;
 mod text;
 
-use std::time::Duration;
-
 use bytes::{BufMut as _, BytesMut};
 
-use super::{View, csv::put_field, json::Json, time::WallClock};
+use super::{
+    View,
+    csv::put_field,
+    json::Json,
+    lines::{Lines, Schedule},
+    time::WallClock,
+};
 use crate::{
-    model::{Change, Input, Snapshot, TcpState},
+    model::{Change, Input, TcpState},
     stats::counts::{COUNTED, Flow, StateCounts},
     track::Tracker,
 };
@@ -26,15 +30,6 @@ pub enum Format {
     Json,
     /// One line a state and interval.
     Csv,
-}
-
-/// When lines come.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Lines {
-    /// Between two of them; `None`: there is but one.
-    pub every: Option<Duration>,
-    /// After so many it is enough.
-    pub count: Option<u64>,
 }
 
 const CSV_HEADER: &str = "time,mono_ns,seconds,state,count,change,in,out\n";
@@ -87,15 +82,10 @@ impl Line {
 pub struct StatesView {
     counts: StateCounts,
     format: Format,
-    lines: Lines,
+    schedule: Schedule,
     header: bool,
-    /// The first round of snapshots is over by then.
-    whole_ns: Option<u64>,
-    /// Time of the last line.
-    last_ns: Option<u64>,
     last: Vec<Option<Flow>>,
     drifted: u64,
-    printed: u64,
     /// Local for people, else UTC.
     wall: WallClock,
     json: Json,
@@ -107,13 +97,10 @@ impl StatesView {
         Self {
             counts: StateCounts::default(),
             format,
-            lines,
+            schedule: Schedule::new(lines),
             header,
-            whole_ns: None,
-            last_ns: None,
             last: Vec::new(),
             drifted: 0,
-            printed: 0,
             wall: match format {
                 Format::Table => WallClock::local_time_of_day(),
                 Format::Json | Format::Csv => WallClock::utc(),
@@ -122,24 +109,18 @@ impl StatesView {
         }
     }
 
-    /// The end of the present interval.
-    fn end_ns(&self) -> Option<u64> {
-        let every_ns = u64::try_from(self.lines.every?.as_nanos()).unwrap_or(u64::MAX);
-        Some(self.last_ns?.saturating_add(every_ns))
-    }
-
     /// It is `now`, and nothing of before is to come: prints what is due.
     fn reach(&mut self, now: u64, drifted: u64, out: &mut BytesMut) {
         if self.is_done() {
             return;
         }
-        if self.last_ns.is_none() {
-            if self.whole_ns.is_some_and(|whole| whole <= now) {
-                self.print(now, drifted, out);
-            }
+        if self.schedule.may_begin(now) {
+            self.print(now, drifted, out);
             return;
         }
-        let (Some(last), Some(end)) = (self.last_ns, self.end_ns()) else { return };
+        let (Some(last), Some(end)) = (self.schedule.last_ns(), self.schedule.due_ns()) else {
+            return;
+        };
         if now >= end {
             // Where output or ring were held up, one line for all intervals that are over.
             let every = (end - last).max(1);
@@ -152,21 +133,20 @@ impl StatesView {
         match self.format {
             Format::Table => {
                 let time = self.wall.at(mono_ns).map_or("-", |(text, _)| text);
-                match self.lines.every {
-                    None => text::once(&line, self.header, out),
-                    Some(_) => {
-                        let header = self.header && self.printed.is_multiple_of(text::BLOCKS);
-                        text::block(&line, time, header, self.printed == 0, out);
-                    }
+                let printed = self.schedule.printed();
+                if self.schedule.is_once() {
+                    text::once(&line, self.header, out);
+                } else {
+                    let header = self.header && printed.is_multiple_of(text::BLOCKS);
+                    text::block(&line, time, header, printed == 0, out);
                 }
             }
             Format::Json => json::line(&line, &mut self.wall, out),
             Format::Csv => csv(&line, &mut self.wall, out),
         }
         self.last = line.rows.iter().map(|row| row.flow).collect();
-        self.last_ns = Some(mono_ns);
+        self.schedule.printed_at(mono_ns);
         self.drifted = drifted;
-        self.printed += 1;
     }
 
     fn line(&self, mono_ns: u64, drifted: u64) -> Line {
@@ -178,7 +158,7 @@ impl StatesView {
         });
         Line {
             mono_ns,
-            since_ns: self.last_ns.map(|last| mono_ns.saturating_sub(last)),
+            since_ns: self.schedule.since_ns(mono_ns),
             rows: rows.collect(),
             drifted: drifted - self.drifted.min(drifted),
         }
@@ -208,11 +188,9 @@ impl View for StatesView {
 
     fn input(&mut self, input: &Input, tracker: &Tracker, out: &mut BytesMut) {
         self.counts.input(input);
+        self.schedule.input(input);
         match input {
             Input::Clock(clock) => self.wall.set(*clock),
-            Input::Snapshot(Snapshot::Over { mono_ns, all: true }) => {
-                self.whole_ns.get_or_insert(*mono_ns);
-            }
             Input::Lost(lost) => match self.format {
                 Format::Table => text::lost(lost.count, out),
                 Format::Json => self.json.lost(lost, out),
@@ -228,7 +206,7 @@ impl View for StatesView {
 
     fn change(&mut self, change: &Change, out: &mut BytesMut) {
         if let Change::Moved(moved) = change
-            && self.end_ns().is_some_and(|end| moved.mono_ns >= end)
+            && self.schedule.is_over(moved.mono_ns)
         {
             self.reach(moved.mono_ns, self.drifted, out);
         }
@@ -236,12 +214,11 @@ impl View for StatesView {
     }
 
     fn due_ns(&self) -> Option<u64> {
-        self.end_ns()
+        self.schedule.due_ns()
     }
 
     fn is_done(&self) -> bool {
-        let count = if self.lines.every.is_some() { self.lines.count } else { Some(1) };
-        count.is_some_and(|count| self.printed >= count)
+        self.schedule.is_done()
     }
 }
 

@@ -7,9 +7,16 @@ use std::{collections::HashMap, fmt::Write as _};
 
 use bytes::{BufMut as _, BytesMut};
 
-use super::{View, csv::put_field, json::Json, states::Format, states::Lines, time::WallClock};
+use super::{
+    View,
+    csv::put_field,
+    json::Json,
+    lines::{Lines, Schedule},
+    states::Format,
+    time::WallClock,
+};
 use crate::{
-    model::{Change, Input, Snapshot, TcpState},
+    model::{Change, Input, TcpState},
     stats::{
         group::{By, Key},
         named::{Group, named},
@@ -48,12 +55,8 @@ type Counts = [u64; COLUMNS.len()];
 pub struct StatesByView {
     by: By,
     format: Format,
-    lines: Lines,
+    schedule: Schedule,
     header: bool,
-    /// The first round of snapshots is over by then.
-    whole_ns: Option<u64>,
-    last_ns: Option<u64>,
-    printed: u64,
     wall: WallClock,
     json: Json,
 }
@@ -64,23 +67,13 @@ impl StatesByView {
         Self {
             by,
             format,
-            lines,
+            schedule: Schedule::new(lines),
             header,
-            whole_ns: None,
-            last_ns: None,
-            printed: 0,
             wall: match format {
                 Format::Table => WallClock::local_time_of_day(),
                 Format::Json | Format::Csv => WallClock::utc(),
             },
             json: Json::new(),
-        }
-    }
-
-    fn is_due(&self, now: u64) -> bool {
-        match (self.last_ns, self.due_ns()) {
-            (None, _) => self.whole_ns.is_some_and(|whole| whole <= now),
-            (Some(_), due) => due.is_some_and(|due| due <= now),
         }
     }
 
@@ -94,8 +87,7 @@ impl StatesByView {
             Format::Json => self.json_line(mono_ns, &groups, out),
             Format::Csv => self.csv_rows(mono_ns, &groups, out),
         }
-        self.last_ns = Some(mono_ns);
-        self.printed += 1;
+        self.schedule.printed_at(mono_ns);
     }
 
     fn json_line(&mut self, mono_ns: u64, groups: &[(Group, Counts)], out: &mut BytesMut) {
@@ -204,13 +196,14 @@ impl View for StatesByView {
     }
 
     fn input(&mut self, input: &Input, tracker: &Tracker, out: &mut BytesMut) {
+        self.schedule.input(input);
         match input {
             Input::Clock(clock) => self.wall.set(*clock),
-            Input::Snapshot(Snapshot::Over { mono_ns, all: true }) => {
-                self.whole_ns.get_or_insert(*mono_ns);
-            }
             Input::Lost(lost) if self.format == Format::Json => self.json.lost(lost, out),
-            Input::Tick { mono_ns } if !self.is_done() && self.is_due(*mono_ns) => {
+            Input::Tick { mono_ns }
+                if !self.is_done()
+                    && (self.schedule.may_begin(*mono_ns) || self.schedule.is_over(*mono_ns)) =>
+            {
                 self.print(*mono_ns, tracker, out);
             }
             Input::End(accounts) if self.format == Format::Json => {
@@ -223,13 +216,11 @@ impl View for StatesByView {
     fn change(&mut self, _change: &Change, _out: &mut BytesMut) {}
 
     fn due_ns(&self) -> Option<u64> {
-        let every_ns = u64::try_from(self.lines.every?.as_nanos()).unwrap_or(u64::MAX);
-        Some(self.last_ns?.saturating_add(every_ns))
+        self.schedule.due_ns()
     }
 
     fn is_done(&self) -> bool {
-        let count = if self.lines.every.is_some() { self.lines.count } else { Some(1) };
-        count.is_some_and(|count| self.printed >= count)
+        self.schedule.is_done()
     }
 }
 

@@ -11,11 +11,12 @@ use bytes::{BufMut as _, BytesMut};
 use super::{
     View,
     json::Json,
-    states::{Format, Lines},
+    lines::{Lines, Schedule},
+    states::Format,
     time::WallClock,
 };
 use crate::{
-    model::{Change, Input, Snapshot},
+    model::{Change, Input},
     stats::stuck::{Report, Survey, Wanted},
     track::Tracker,
 };
@@ -43,12 +44,8 @@ impl Moment<'_> {
 pub struct StuckView {
     survey: Survey,
     format: Format,
-    lines: Lines,
+    schedule: Schedule,
     header: bool,
-    /// The first round of snapshots is over by then.
-    whole_ns: Option<u64>,
-    last_ns: Option<u64>,
-    printed: u64,
     /// Local for people, else UTC.
     wall: WallClock,
     json: Json,
@@ -60,23 +57,13 @@ impl StuckView {
         Self {
             survey: Survey::new(wanted),
             format,
-            lines,
+            schedule: Schedule::new(lines),
             header,
-            whole_ns: None,
-            last_ns: None,
-            printed: 0,
             wall: match format {
                 Format::Table => WallClock::local_time_of_day(),
                 Format::Json | Format::Csv => WallClock::utc(),
             },
             json: Json::new(),
-        }
-    }
-
-    fn is_due(&self, now: u64) -> bool {
-        match (self.last_ns, self.due_ns()) {
-            (None, _) => self.whole_ns.is_some_and(|whole| whole <= now),
-            (Some(_), due) => due.is_some_and(|due| due <= now),
         }
     }
 
@@ -86,11 +73,11 @@ impl StuckView {
             wanted: self.survey.wanted(),
             report: &report,
             mono_ns,
-            since_ns: self.last_ns.map(|last| mono_ns.saturating_sub(last)),
+            since_ns: self.schedule.since_ns(mono_ns),
         };
         match self.format {
             Format::Table => {
-                if self.printed > 0 {
+                if self.schedule.printed() > 0 {
                     out.put_u8(b'\n');
                 }
                 let time = self.wall.at(mono_ns).map_or("-", |(text, _)| text);
@@ -99,8 +86,7 @@ impl StuckView {
             Format::Json => json::print(&moment, &mut self.wall, out),
             Format::Csv => csv::print(&moment, &mut self.wall, out),
         }
-        self.last_ns = Some(mono_ns);
-        self.printed += 1;
+        self.schedule.printed_at(mono_ns);
     }
 }
 
@@ -113,17 +99,18 @@ impl View for StuckView {
 
     fn input(&mut self, input: &Input, tracker: &Tracker, out: &mut BytesMut) {
         self.survey.input(input);
+        self.schedule.input(input);
         match input {
             Input::Clock(clock) => self.wall.set(*clock),
-            Input::Snapshot(Snapshot::Over { mono_ns, all: true }) => {
-                self.whole_ns.get_or_insert(*mono_ns);
-            }
             Input::Lost(lost) => match self.format {
                 Format::Table => text::lost(lost.count, out),
                 Format::Json => self.json.lost(lost, out),
                 Format::Csv => {} // a row of another kind would break the reader; stderr says it
             },
-            Input::Tick { mono_ns } if !self.is_done() && self.is_due(*mono_ns) => {
+            Input::Tick { mono_ns }
+                if !self.is_done()
+                    && (self.schedule.may_begin(*mono_ns) || self.schedule.is_over(*mono_ns)) =>
+            {
                 self.print(*mono_ns, tracker, out);
             }
             Input::End(accounts) if self.format == Format::Json => {
@@ -136,13 +123,11 @@ impl View for StuckView {
     fn change(&mut self, _change: &Change, _out: &mut BytesMut) {}
 
     fn due_ns(&self) -> Option<u64> {
-        let every_ns = u64::try_from(self.lines.every?.as_nanos()).unwrap_or(u64::MAX);
-        Some(self.last_ns?.saturating_add(every_ns))
+        self.schedule.due_ns()
     }
 
     fn is_done(&self) -> bool {
-        let count = if self.lines.every.is_some() { self.lines.count } else { Some(1) };
-        count.is_some_and(|count| self.printed >= count)
+        self.schedule.is_done()
     }
 }
 

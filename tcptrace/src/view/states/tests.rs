@@ -1,5 +1,7 @@
 //! What the view prints of scripts.
 
+use std::time::Duration;
+
 use super::*;
 use crate::{source::script, track::Tracker};
 
