@@ -413,13 +413,17 @@ fn turn(
     if (conn.state, row.state) != (TcpState::FinWait2, TcpState::TimeWait) {
         return;
     }
-    let since_ns = started(row.left_ms, space.ended_ns);
+    let started_ns = started(row.left_ms, space.ended_ns);
     // When its timer was last started, told in jiffies, as of some moment of the dump. A segment
     // that comes later starts it anew: then it was before that.
-    let blur_ns = space.ended_ns.saturating_sub(space.began_ns) + 2 * jiffy_ns;
-    let since_ns = since_ns.clamp(earliest_ns, space.ended_ns.max(earliest_ns));
+    let tick_ns = 2 * jiffy_ns;
+    let blur_ns = space.ended_ns.saturating_sub(space.began_ns) + tick_ns;
+    let last_ns = space.ended_ns.max(earliest_ns);
+    let since_ns = started_ns.clamp(earliest_ns, last_ns);
+    let latest_ns = started_ns.saturating_add(tick_ns).clamp(earliest_ns, last_ns);
     let (at_ns, within_ns) = match since_ns - earliest_ns {
-        after if after <= blur_ns => (earliest_ns, blur_ns),
+        // Most often it was right after; then it is told so, and no later than the timer allows.
+        after if after <= blur_ns => (earliest_ns, latest_ns - earliest_ns),
         after => (since_ns, after),
     };
     promoted(conn, 0, at_ns, Entered::Within(within_ns), out);

@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 use tcptrace::{
     host::netns::{self, NetnsId},
     model::{
@@ -207,7 +207,10 @@ impl Trace {
             if enough(&seen) {
                 return Ok(seen);
             }
-            ensure!(Instant::now() < deadline, "no {what} within {within:?}: {seen:?}");
+            if Instant::now() >= deadline {
+                let account = self.live.accounts();
+                bail!("no {what} within {within:?}, {account:?}, {:?}: {seen:?}", self.counts());
+            }
             std::thread::sleep(Duration::from_millis(1));
         }
     }

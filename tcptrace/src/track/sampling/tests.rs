@@ -187,7 +187,7 @@ fn without_cookies_the_ends_tell_and_the_last_has_the_minisock() {
     let told =
         tell(&(look(1, &[]) + &once(10) + &once(20) + &look(30, &[&row("TIME_WAIT", 59990)])));
     assert!(
-        told.ends_with("11 FIN_WAIT2>CLOSE 1 unknown, 21 FIN_WAIT2>TIME_WAIT 1±10; 1 left"),
+        told.ends_with("11 FIN_WAIT2>CLOSE 1 unknown, 21 FIN_WAIT2>TIME_WAIT 1±9; 1 left"),
         "{told}"
     );
 }
@@ -221,6 +221,13 @@ fn an_orphan_moves_on_between_two_looks() {
     assert!(told.ends_with("63049 TIME_WAIT>CLOSE 61557±545 expired; 0 left"), "{told}");
     let told = tell_closed("dead", &(orphan + &look(2000, &[])));
     assert_eq!(told, "1501 FIN_WAIT2>CLOSE 1491±501 unknown; 0 left");
+}
+
+#[test]
+fn right_after_the_hand_over_is_as_late_as_ticks_allow() {
+    // The timer's tick says 30 ms; it may have been at any moment before the end of the look.
+    let told = tell_closed("dead", &look(30, &[&row("TIME_WAIT", 59_998)]));
+    assert_eq!(told, "20 FIN_WAIT2>TIME_WAIT 10±12; 1 left");
 }
 
 #[test]
