@@ -37,18 +37,19 @@ pub(super) fn try_all() -> Tried {
         kernel_log: false,
         time_wait: TimeWaitChoice::Auto,
         accept: AcceptChoice::Auto,
+        trial: false,
     };
     let mut known = Known::ask(&any);
     for backend in Backend::ALL {
         let options = Options { backend: Some(backend), ..any.clone() };
         let row = |verdict, found| Row::new(Topic::Hooks, backend.name(), verdict, found);
         // Dropping the probe takes the program off its hook.
-        tried.rows.push(match self_test::prove(&mut known, &options, loopback::live_a_life) {
-            Ok((mut trial, proof)) => {
-                let mut truth = truth(trial.probe());
+        tried.rows.push(match self_test::start_with(&mut known, &options, loopback::live_a_life) {
+            Ok((mut live, proof)) => {
+                let mut truth = truth(live.probe());
                 truth.push(self_test(&proof));
                 tried.attached.push(Attached { backend, truth });
-                let probe = trial.probe();
+                let probe = live.probe();
                 let lacking = probe.unobservable();
                 let counts = probe.verified_instructions().into_iter().map(|(_, count)| count);
                 let verified = match counts.sum::<Option<u32>>() {

@@ -42,6 +42,7 @@ pub(super) fn options(probe: &ProbeArgs, filter: &FilterArgs) -> Result<Options>
         kernel_log: probe.verbose,
         time_wait: probe.time_wait_hook,
         accept: probe.accept_hook,
+        trial: false,
     })
 }
 

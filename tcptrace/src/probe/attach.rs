@@ -52,6 +52,10 @@ pub struct Options {
     pub time_wait: TimeWaitChoice,
     /// How to learn which task takes a connection from a listener.
     pub accept: AcceptChoice,
+    /// Only what a self-test can hear: without RSTs, and without what runs where the socket's
+    /// program is interrupted or when a minisock's minute is over. Each program costs the kernel
+    /// some 5 ms to load.
+    pub trial: bool,
 }
 
 /// A hook's counters, summed over the CPUs.
@@ -479,9 +483,10 @@ fn attempt(
     let counters = PerCpuArray::try_from(take(&mut ebpf, "COUNTERS")?).map_err(setup)?;
     let guard = PerCpuArray::try_from(take(&mut ebpf, "GUARD")?).map_err(setup)?;
     // Most refusals come here, before anything is in force.
-    set_state::load(&mut ebpf, backend, &known.btf)?;
+    set_state::load(&mut ebpf, backend, &known.btf, options.trial)?;
     // Minisocks first: a hand-over whose birth was not seen would look like an end.
-    let time_wait = known.minisocks.attach(&mut ebpf, &known.btf, &ruled_out.time_wait);
+    let ruled = &ruled_out.time_wait;
+    let time_wait = known.minisocks.attach(&mut ebpf, &known.btf, ruled, options.trial);
     if let (None, TimeWaitChoice::Only(_), Some((backend, reason))) =
         (&time_wait.attached, options.time_wait, time_wait.refusals.first())
     {
@@ -489,7 +494,10 @@ fn attempt(
         return Err(Attempt::Fatal(ProbeError::TimeWait { backend, reason }));
     }
     // Resets too: an end whose RST was not seen would be taken for another.
-    let resets = resets.and_then(|_| reset::attach(&mut ebpf, backend, &known.btf));
+    let resets = match options.trial {
+        true => Err("a trial".to_owned()),
+        false => resets.and_then(|_| reset::attach(&mut ebpf, backend, &known.btf)),
+    };
     let accept = known.accepts.attach(&mut ebpf, &known.btf);
     if let (None, AcceptChoice::Only(_), Some((backend, reason))) =
         (&accept.attached, options.accept, accept.refusals.first())
@@ -497,7 +505,7 @@ fn attempt(
         let (backend, reason) = (*backend, reason.clone());
         return Err(Attempt::Fatal(ProbeError::Accept { backend, reason }));
     }
-    let link = set_state::attach(&mut ebpf, backend)?;
+    let link = set_state::attach(&mut ebpf, backend, options.trial)?;
     let sock = if backend == Backend::TpBtf { sock } else { SockOffsets::NONE };
     Ok(Attached { ebpf, ring, counters, guard, link, sock, totals, time_wait, resets, accept })
 }

@@ -70,8 +70,8 @@ const STAND_IN: &str = "set_state_btf_nested";
 
 /// What takes the programs off their hook.
 pub(super) enum Link {
-    /// Of the program and of its stand-in.
-    TpBtf(BtfTracePointLinkId, BtfTracePointLinkId),
+    /// Of the program and of its stand-in, which a trial does not have.
+    TpBtf(BtfTracePointLinkId, Option<BtfTracePointLinkId>),
     Tracepoint(TracePointLinkId),
 }
 
@@ -96,11 +96,13 @@ pub(super) fn load(
     ebpf: &mut Ebpf,
     backend: Backend,
     btf: &Result<Btf, String>,
+    trial: bool,
 ) -> Result<(), Attempt> {
     match backend {
         Backend::TpBtf => {
             let btf = btf.as_ref().map_err(refused)?;
-            for name in [backend.program(), STAND_IN] {
+            let stand_in = (!trial).then_some(STAND_IN);
+            for name in [backend.program()].into_iter().chain(stand_in) {
                 let program: &mut BtfTracePoint =
                     the_program(ebpf, name)?.try_into().map_err(refused)?;
                 program.load(TRACEPOINT, btf).map_err(program_refused)?;
@@ -116,11 +118,12 @@ pub(super) fn load(
 }
 
 /// Puts the backend's programs on their hook.
-pub(super) fn attach(ebpf: &mut Ebpf, backend: Backend) -> Result<Link, Attempt> {
+pub(super) fn attach(ebpf: &mut Ebpf, backend: Backend, trial: bool) -> Result<Link, Attempt> {
     match backend {
         Backend::TpBtf => {
             let program = attach_btf(ebpf, backend.program())?;
-            Ok(Link::TpBtf(program, attach_btf(ebpf, STAND_IN)?))
+            let stand_in = if trial { None } else { Some(attach_btf(ebpf, STAND_IN)?) };
+            Ok(Link::TpBtf(program, stand_in))
         }
         Backend::Tracepoint => {
             let program = the_program(ebpf, backend.program())?;
@@ -143,6 +146,7 @@ pub(super) fn detach(ebpf: &mut Ebpf, backend: Backend, link: Link) -> Result<()
         }
         Link::Tracepoint(link) => return <&mut TracePoint>::try_from(program)?.detach(link),
     };
+    let Some(stand_in) = stand_in else { return Ok(()) };
     let program = ebpf.program_mut(STAND_IN).ok_or(ProgramError::NotLoaded)?;
     <&mut BtfTracePoint>::try_from(program)?.detach(stand_in)
 }

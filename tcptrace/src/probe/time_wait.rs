@@ -52,24 +52,37 @@ impl TimeWaitBackend {
         !self.programs().is_empty()
     }
 
-    /// Its programs in the kernel object and what each is put on. Births first: a minisock that
-    /// is born between two of them is then at least known.
-    const fn programs(self) -> &'static [(&'static str, &'static str)] {
+    /// Its programs. Births first: a minisock that is born between two of them is then at least
+    /// known.
+    const fn programs(self) -> &'static [OnHook] {
         match self {
             Self::Functions => &[
-                ("twsk_schedule", "__inet_twsk_schedule"),
-                ("twsk_expire", "tw_timer_handler"),
-                ("twsk_deschedule", "inet_twsk_deschedule_put"),
-                ("twsk_destroy", "tcp_twsk_destructor"),
+                OnHook { program: "twsk_schedule", hook: "__inet_twsk_schedule", over: false },
+                OnHook { program: "twsk_expire", hook: "tw_timer_handler", over: true },
+                OnHook {
+                    program: "twsk_deschedule",
+                    hook: "inet_twsk_deschedule_put",
+                    over: false,
+                },
+                OnHook { program: "twsk_destroy", hook: "tcp_twsk_destructor", over: false },
             ],
             Self::Timers => &[
-                ("tw_timer_start", "timer_start"),
-                ("tw_timer_cancel", "timer_cancel"),
-                ("tw_timer_expire", "timer_expire_entry"),
+                OnHook { program: "tw_timer_start", hook: "timer_start", over: false },
+                OnHook { program: "tw_timer_cancel", hook: "timer_cancel", over: false },
+                OnHook { program: "tw_timer_expire", hook: "timer_expire_entry", over: true },
             ],
             Self::Sampling => &[],
         }
     }
+}
+
+/// A program of the kernel object and what it is put on.
+#[derive(Clone, Copy)]
+struct OnHook {
+    program: &'static str,
+    hook: &'static str,
+    /// It runs when the time of a minisock is over: too late for a trial.
+    over: bool,
 }
 
 /// Which ways to listen to minisocks are to be tried.
@@ -135,6 +148,7 @@ impl Minisocks {
         ebpf: &mut Ebpf,
         btf: &Result<Btf, String>,
         ruled_out: &[(TimeWaitBackend, String)],
+        trial: bool,
     ) -> Outcome {
         let backends = match self.choice {
             TimeWaitChoice::Auto => TimeWaitBackend::ALL.to_vec(),
@@ -147,7 +161,7 @@ impl Minisocks {
                 refusals.push(out.clone());
                 continue;
             }
-            match self.attach_one(ebpf, backend, btf) {
+            match self.attach_one(ebpf, backend, btf, trial) {
                 Ok(attached) => return Outcome { attached: Some(attached), refusals },
                 Err(reason) => refusals.push((backend, reason)),
             }
@@ -160,6 +174,7 @@ impl Minisocks {
         ebpf: &mut Ebpf,
         backend: TimeWaitBackend,
         btf: &Result<Btf, String>,
+        trial: bool,
     ) -> Result<Attached, String> {
         if backend == TimeWaitBackend::Sampling {
             // Needs nothing of the kernel side, but a kernel that answers.
@@ -175,7 +190,7 @@ impl Minisocks {
             return Err(reason.clone());
         }
         let btf = btf.as_ref().map_err(String::clone)?;
-        let programs = attach(ebpf, backend, btf).map_err(program_words)?;
+        let programs = attach(ebpf, backend, btf, trial).map_err(program_words)?;
         Ok(Attached { programs, callers: kernel.callers.clone() })
     }
 }
@@ -198,11 +213,12 @@ pub(super) fn attach(
     ebpf: &mut Ebpf,
     backend: TimeWaitBackend,
     btf: &Btf,
+    trial: bool,
 ) -> Result<Programs, ProgramError> {
     let mut programs = Programs { backend, links: Vec::new(), peeks: false };
-    for &(name, hook) in backend.programs() {
-        match attach_one(ebpf, backend, name, hook, btf) {
-            Ok(link) => programs.links.push((name, link)),
+    for on_hook in backend.programs().iter().filter(|on_hook| !(trial && on_hook.over)) {
+        match attach_one(ebpf, backend, on_hook, btf) {
+            Ok(link) => programs.links.push((on_hook.program, link)),
             Err(error) => {
                 programs.detach(ebpf)?;
                 return Err(error);
@@ -211,6 +227,7 @@ pub(super) fn attach(
     }
     // Without it a move from FIN_WAIT2 to TIME_WAIT shows later, not never.
     programs.peeks = backend == TimeWaitBackend::Timers
+        && !trial
         && peek_program(ebpf).and_then(|program| program.load()).is_ok();
     Ok(programs)
 }
@@ -218,11 +235,10 @@ pub(super) fn attach(
 fn attach_one(
     ebpf: &mut Ebpf,
     backend: TimeWaitBackend,
-    name: &str,
-    hook: &str,
+    &OnHook { program, hook, .. }: &OnHook,
     btf: &Btf,
 ) -> Result<Link, ProgramError> {
-    let program = ebpf.program_mut(name).ok_or(ProgramError::NotLoaded)?;
+    let program = ebpf.program_mut(program).ok_or(ProgramError::NotLoaded)?;
     match backend {
         TimeWaitBackend::Functions => {
             let program: &mut FEntry = program.try_into()?;

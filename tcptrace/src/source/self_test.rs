@@ -42,11 +42,22 @@ pub fn start(
     options: &Options,
     life: impl FnMut() -> io::Result<Life>,
 ) -> Result<(Live, Proof), ProbeError> {
-    let mut known = Known::ask(options);
+    start_with(&mut Known::ask(options), options, life)
+}
+
+/// The same with what is known of the kernel.
+///
+/// # Errors
+/// Nothing attaches.
+pub fn start_with(
+    known: &mut Known,
+    options: &Options,
+    life: impl FnMut() -> io::Result<Life>,
+) -> Result<(Live, Proof), ProbeError> {
     // Who accepts is not tried: the ways to that have their price, or are called by a pointer.
     let tried = Options { accept: AcceptChoice::Off, ..options.clone() };
-    let (trial, proof) = prove(&mut known, &tried, life)?;
-    let live = Live::of(Probe::start_with(&mut known, options, &proof.ruled_out)?)?;
+    let (trial, proof) = prove(known, &tried, life)?;
+    let live = Live::of(Probe::start_with(known, options, &proof.ruled_out)?)?;
     // Each hook that is left waits for all CPUs to notice (`tracepoint_remove_func()`): not here.
     // And not before the real ones are on, which would have to wait for the same.
     thread::spawn(move || drop(trial));
@@ -58,7 +69,7 @@ pub fn start(
 ///
 /// # Errors
 /// Nothing attaches.
-pub fn prove(
+fn prove(
     known: &mut Known,
     options: &Options,
     mut life: impl FnMut() -> io::Result<Life>,
@@ -69,6 +80,7 @@ pub fn prove(
         // A life has some 20 records of at most 250 bytes.
         ring_bytes: 4 * probe::page_bytes(),
         kernel_log: false,
+        trial: true,
         ..options.clone()
     };
     let mut ruled_out = RuledOut::default();

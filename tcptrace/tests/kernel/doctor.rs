@@ -34,8 +34,12 @@ use crate::{
     wait::until,
 };
 
-/// How long it watches: the work of each test is done long before.
-const WATCH: Duration = Duration::from_secs(2);
+/// How long it watches: the work of each test is done long before. An emulated CPU takes its time
+/// for the longest.
+fn watch() -> Duration {
+    let emulated = std::env::var_os("VM_TEST").is_some();
+    Duration::from_secs(if emulated { 10 } else { 3 })
+}
 
 /// What it says of `netns`, where `work` is done while it watches.
 fn diagnose<T: Send>(netns: &Netns, work: impl FnOnce() -> Result<T> + Send) -> Result<Value> {
@@ -45,14 +49,14 @@ fn diagnose<T: Send>(netns: &Netns, work: impl FnOnce() -> Result<T> + Send) -> 
     let mut live = Live::start(&options).context("the tracer does not start")?;
     let id = NetnsId { inode: netns.inode(), device: NetnsId::own()?.device };
     let only = netns::Netns { id, path: netns.path(), name: None, pid: None };
-    let every_ns = u64::try_from(WATCH.as_nanos())?;
+    let every_ns = u64::try_from(watch().as_nanos())?;
     live.take_snapshots(Some(only), filter, Some(Owners::default()), every_ns);
     let setup = Setup {
         defaults: sysctl::defaults().map_err(|error| error.to_string()),
         files: Vec::new(),
         events: Ok(()),
     };
-    let view = DoctorView::new(setup, Format::Json, WATCH);
+    let view = DoctorView::new(setup, Format::Json, watch());
     let mut analysis = Analysis::new(Tracker::default(), view);
     analysis.feed(&live.begin()?);
 

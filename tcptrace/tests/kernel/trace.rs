@@ -87,6 +87,7 @@ pub fn by(backend: Backend) -> Options {
         kernel_log: false,
         time_wait: TimeWaitChoice::Off,
         accept: AcceptChoice::Off,
+        trial: false,
     }
 }
 
