@@ -8,6 +8,7 @@
 
 mod bench;
 mod build_ebpf;
+mod kernel_tests;
 mod provenance;
 mod root;
 mod run;

@@ -108,11 +108,12 @@ pub fn output(command: &mut Command) -> Result<String> {
     Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
 }
 
-/// Runs it, shows what it prints as it comes, and returns its standard output.
+/// Runs it, shows what it prints as it comes, and returns whether it exited with 0, and its
+/// standard output.
 ///
 /// # Errors
-/// If it does not start or does not exit with 0.
-pub fn run_and_listen(command: &mut Command) -> Result<String> {
+/// If it does not start, or what it says cannot be read.
+pub fn listen(command: &mut Command) -> Result<(bool, String)> {
     let line = line(command);
     eprintln!("+ {line}");
     let mut child =
@@ -125,11 +126,7 @@ pub fn run_and_listen(command: &mut Command) -> Result<String> {
         text.push_str(&said);
         text.push('\n');
     }
-    let status = child.wait()?;
-    if !status.success() {
-        bail!("`{line}` failed: {status}");
-    }
-    Ok(text)
+    Ok((child.wait()?.success(), text))
 }
 
 /// Where cargo keeps what it downloads and installs.

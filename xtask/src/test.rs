@@ -5,16 +5,16 @@
 
 use std::{
     fs,
-    path::{Path, PathBuf},
+    path::Path,
     process::ExitCode,
     time::{Duration, Instant},
 };
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::Result;
 
 use crate::{
     build_ebpf::{self, Verdict},
-    root, setup, sh,
+    kernel_tests, root, setup, sh,
     toolchain::{Compiler, NIGHTLY},
     vm::{self, Proof},
 };
@@ -22,15 +22,9 @@ use crate::{
 /// The packages whose tests the stable tool chain runs: the workspace's default members.
 const PACKAGES: [&str; 3] = ["tcptrace", "tcptrace-common", "xtask"];
 
-/// The tests of `tcptrace` that load programs into this kernel, and so run as root.
-const KERNEL_TESTS: [&str; 2] = ["kernel", "cli"];
-
 /// The kernels that are not required are tested if all the rest was over by then. They take a
 /// quarter of an hour on two cores, and if guests hang almost an hour; CI has an hour and a half.
 const TIME_FOR_MORE: Duration = Duration::from_mins(40);
-
-/// Tells a kernel test that BPF works here: what it cannot do then is a failure, not a skip.
-const BPF_WORKS: &str = "TCPTRACE_TEST_BPF_WORKS";
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -46,7 +40,7 @@ pub struct Args {
 }
 
 /// How a step ended.
-enum Outcome {
+pub(crate) enum Outcome {
     Passed,
     /// It could not run, or not all of it: why.
     Skipped(String),
@@ -109,8 +103,10 @@ pub fn main(args: &Args) -> Result<ExitCode> {
     step("pure tests", &mut || pure_tests(&workspace));
     step("documentation tests", &mut || cargo(&workspace, &["test", "--locked", "--doc"]));
     let bpf = root::bpf_works();
-    for test in KERNEL_TESTS {
-        step(&format!("{test} tests"), &mut || kernel_test(&workspace, test, bpf.as_ref().err()));
+    for test in kernel_tests::ALL {
+        step(&format!("{test} tests"), &mut || {
+            kernel_tests::run(&workspace, test, bpf.as_ref().err())
+        });
     }
 
     if args.kernels {
@@ -163,7 +159,7 @@ fn pure_tests(workspace: &Path) -> Result<Outcome> {
     command.current_dir(workspace).args(["test", "--locked", "--lib", "--bins"]);
     for package in PACKAGES {
         for test in integration_tests(&workspace.join(package))? {
-            if package != "tcptrace" || !KERNEL_TESTS.contains(&test.as_str()) {
+            if package != "tcptrace" || !kernel_tests::ALL.contains(&test.as_str()) {
                 command.args(["--test", &test]);
             }
         }
@@ -174,7 +170,7 @@ fn pure_tests(workspace: &Path) -> Result<Outcome> {
 
 /// The names of a package's integration tests, as cargo finds them: `tests/NAME.rs` and
 /// `tests/NAME/main.rs`.
-fn integration_tests(package: &Path) -> Result<Vec<String>> {
+pub(crate) fn integration_tests(package: &Path) -> Result<Vec<String>> {
     let directory = package.join("tests");
     if !directory.exists() {
         return Ok(Vec::new());
@@ -190,46 +186,6 @@ fn integration_tests(package: &Path) -> Result<Vec<String>> {
     Ok(names)
 }
 
-/// One of [`KERNEL_TESTS`], as root and in a mount namespace of its own; `refusal` is why BPF does
-/// not work here.
-fn kernel_test(workspace: &Path, test: &str, refusal: Option<&anyhow::Error>) -> Result<Outcome> {
-    if !integration_tests(&workspace.join("tcptrace"))?.iter().any(|name| name == test) {
-        return Ok(Outcome::Skipped(format!("tcptrace has no test named {test} yet")));
-    }
-    if let Some(refusal) = refusal {
-        return Ok(Outcome::Skipped(format!("BPF does not work here: {refusal:#}")));
-    }
-    let output = sh::run_and_listen(
-        sh::cargo()
-            .current_dir(workspace)
-            .args(["test", "--locked", "--package", "tcptrace", "--test", test])
-            .arg("--config")
-            .arg(format!("target.'cfg(unix)'.runner={:?}", runner()?))
-            // They count what happens on the whole host, so they go one by one.
-            .args(["--", "--test-threads=1"])
-            .env(BPF_WORKS, "1"),
-    )?;
-    match ignored(&output)? {
-        0 => Ok(Outcome::Passed),
-        count => bail!("{count} of its tests were skipped, though BPF works here"),
-    }
-}
-
-fn runner() -> Result<Vec<PathBuf>> {
-    let xtask = std::env::current_exe().context("cannot tell where xtask is")?;
-    Ok(vec![xtask, "as-root".into(), "--".into()])
-}
-
-/// How many tests libtest says that it ignored.
-fn ignored(output: &str) -> Result<u32> {
-    let result = output
-        .lines()
-        .rfind(|line| line.starts_with("test result:"))
-        .context("it ended without a result")?;
-    let count = result.split("; ").find_map(|part| part.strip_suffix(" ignored"));
-    count.and_then(|count| count.parse().ok()).with_context(|| format!("not a result: {result}"))
-}
-
 fn summarise(steps: &[Step]) {
     eprintln!("\n{:<28}{:<12}{:>8}", "step", "result", "seconds");
     for Step { name, outcome, seconds } in steps {
@@ -243,18 +199,5 @@ fn summarise(steps: &[Step]) {
         for line in why.lines() {
             eprintln!("    {line}");
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn ignored_tests_are_counted() {
-        let output = "running 3 tests\n\
-            test result: ok. 1 passed; 0 failed; 2 ignored; 0 measured; 0 filtered out\n";
-        assert_eq!(ignored(output).unwrap(), 2);
-        ignored("running 3 tests\n").unwrap_err();
     }
 }
