@@ -43,7 +43,7 @@ struct Watch {
 impl Watch {
     fn start(until: Until) -> Result<Self> {
         let options = Options { time_wait: TimeWaitChoice::Auto, ..by(Backend::TpBtf) };
-        let live = Live::start(&options).context("the tracer does not start")?;
+        let live = crate::known::live(&options).context("the tracer does not start")?;
         let tracker = Tracker::default();
         let conns = Conns::new(until, DEFAULT_LIMIT);
         let mut watch = Self { live, tracker, conns, ended: Vec::new() };

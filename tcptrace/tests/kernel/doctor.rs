@@ -19,7 +19,7 @@ use tcptrace::{
     model::{Input, Snapshot, TcpState, filter::Filter},
     pipeline::Analysis,
     probe::{Backend, Options, TimeWaitChoice},
-    source::{live::Live, owners::Owners},
+    source::owners::Owners,
     track::Tracker,
     view::{
         View as _,
@@ -46,7 +46,7 @@ fn diagnose<T: Send>(netns: &Netns, work: impl FnOnce() -> Result<T> + Send) -> 
     let filter = Filter { netns: Some(netns.inode()), ..Filter::default() };
     let time_wait = TimeWaitChoice::Auto;
     let options = Options { filter: filter.clone(), time_wait, ..by(Backend::TpBtf) };
-    let mut live = Live::start(&options).context("the tracer does not start")?;
+    let mut live = crate::known::live(&options).context("the tracer does not start")?;
     let id = NetnsId { inode: netns.inode(), device: NetnsId::own()?.device };
     let only = netns::Netns { id, path: netns.path(), name: None, pid: None };
     let every_ns = u64::try_from(watch().as_nanos())?;

@@ -6,7 +6,6 @@ use anyhow::{Context as _, Result, ensure};
 use tcptrace::{
     model::filter::{Filter, Net, PortSet},
     probe::{Backend, Options, ProbeError},
-    source::live::Live,
 };
 
 use crate::{
@@ -147,7 +146,7 @@ fn the_classic_hook_refuses_a_namespace() {
     let outcome = || -> Result<()> {
         let filter = Filter { netns: Some(1), ..Filter::default() };
         let options = Options { filter, ..by(Backend::Tracepoint) };
-        let error = Live::start(&options).err().context("it was taken")?;
+        let error = crate::known::live(&options).err().context("it was taken")?;
         ensure!(matches!(error, ProbeError::NetnsUnseen { .. }), "{error}");
         Ok(())
     };

@@ -56,7 +56,7 @@ impl Traced {
             time_wait: TimeWaitChoice::Only(TimeWaitBackend::Timers),
             ..by(Backend::TpBtf)
         };
-        let mut live = Live::start(&options).context("the tracer does not start")?;
+        let mut live = crate::known::live(&options).context("the tracer does not start")?;
         let device = NetnsId::own().map_or(0, |own| own.device);
         let id = NetnsId { inode: netns.inode(), device };
         let reach = netns::Netns { id, path: netns.path(), name: None, pid: None };

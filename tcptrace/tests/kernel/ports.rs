@@ -52,7 +52,7 @@ impl Watch {
             time_wait: TimeWaitChoice::Auto,
             ..by(Backend::TpBtf)
         };
-        let mut live = Live::start(&options).context("the tracer does not start")?;
+        let mut live = crate::known::live(&options).context("the tracer does not start")?;
         let device = NetnsId::own()?.device;
         let id = NetnsId { inode: netns.inode(), device };
         let only = netns::Netns { id, path: netns.path(), name: None, pid: None };

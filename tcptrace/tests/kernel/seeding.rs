@@ -47,7 +47,7 @@ struct Seeded {
 
 impl Seeded {
     fn start(options: &Options) -> Result<Self> {
-        let live = Live::start(options).context("the tracer does not start")?;
+        let live = crate::known::live(options).context("the tracer does not start")?;
         let mut seeded = Self {
             tracker: Tracker::default(),
             counts: StateCounts::default(),

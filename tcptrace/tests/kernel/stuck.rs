@@ -54,7 +54,7 @@ impl Traced {
             time_wait: TimeWaitChoice::Only(TimeWaitBackend::Timers),
             ..by(Backend::TpBtf)
         };
-        let mut live = Live::start(&options).context("the tracer does not start")?;
+        let mut live = crate::known::live(&options).context("the tracer does not start")?;
         live.take_snapshots(Some(reach(netns)), filter, Some(Owners::default()), NEVER_NS);
         let wanted = Wanted {
             states: StateSet::all(),

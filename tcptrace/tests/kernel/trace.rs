@@ -54,7 +54,7 @@ struct Namespaces {
 
 impl Namespaces {
     fn start() -> Option<Self> {
-        let live = Live::start(&by(Backend::TpBtf)).ok()?;
+        let live = crate::known::live(&by(Backend::TpBtf)).ok()?;
         Some(Self { live, events: HashMap::new() })
     }
 
@@ -110,7 +110,7 @@ impl Trace {
     pub fn start_in(options: &Options, netns: Option<&Netns>) -> Result<Self> {
         let classic = options.backend == Some(Backend::Tracepoint);
         let namespaces = if classic { Namespaces::start() } else { None };
-        let mut live = Live::start(options).context("the tracer does not start")?;
+        let mut live = crate::known::live(options).context("the tracer does not start")?;
         let sampled = options.time_wait == TimeWaitChoice::Only(TimeWaitBackend::Sampling);
         if sampled {
             live.take_snapshots(netns.map(reach), Filter::default(), None, SELDOM_NS);

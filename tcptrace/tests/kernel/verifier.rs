@@ -2,8 +2,7 @@
 
 use anyhow::{Context as _, Result, ensure};
 use tcptrace::probe::{
-    AcceptBackend, AcceptChoice, Backend, Options, Probe, ProbeError, TimeWaitBackend,
-    TimeWaitChoice,
+    AcceptBackend, AcceptChoice, Backend, Options, ProbeError, TimeWaitBackend, TimeWaitChoice,
 };
 
 use crate::{checks::settle, trace::by, unsupported::Unsupported};
@@ -14,7 +13,7 @@ const MOST: u32 = 10_000;
 /// Loads the programs of one way of listening, and tells of those named `prefix…`.
 #[expect(clippy::print_stdout, reason = "facts for the table go the way of the tests' results")]
 fn count(options: &Options, prefix: &str, programs: usize) -> Result<()> {
-    let probe = match Probe::start(options) {
+    let probe = match crate::known::probe(options) {
         Err(
             ProbeError::TimeWait { backend: TimeWaitBackend::Functions, reason }
             | ProbeError::Accept { backend: AcceptBackend::Function, reason },
