@@ -5,7 +5,7 @@
 
 use std::fs::{self, File};
 use std::io;
-use std::net::{Ipv4Addr, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::MetadataExt;
 use std::panic;
@@ -143,6 +143,10 @@ impl Pair {
     pub const LEFT: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 1);
     /// The address of the right end.
     pub const RIGHT: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 2);
+    /// The IPv6 address of the left end, in a /64.
+    pub const LEFT6: Ipv6Addr = Ipv6Addr::new(0xfd77, 0, 0, 0, 0, 0, 0, 1);
+    /// The IPv6 address of the right end.
+    pub const RIGHT6: Ipv6Addr = Ipv6Addr::new(0xfd77, 0, 0, 0, 0, 0, 0, 2);
 
     /// Makes both, with addresses, and waits until they carry packets.
     ///
@@ -174,6 +178,8 @@ impl Pair {
         right.run(|| address_veth(Self::RIGHT))?;
         left.run(wait_for_carrier)?;
         right.run(wait_for_carrier)?;
+        left.run(|| address_veth6(Self::LEFT6))?;
+        right.run(|| address_veth6(Self::RIGHT6))?;
         Ok(Self { left, right })
     }
 }
@@ -199,6 +205,22 @@ fn address_veth(address: Ipv4Addr) -> Result<()> {
     Ok(())
 }
 
+/// Once the link runs, and without duplicate address detection, which takes a second. A kernel
+/// without IPv6 says EOPNOTSUPP, and that is for the scenario to meet.
+fn address_veth6(address: Ipv6Addr) -> Result<()> {
+    let index = veth_index()?;
+    let add = Message::new(libc::RTM_NEWADDR, libc::NLM_F_CREATE | libc::NLM_F_EXCL)
+        .raw(&[libc::AF_INET6 as u8, 64, libc::IFA_F_NODAD as u8, 0])
+        .raw(&index.to_ne_bytes())
+        .attribute(libc::IFA_LOCAL, &address.octets())
+        .attribute(libc::IFA_ADDRESS, &address.octets());
+    match Netlink::open(libc::NETLINK_ROUTE)?.request(add) {
+        Err(error) if error.raw_os_error() == Some(libc::EOPNOTSUPP) => return Ok(()),
+        done => done.with_context(|| format!("add {address} to veth0"))?,
+    };
+    wait_to_bind(address.into())
+}
+
 /// `IFF_RUNNING` is set when the link watch has activated the queue: before that, packets are
 /// dropped and a SYN would be a second late.
 fn wait_for_carrier() -> Result<()> {
@@ -215,11 +237,16 @@ fn wait_for_carrier() -> Result<()> {
 /// `lo` gets ::1 as it comes up, without duplicate address detection, but by a notifier: wait until
 /// it can be bound. A kernel without IPv6 says EAFNOSUPPORT, and that is for the scenario to meet.
 fn wait_for_loopback() -> Result<()> {
-    wait::until("::1 on lo", || match UdpSocket::bind("[::1]:0") {
+    wait_to_bind(Ipv6Addr::LOCALHOST.into())
+}
+
+fn wait_to_bind(address: IpAddr) -> Result<()> {
+    let what = format!("{address} to be there");
+    wait::until(&what, || match UdpSocket::bind(SocketAddr::new(address, 0)) {
         Ok(_) => Ok(Some(())),
         Err(error) if error.raw_os_error() == Some(libc::EAFNOSUPPORT) => Ok(Some(())),
         Err(error) if error.kind() == io::ErrorKind::AddrNotAvailable => Ok(None),
-        Err(error) => Err(error).context("bind to ::1"),
+        Err(error) => Err(error).with_context(|| format!("bind to {address}")),
     })
 }
 

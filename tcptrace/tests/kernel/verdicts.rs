@@ -1,6 +1,9 @@
-//! Who closed first, and how: each verdict where it really happens, by both ways to the socket hook.
+//! Who closed first, and how, and whose the two ends were: each verdict where it really happens, by
+//! both ways to the socket hook, on loopback and with a network between the ends.
+//!
+//! (A socket that is connected to itself has no second end to put there, and is not here.)
 
-use std::{net::SocketAddr, time::Duration};
+use std::{net::SocketAddr, process, sync::Arc, time::Duration};
 
 use anyhow::{Context as _, Result, ensure};
 use tcptrace::{
@@ -10,11 +13,13 @@ use tcptrace::{
 
 use crate::{
     checks::settle,
-    net::Netns,
+    net::{Netns, Pair},
     scenario::{
         close,
         conn::{Ends, Family},
-        ending, open, orphan, simultaneous, time_wait,
+        ending, open, orphan,
+        place::{Place, Side},
+        simultaneous, time_wait,
     },
     trace::{Trace, Transitions, by},
 };
@@ -64,17 +69,23 @@ struct Expected {
     /// The initiator by the classic hook, which sees no more than the order of states and the RSTs,
     /// where these do not tell how; `None` where they do.
     classic: Option<Option<Initiator>>,
+    /// A process has accepted it, where it is a server's.
+    accepted: bool,
 }
 
 fn expect(initiator: Initiator, how: How) -> Expected {
-    Expected { initiator, how, classic: None }
+    Expected { initiator, how, classic: None, accepted: true }
 }
 
 impl Expected {
-    /// The classic hook cannot tell.
-    /// Here it knows the initiator at most.
+    /// The classic hook cannot tell; it knows the initiator at most.
     fn unknown_to_classic(self, initiator: Option<Initiator>) -> Self {
         Self { classic: Some(initiator), ..self }
+    }
+
+    /// Nobody has accepted it.
+    fn unaccepted(self) -> Self {
+        Self { accepted: false, ..self }
     }
 
     fn check(self, backend: Backend, found: Verdict) -> Result<()> {
@@ -89,57 +100,113 @@ impl Expected {
     }
 }
 
-/// Runs `work` for each family and checks the ends that it names.
+/// With a network between the ends, the plain families: a mapped address is one of IPv4 there.
+const ACROSS: &[Family] = &[Family::V4, Family::V6];
+
+/// The same of what takes seconds.
+const SLOWLY_ACROSS: &[Family] = &[Family::V4];
+
+/// Runs `work` for each family on loopback, and for those of [`ACROSS`] over veth, and checks the
+/// ends that it names.
 fn each(
     backend: Backend,
-    work: impl Fn(Family) -> Result<Ends> + Sync,
+    work: impl Fn(Place) -> Result<Ends> + Sync,
     client: Option<Expected>,
     server: Option<Expected>,
+) {
+    everywhere(backend, ACROSS, work, (client, server));
+}
+
+/// As [`each`], for what takes seconds.
+fn each_slowly(
+    backend: Backend,
+    work: impl Fn(Place) -> Result<Ends> + Sync,
+    client: Option<Expected>,
+    server: Option<Expected>,
+) {
+    everywhere(backend, SLOWLY_ACROSS, work, (client, server));
+}
+
+fn everywhere(
+    backend: Backend,
+    across: &[Family],
+    work: impl Fn(Place) -> Result<Ends> + Sync,
+    expected: (Option<Expected>, Option<Expected>),
 ) {
     for family in Family::ALL {
         let outcome = || -> Result<()> {
             let netns = Netns::new()?;
-            let mut trace = Trace::start(&options(backend))?;
-            let ends = netns.run(|| work(family))?;
-            check(&mut trace, backend, netns.inode(), ends, client, server)?;
-            let account = trace.finish()?;
-            ensure!(account.balance() == 0 && account.malformed == 0, "{account:?}");
-            Ok(())
+            let inodes = (netns.inode(), netns.inode());
+            traced(backend, inodes, || netns.run(|| work(family.into())), expected)
         };
         settle(&format!("{backend} {family:?}"), outcome());
     }
+    for &family in across {
+        let outcome = || -> Result<()> {
+            let Pair { left, right } = Pair::veth()?;
+            let inodes = (left.inode(), right.inode());
+            let place = Place::across(family, Arc::new(right));
+            traced(backend, inodes, || left.run(|| work(place)), expected)
+        };
+        settle(&format!("{backend} {family:?} over veth"), outcome());
+    }
+}
+
+/// Traces `work`, and checks its ends, each in its namespace.
+fn traced(
+    backend: Backend,
+    netns: (u32, u32),
+    work: impl FnOnce() -> Result<Ends>,
+    expected: (Option<Expected>, Option<Expected>),
+) -> Result<()> {
+    let mut trace = Trace::start(&options(backend))?;
+    let ends = work()?;
+    check(&mut trace, backend, netns, ends, expected)?;
+    let account = trace.finish()?;
+    ensure!(account.balance() == 0 && account.malformed == 0, "{account:?}");
+    Ok(())
 }
 
 fn check(
     trace: &mut Trace,
     backend: Backend,
-    netns: u32,
+    (of_client, of_server): (u32, u32),
     ends: Ends,
-    client: Option<Expected>,
-    server: Option<Expected>,
+    (client, server): (Option<Expected>, Option<Expected>),
 ) -> Result<()> {
-    let sides = [(client, (ends.client, ends.server)), (server, (ends.server, ends.client))];
-    for (expected, (local, remote)) in sides {
+    let sides = [(Side::Client, of_client, client), (Side::Server, of_server, server)];
+    for (side, netns, expected) in sides {
         let Some(expected) = expected else { continue };
-        let (verdict, moved) = settled(trace, netns, (local, remote))?;
+        let end = ends.of(side);
+        let (verdict, moved) = settled(trace, netns, (end.local, end.remote))?;
         expected.check(backend, verdict).with_context(|| format!("{moved:?}"))?;
+        let hears_accept = trace.live().probe().accept().is_some();
+        let owner = moved.owner.with_context(|| format!("no owner: {moved:?}"))?;
+        ensure!(owner.task.tgid == process::id(), "{owner:?}");
+        let known = match side {
+            Side::Client => owner.from == OwnerFrom::Connect,
+            Side::Server if hears_accept && expected.accepted => owner.from == OwnerFrom::Accept,
+            // Whoever closes it, or listens.
+            Side::Server => matches!(owner.from, OwnerFrom::Close | OwnerFrom::Listener),
+        };
+        ensure!(known, "{side:?}: {owner:?}");
     }
     Ok(())
 }
 
 fn fin_by_the_client(backend: Backend) {
-    let work = |family| Ok(close::active(family)?.ends);
+    let work = |place| Ok(close::active(place)?.ends);
     each(backend, work, Some(expect(LOCAL, How::Fin)), Some(expect(REMOTE, How::Fin)));
 }
 
 fn fin_by_the_server(backend: Backend) {
-    let work = |family| Ok(close::passive(family)?.ends);
+    let work = |place| Ok(close::passive(place)?.ends);
     each(backend, work, Some(expect(REMOTE, How::Fin)), Some(expect(LOCAL, How::Fin)));
 }
 
 fn fins_that_cross(backend: Backend) {
     let both = Some(expect(Initiator::Both, How::Fin));
-    each(backend, |family| Ok(simultaneous::crossing(family)?.ends), both, both);
+    each(backend, |place| Ok(simultaneous::crossing(place)?.ends), both, both);
 }
 
 /// The peer's end of one that was reset.
@@ -149,13 +216,13 @@ fn reset_by_peer() -> Option<Expected> {
 
 fn linger_zero(backend: Backend) {
     let client = expect(LOCAL, How::RstLinger0).unknown_to_classic(None);
-    let work = |family| Ok(close::with_linger_zero(family)?.ends);
+    let work = |place| Ok(close::with_linger_zero(place)?.ends);
     each(backend, work, Some(client), reset_by_peer());
 }
 
 fn unread_data(backend: Backend) {
     let client = expect(LOCAL, How::RstUnreadData).unknown_to_classic(None);
-    let work = |family| Ok(close::with_unread_data(family)?.ends);
+    let work = |place| Ok(close::with_unread_data(place)?.ends);
     each(backend, work, Some(client), reset_by_peer());
     each(backend, ending::unread_and_linger, Some(client), reset_by_peer());
 }
@@ -173,6 +240,7 @@ fn disconnected(backend: Backend) {
 
 fn listener_closes(backend: Backend) {
     let server = expect(LOCAL, How::RstSent(RstWhy::ListenerClosed)).unknown_to_classic(None);
+    let server = server.unaccepted();
     each(backend, ending::listener_closes, reset_by_peer(), Some(server));
 }
 
@@ -192,18 +260,18 @@ fn reset_after_close(backend: Backend) {
 
 fn refused(backend: Backend) {
     let client = expect(REMOTE, How::Refused);
-    let work = |family: Family| {
-        let failed = open::refused(family)?;
-        Ok(Ends { client: family.address(0), server: failed.server })
+    let work = |place: Place| {
+        let client = place.address(Side::Client, 0);
+        Ok(Ends { client, server: open::refused(place)?.server })
     };
     each(backend, work, Some(client), None);
 }
 
 fn no_local_port(backend: Backend) {
     let client = expect(NONE, How::NoLocalPort);
-    let work = |family: Family| {
-        let failed = open::no_ports(family)?.failed;
-        Ok(Ends { client: family.address(0), server: failed.server })
+    let work = |place: Place| {
+        let client = place.address(Side::Client, 0);
+        Ok(Ends { client, server: open::no_ports(place)?.failed.server })
     };
     each(backend, work, Some(client), None);
 }
@@ -218,36 +286,38 @@ fn unreachable(backend: Backend) {
         let mut trace = Trace::start(&options(backend))?;
         let (pair, ends) = ending::unreachable()?;
         let client = expect(NONE, How::Unreachable).unknown_to_classic(None);
-        check(&mut trace, backend, pair.left.inode(), ends, Some(client), None)
+        let netns = (pair.left.inode(), pair.right.inode());
+        check(&mut trace, backend, netns, ends, (Some(client), None))
     };
     settle(&format!("{backend}"), outcome());
 }
 
 fn timeouts(backend: Backend) {
     let timeout = |kind| Some(expect(NONE, How::Timeout(kind)).unknown_to_classic(None));
-    each(backend, ending::syn_timeout, timeout(Timeout::Syn), None);
-    each(backend, ending::retransmit_timeout, timeout(Timeout::Retransmit), None);
-    each(backend, ending::user_timeout, timeout(Timeout::User), None);
-    each(backend, ending::keepalive_timeout, timeout(Timeout::Keepalive), None);
+    each_slowly(backend, ending::syn_timeout, timeout(Timeout::Syn), None);
+    each_slowly(backend, ending::retransmit_timeout, timeout(Timeout::Retransmit), None);
+    each_slowly(backend, ending::user_timeout, timeout(Timeout::User), None);
+    each_slowly(backend, ending::keepalive_timeout, timeout(Timeout::Keepalive), None);
 }
 
 fn orphan_gives_up(backend: Backend) {
     let client = expect(LOCAL, How::OrphanGaveUp);
     let alone = client.unknown_to_classic(Some(LOCAL));
-    each(backend, ending::orphan_gives_up, Some(alone), None);
-    let no_fin = |family| {
-        let left = orphan::leave(family, Duration::from_secs(1), orphan::Way::ShutdownThenClose)?;
-        crate::witness::wait_gone(left.ends.of_client())?;
+    each_slowly(backend, ending::orphan_gives_up, Some(alone), None);
+    let no_fin = |place: Place| {
+        let left =
+            orphan::leave(place.clone(), Duration::from_secs(1), orphan::Way::ShutdownThenClose)?;
+        place.gone(Side::Client, left.ends)?;
         Ok(left.ends)
     };
-    each(backend, no_fin, Some(client), None);
+    each_slowly(backend, no_fin, Some(client), None);
 }
 
 fn orphan_gets_data(backend: Backend) {
     let client = expect(LOCAL, How::RstSent(RstWhy::DataAfterClose));
-    let work = |family| {
+    let work = |place: Place| {
         let way = orphan::Way::ShutdownThenClose;
-        let left = orphan::leave(family, Duration::from_secs(30), way)?;
+        let left = orphan::leave(place, Duration::from_secs(30), way)?;
         Ok(left.gets_data()?.ends)
     };
     each(backend, work, Some(client), None);
@@ -255,12 +325,12 @@ fn orphan_gets_data(backend: Backend) {
 
 fn orphan_limit(backend: Backend) {
     let client = expect(LOCAL, How::OrphanLimit).unknown_to_classic(Some(LOCAL));
-    each(backend, ending::orphan_limit, Some(client), None);
+    each_slowly(backend, ending::orphan_limit, Some(client), None);
 }
 
 fn destroyed(backend: Backend) {
     let client = expect(LOCAL, How::SockDestroy).unknown_to_classic(None);
-    let work = |family| Ok(time_wait::destroyed_while_established(family)?.ends);
+    let work = |place| Ok(time_wait::destroyed_while_established(place)?.ends);
     each(backend, work, Some(client), reset_by_peer());
 }
 
@@ -268,29 +338,47 @@ fn owners(backend: Backend) {
     for family in Family::ALL {
         let outcome = || -> Result<()> {
             let netns = Netns::new()?;
-            let mut trace = Trace::start(&options(backend))?;
-            let hears_accept = trace.live().probe().accept().is_some();
-            let done = netns.run(|| ending::owned(family))?;
-            let ends = done.ends;
-            for (local, remote) in [(ends.client, ends.server), (ends.server, ends.client)] {
-                let is_client = local == ends.client;
-                let (_, moved) = settled(&mut trace, netns.inode(), (local, remote))?;
-                let owner = moved.owner.context("no owner")?;
-                ensure!(owner.task.tgid == std::process::id(), "{owner:?}");
-                let (from, comm, tid) = match (is_client, hears_accept) {
-                    (true, _) => (OwnerFrom::Connect, ending::CLIENT, Some(done.client_tid)),
-                    (false, true) => (OwnerFrom::Accept, ending::ACCEPTOR, Some(done.acceptor_tid)),
-                    // Whoever closes, where nobody was heard to accept.
-                    (false, false) => (OwnerFrom::Close, crate::net::COMM, None),
-                };
-                ensure!(owner.from == from, "{owner:?} from {:?}", owner.from);
-                ensure!(owner.task.comm.as_bytes() == comm.as_bytes(), "{owner:?}");
-                ensure!(tid.is_none_or(|tid| owner.task.tid == tid as u32), "{owner:?}");
-            }
-            Ok(())
+            let inodes = (netns.inode(), netns.inode());
+            by_threads(backend, inodes, || netns.run(|| ending::owned(family)))
         };
         settle(&format!("{backend} {family:?}"), outcome());
     }
+    for &family in ACROSS {
+        let outcome = || -> Result<()> {
+            let Pair { left, right } = Pair::veth()?;
+            let inodes = (left.inode(), right.inode());
+            let place = Place::across(family, Arc::new(right));
+            by_threads(backend, inodes, || left.run(|| ending::owned(place)))
+        };
+        settle(&format!("{backend} {family:?} over veth"), outcome());
+    }
+}
+
+/// Each end is that of the thread that opened it, whichever closes it.
+fn by_threads(
+    backend: Backend,
+    (of_client, of_server): (u32, u32),
+    work: impl FnOnce() -> Result<ending::Owned>,
+) -> Result<()> {
+    let mut trace = Trace::start(&options(backend))?;
+    let hears_accept = trace.live().probe().accept().is_some();
+    let done = work()?;
+    for (side, netns) in [(Side::Client, of_client), (Side::Server, of_server)] {
+        let end = done.ends.of(side);
+        let (_, moved) = settled(&mut trace, netns, (end.local, end.remote))?;
+        let owner = moved.owner.context("no owner")?;
+        ensure!(owner.task.tgid == process::id(), "{owner:?}");
+        let (from, comm, tid) = match (side, hears_accept) {
+            (Side::Client, _) => (OwnerFrom::Connect, ending::CLIENT, Some(done.client_tid)),
+            (Side::Server, true) => (OwnerFrom::Accept, ending::ACCEPTOR, Some(done.acceptor_tid)),
+            // Whoever closes, where nobody was heard to accept.
+            (Side::Server, false) => (OwnerFrom::Close, crate::net::COMM, None),
+        };
+        ensure!(owner.from == from, "{owner:?} from {:?}", owner.from);
+        ensure!(owner.task.comm.as_bytes() == comm.as_bytes(), "{owner:?}");
+        ensure!(tid.is_none_or(|tid| owner.task.tid == tid as u32), "{owner:?}");
+    }
+    Ok(())
 }
 
 macro_rules! for_each_backend {

@@ -9,8 +9,9 @@ use anyhow::{Result, ensure};
 
 use crate::net::sysctl;
 use crate::scenario::conn::{
-    Closed, Ends, Family, Listener, Span, expect_end, expect_error, timed,
+    Closed, Connection, Ends, Family, Listener, Span, expect_end, expect_error, timed,
 };
+use crate::scenario::place::Place;
 use crate::sys::now;
 use crate::witness::{State, wait_gone, wait_state};
 
@@ -18,24 +19,24 @@ use crate::witness::{State, wait_gone, wait_state};
 ///
 /// # Errors
 /// A step that did not come about.
-pub fn active(family: Family) -> Result<Closed> {
-    active_on(family, 0)
+pub fn active(place: impl Into<Place>) -> Result<Closed> {
+    active_on(place, 0)
 }
 
 /// As [`active`], with the server on `port`.
 ///
 /// # Errors
 /// A step that did not come about.
-pub fn active_on(family: Family, port: u16) -> Result<Closed> {
-    Listener::open(family, port)?.connect(None)?.close_by_client()
+pub fn active_on(place: impl Into<Place>, port: u16) -> Result<Closed> {
+    Listener::open(place, port)?.connect(None)?.close_by_client()
 }
 
 /// The server closes first.
 ///
 /// # Errors
 /// A step that did not come about.
-pub fn passive(family: Family) -> Result<Closed> {
-    Listener::open(family, 0)?.connect(None)?.close_by_server()
+pub fn passive(place: impl Into<Place>) -> Result<Closed> {
+    Listener::open(place, 0)?.connect(None)?.close_by_server()
 }
 
 /// A connection that ended with a RST from the client.
@@ -53,8 +54,8 @@ pub struct Aborted {
 ///
 /// # Errors
 /// A step that did not come about.
-pub fn with_linger_zero(family: Family) -> Result<Aborted> {
-    let listener = Listener::open(family, 0)?;
+pub fn with_linger_zero(place: impl Into<Place>) -> Result<Aborted> {
+    let listener = Listener::open(place, 0)?;
     let connection = listener.connect(None)?;
     connection.client.set_linger(Some(Duration::ZERO))?;
     abort(connection)
@@ -64,8 +65,8 @@ pub fn with_linger_zero(family: Family) -> Result<Aborted> {
 ///
 /// # Errors
 /// A step that did not come about.
-pub fn with_unread_data(family: Family) -> Result<Aborted> {
-    let listener = Listener::open(family, 0)?;
+pub fn with_unread_data(place: impl Into<Place>) -> Result<Aborted> {
+    let listener = Listener::open(place, 0)?;
     let connection = listener.connect(None)?;
     (&connection.server).write_all(b"unread")?;
     let mut peeked = [std::mem::MaybeUninit::uninit(); 1];
@@ -73,13 +74,12 @@ pub fn with_unread_data(family: Family) -> Result<Aborted> {
     abort(connection)
 }
 
-fn abort(connection: crate::scenario::conn::Connection) -> Result<Aborted> {
+fn abort(connection: Connection) -> Result<Aborted> {
     let ends = connection.ends;
     let ((), close) = timed(|| drop(connection.client));
     let peer_errno = expect_error(&connection.server)?;
     let ((), peer_close) = timed(|| drop(connection.server));
-    wait_gone(ends.of_client())?;
-    wait_gone(ends.of_server())?;
+    connection.place.both_gone(ends)?;
     Ok(Aborted { ends, connect: connection.connect, close, peer_errno, peer_close })
 }
 

@@ -7,10 +7,11 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use anyhow::{Context, Result, bail, ensure};
 use socket2::{Domain, Protocol, Socket, Type};
 
+use crate::scenario::place::{Place, Side};
 use crate::sys::now;
 use crate::unsupported::supported;
 use crate::wait::DEADLINE;
-use crate::witness::{State, Tuple, wait_gone, wait_state};
+use crate::witness::{State, Tuple};
 
 /// Which addresses on which sockets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -88,6 +89,14 @@ pub struct Ends {
 }
 
 impl Ends {
+    /// As the socket of that end has it.
+    pub fn of(&self, side: Side) -> Tuple {
+        match side {
+            Side::Client => self.of_client(),
+            Side::Server => self.of_server(),
+        }
+    }
+
     /// As the client's socket has it.
     pub fn of_client(&self) -> Tuple {
         Tuple { local: self.client, remote: self.server }
@@ -101,6 +110,7 @@ impl Ends {
 
 /// A listening socket.
 pub struct Listener {
+    pub place: Place,
     pub family: Family,
     pub address: SocketAddr,
     pub socket: Socket,
@@ -111,13 +121,15 @@ impl Listener {
     ///
     /// # Errors
     /// As [`Family::socket`], and what the kernel answered.
-    pub fn open(family: Family, port: u16) -> Result<Self> {
-        let socket = family.socket()?;
+    pub fn open(place: impl Into<Place>, port: u16) -> Result<Self> {
+        let place = place.into();
+        let socket = place.socket(Side::Server)?;
         socket.set_reuse_address(true)?;
-        socket.bind(&family.address(port).into()).context("bind the listener")?;
+        let address = place.address(Side::Server, port);
+        socket.bind(&address.into()).context("bind the listener")?;
         socket.listen(16).context("listen")?;
         let address = local_address(&socket)?;
-        Ok(Self { family, address, socket })
+        Ok(Self { family: place.family, place, address, socket })
     }
 
     /// Connects a client to it and accepts it; with `client_port`, the client binds that port
@@ -126,10 +138,10 @@ impl Listener {
     /// # Errors
     /// What the kernel answered.
     pub fn connect(&self, client_port: Option<u16>) -> Result<Connection> {
-        let client = self.family.socket()?;
+        let client = self.place.socket(Side::Client)?;
         if let Some(port) = client_port {
             client.set_reuse_address(true)?;
-            let address = self.family.address(port);
+            let address = self.place.address(Side::Client, port);
             client.bind(&address.into()).with_context(|| format!("bind {address}"))?;
         }
         let (connected, connect) = timed(|| client.connect(&self.address.into()));
@@ -138,14 +150,15 @@ impl Listener {
         bound_in_time(&server)?;
         let ends = Ends { client: local_address(&client)?, server: self.address };
         ensure!(peer.as_socket() == Some(ends.client), "accepted {peer:?}, not {ends:?}");
-        wait_state(ends.of_client(), State::Established)?;
-        wait_state(ends.of_server(), State::Established)?;
-        Ok(Connection { client, server, ends, connect })
+        self.place.wait(Side::Client, ends, State::Established)?;
+        self.place.wait(Side::Server, ends, State::Established)?;
+        Ok(Connection { place: self.place.clone(), client, server, ends, connect })
     }
 }
 
 /// An established connection, both ends in hand.
 pub struct Connection {
+    pub place: Place,
     pub client: Socket,
     pub server: Socket,
     pub ends: Ends,
@@ -171,8 +184,8 @@ impl Connection {
     /// # Errors
     /// A step that did not come about.
     pub fn close_by_client(self) -> Result<Closed> {
-        let Self { client, server, ends, connect } = self;
-        close_in_order(ends, connect, (client, ends.of_client()), (server, ends.of_server()))
+        let Self { place, client, server, ends, connect } = self;
+        close_in_order(&place, ends, connect, (client, Side::Client), (server, Side::Server))
     }
 
     /// The server closes, then the client: returns when the server's end is in TIME_WAIT.
@@ -180,8 +193,8 @@ impl Connection {
     /// # Errors
     /// A step that did not come about.
     pub fn close_by_server(self) -> Result<Closed> {
-        let Self { client, server, ends, connect } = self;
-        close_in_order(ends, connect, (server, ends.of_server()), (client, ends.of_client()))
+        let Self { place, client, server, ends, connect } = self;
+        close_in_order(&place, ends, connect, (server, Side::Server), (client, Side::Client))
     }
 
     /// The client resets the connection (SO_LINGER 0): returns when nothing is left of it.
@@ -189,29 +202,31 @@ impl Connection {
     /// # Errors
     /// A step that did not come about.
     pub fn abort(self) -> Result<()> {
-        let Self { client, server, ends, .. } = self;
+        let Self { place, client, server, ends, .. } = self;
         client.set_linger(Some(std::time::Duration::ZERO))?;
         drop(client);
-        wait_gone(ends.of_client())?;
+        place.gone(Side::Client, ends)?;
         drop(server);
-        wait_gone(ends.of_server())
+        place.gone(Side::Server, ends)
     }
 }
 
 fn close_in_order(
+    place: &Place,
     ends: Ends,
     connect: Span,
-    (first, active): (Socket, Tuple),
-    (second, passive): (Socket, Tuple),
+    (first, active): (Socket, Side),
+    (second, passive): (Socket, Side),
 ) -> Result<Closed> {
     let ((), first_close) = timed(|| drop(first));
-    wait_state(active, State::FinWait2)?;
-    wait_state(passive, State::CloseWait)?;
+    place.wait(active, ends, State::FinWait2)?;
+    place.wait(passive, ends, State::CloseWait)?;
     expect_end(&second)?;
     let ((), second_close) = timed(|| drop(second));
-    wait_gone(passive)?;
-    let row = wait_state(active, State::TimeWait)?;
+    place.gone(passive, ends)?;
+    let row = place.wait(active, ends, State::TimeWait)?;
     ensure!(row.is_minisock() && row.inode == 0, "a TIME_WAIT that is no minisock: {row:?}");
+    let active = ends.of(active);
     Ok(Closed { ends, connect, active, first_close, second_close, time_wait_seen: now() })
 }
 

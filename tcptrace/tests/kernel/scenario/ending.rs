@@ -14,13 +14,17 @@ use socket2::{SockFilter, Socket, TcpKeepalive};
 
 use crate::{
     net::{Pair, sysctl},
-    scenario::conn::{
-        Connection, Ends, Family, Listener, bound_in_time, expect_end, expect_error, local_address,
+    scenario::{
+        conn::{
+            Connection, Ends, Family, Listener, bound_in_time, expect_end, expect_error,
+            local_address,
+        },
+        place::{Place, Side},
     },
     sys::{option, set_option},
     unsupported::Unsupported,
     wait,
-    witness::{State, wait_gone, wait_state},
+    witness::State,
 };
 
 /// The socket hears nothing from now on: a filter drops all that comes.
@@ -32,25 +36,25 @@ pub fn deafen(socket: &Socket) -> Result<()> {
     socket.attach_filter(&[drop_all]).context("SO_ATTACH_FILTER")
 }
 
-fn established(family: Family) -> Result<Connection> {
-    Listener::open(family, 0)?.connect(None)
+fn established(place: impl Into<Place>) -> Result<Connection> {
+    Listener::open(place, 0)?.connect(None)
 }
 
 /// The client writes, nobody acknowledges, and `tcp_retries2` is over.
 ///
 /// # Errors
 /// A step that did not come about.
-pub fn retransmit_timeout(family: Family) -> Result<Ends> {
+pub fn retransmit_timeout(place: impl Into<Place>) -> Result<Ends> {
     sysctl("net/ipv4/tcp_retries2", "1")?;
-    unheard(established(family)?)
+    unheard(established(place)?)
 }
 
 /// The client writes, nobody acknowledges, and `TCP_USER_TIMEOUT` is over.
 ///
 /// # Errors
 /// A step that did not come about.
-pub fn user_timeout(family: Family) -> Result<Ends> {
-    let connection = established(family)?;
+pub fn user_timeout(place: impl Into<Place>) -> Result<Ends> {
+    let connection = established(place)?;
     set_option(&connection.client, libc::IPPROTO_TCP, libc::TCP_USER_TIMEOUT, 300)?;
     unheard(connection)
 }
@@ -65,7 +69,7 @@ fn times_out(connection: Connection) -> Result<Ends> {
     let ends = connection.ends;
     let errno = expect_error(&connection.client)?;
     ensure!(errno == libc::ETIMEDOUT, "errno {errno}");
-    wait_gone(ends.of_client())?;
+    connection.place.gone(Side::Client, ends)?;
     Ok(ends)
 }
 
@@ -73,8 +77,8 @@ fn times_out(connection: Connection) -> Result<Ends> {
 ///
 /// # Errors
 /// A step that did not come about.
-pub fn keepalive_timeout(family: Family) -> Result<Ends> {
-    let connection = established(family)?;
+pub fn keepalive_timeout(place: impl Into<Place>) -> Result<Ends> {
+    let connection = established(place)?;
     let second = Duration::from_secs(1);
     let probes = TcpKeepalive::new().with_time(second).with_interval(second).with_retries(1);
     connection.client.set_tcp_keepalive(&probes)?;
@@ -86,34 +90,34 @@ pub fn keepalive_timeout(family: Family) -> Result<Ends> {
 ///
 /// # Errors
 /// A step that did not come about.
-pub fn syn_timeout(family: Family) -> Result<Ends> {
-    let listener = Listener::open(family, 0)?;
+pub fn syn_timeout(place: impl Into<Place>) -> Result<Ends> {
+    let listener = Listener::open(place, 0)?;
     deafen(&listener.socket)?;
-    let client = family.socket()?;
+    let client = listener.place.socket(Side::Client)?;
     set_option(&client, libc::IPPROTO_TCP, libc::TCP_SYNCNT, 1)?;
     let Err(error) = client.connect(&listener.address.into()) else { bail!("connected") };
     ensure!(error.raw_os_error() == Some(libc::ETIMEDOUT), "{error}");
     let server = listener.address;
     // The port went with the attempt; there was one client here.
-    Ok(Ends { client: family.address(0), server })
+    Ok(Ends { client: listener.place.address(Side::Client, 0), server })
 }
 
 /// The client gives up on a connect() that is not answered.
 ///
 /// # Errors
 /// A step that did not come about.
-pub fn abandoned(family: Family) -> Result<Ends> {
-    let listener = Listener::open(family, 0)?;
+pub fn abandoned(place: impl Into<Place>) -> Result<Ends> {
+    let listener = Listener::open(place, 0)?;
     deafen(&listener.socket)?;
-    let client = family.socket()?;
+    let client = listener.place.socket(Side::Client)?;
     client.set_nonblocking(true)?;
     let Err(error) = client.connect(&listener.address.into()) else { bail!("connected") };
     ensure!(error.raw_os_error() == Some(libc::EINPROGRESS), "{error}");
     let client_address = local_address(&client)?;
     let ends = Ends { client: client_address, server: listener.address };
-    wait_state(ends.of_client(), State::SynSent)?;
+    listener.place.wait(Side::Client, ends, State::SynSent)?;
     drop(client);
-    wait_gone(ends.of_client())?;
+    listener.place.gone(Side::Client, ends)?;
     Ok(ends)
 }
 
@@ -137,14 +141,14 @@ pub fn unreachable() -> Result<(Pair, Ends)> {
 ///
 /// # Errors
 /// A step that did not come about.
-pub fn orphan_gives_up(family: Family) -> Result<Ends> {
+pub fn orphan_gives_up(place: impl Into<Place>) -> Result<Ends> {
     sysctl("net/ipv4/tcp_orphan_retries", "1")?;
-    let connection = established(family)?;
+    let connection = established(place)?;
     let ends = connection.ends;
     deafen(&connection.server)?;
     drop(connection.client);
-    wait_state(ends.of_client(), State::FinWait1)?;
-    wait_gone(ends.of_client())?;
+    connection.place.wait(Side::Client, ends, State::FinWait1)?;
+    connection.place.gone(Side::Client, ends)?;
     Ok(ends)
 }
 
@@ -153,14 +157,14 @@ pub fn orphan_gives_up(family: Family) -> Result<Ends> {
 ///
 /// # Errors
 /// A step that did not come about.
-pub fn data_after_close(family: Family) -> Result<Ends> {
-    let connection = established(family)?;
+pub fn data_after_close(place: impl Into<Place>) -> Result<Ends> {
+    let connection = established(place)?;
     let ends = connection.ends;
     deafen(&connection.server)?;
     drop(connection.client);
-    wait_state(ends.of_client(), State::FinWait1)?;
+    connection.place.wait(Side::Client, ends, State::FinWait1)?;
     (&connection.server).write_all(b"too late")?;
-    wait_gone(ends.of_client())?;
+    connection.place.gone(Side::Client, ends)?;
     Ok(ends)
 }
 
@@ -168,15 +172,15 @@ pub fn data_after_close(family: Family) -> Result<Ends> {
 ///
 /// # Errors
 /// A step that did not come about.
-pub fn reset_after_close(family: Family) -> Result<Ends> {
-    let connection = established(family)?;
+pub fn reset_after_close(place: impl Into<Place>) -> Result<Ends> {
+    let connection = established(place)?;
     let ends = connection.ends;
     deafen(&connection.server)?;
     drop(connection.client);
-    wait_state(ends.of_client(), State::FinWait1)?;
+    connection.place.wait(Side::Client, ends, State::FinWait1)?;
     connection.server.set_linger(Some(Duration::ZERO))?;
     drop(connection.server);
-    wait_gone(ends.of_client())?;
+    connection.place.gone(Side::Client, ends)?;
     Ok(ends)
 }
 
@@ -184,8 +188,8 @@ pub fn reset_after_close(family: Family) -> Result<Ends> {
 ///
 /// # Errors
 /// A step that did not come about.
-pub fn disconnect(family: Family) -> Result<Ends> {
-    let connection = established(family)?;
+pub fn disconnect(place: impl Into<Place>) -> Result<Ends> {
+    let connection = established(place)?;
     let nowhere =
         libc::sockaddr { sa_family: libc::AF_UNSPEC as libc::sa_family_t, sa_data: [0; 14] };
     let fd = connection.client.as_raw_fd();
@@ -194,7 +198,7 @@ pub fn disconnect(family: Family) -> Result<Ends> {
     let done = unsafe { libc::connect(fd, &raw const nowhere, length) };
     ensure!(done == 0, "connect(AF_UNSPEC): {}", std::io::Error::last_os_error());
     let ends = connection.ends;
-    wait_gone(ends.of_client())?;
+    connection.place.gone(Side::Client, ends)?;
     let errno = expect_error(&connection.server)?;
     ensure!(errno == libc::ECONNRESET, "errno {errno}");
     Ok(ends)
@@ -204,15 +208,15 @@ pub fn disconnect(family: Family) -> Result<Ends> {
 ///
 /// # Errors
 /// A step that did not come about.
-pub fn listener_closes(family: Family) -> Result<Ends> {
-    let listener = Listener::open(family, 0)?;
-    let client = family.socket()?;
+pub fn listener_closes(place: impl Into<Place>) -> Result<Ends> {
+    let listener = Listener::open(place, 0)?;
+    let client = listener.place.socket(Side::Client)?;
     client.connect(&listener.address.into())?;
     let client_address = local_address(&client)?;
     let ends = Ends { client: client_address, server: listener.address };
-    wait_state(ends.of_server(), State::Established)?;
-    drop(listener);
-    wait_gone(ends.of_server())?;
+    listener.place.wait(Side::Server, ends, State::Established)?;
+    drop(listener.socket);
+    listener.place.gone(Side::Server, ends)?;
     let errno = expect_error(&client)?;
     ensure!(errno == libc::ECONNRESET, "errno {errno}");
     Ok(ends)
@@ -222,8 +226,8 @@ pub fn listener_closes(family: Family) -> Result<Ends> {
 ///
 /// # Errors
 /// A step that did not come about.
-pub fn unread_and_linger(family: Family) -> Result<Ends> {
-    let connection = established(family)?;
+pub fn unread_and_linger(place: impl Into<Place>) -> Result<Ends> {
+    let connection = established(place)?;
     (&connection.server).write_all(b"unread")?;
     let mut peeked = [std::mem::MaybeUninit::uninit(); 1];
     ensure!(connection.client.peek(&mut peeked)? == 1, "nothing there to leave unread");
@@ -235,11 +239,11 @@ pub fn unread_and_linger(family: Family) -> Result<Ends> {
 ///
 /// # Errors
 /// A step that did not come about.
-pub fn linger_after_fin(family: Family) -> Result<Ends> {
-    let connection = established(family)?;
+pub fn linger_after_fin(place: impl Into<Place>) -> Result<Ends> {
+    let connection = established(place)?;
     let ends = connection.ends;
     connection.server.shutdown(std::net::Shutdown::Write)?;
-    wait_state(ends.of_client(), State::CloseWait)?;
+    connection.place.wait(Side::Client, ends, State::CloseWait)?;
     expect_end(&connection.client)?;
     connection.client.set_linger(Some(Duration::ZERO))?;
     both_gone(connection)
@@ -248,9 +252,9 @@ pub fn linger_after_fin(family: Family) -> Result<Ends> {
 fn both_gone(connection: Connection) -> Result<Ends> {
     let ends = connection.ends;
     drop(connection.client);
-    wait_gone(ends.of_client())?;
+    connection.place.gone(Side::Client, ends)?;
     drop(connection.server);
-    wait_gone(ends.of_server())?;
+    connection.place.gone(Side::Server, ends)?;
     Ok(ends)
 }
 
@@ -258,14 +262,14 @@ fn both_gone(connection: Connection) -> Result<Ends> {
 ///
 /// # Errors
 /// A step that did not come about.
-pub fn linger2(family: Family) -> Result<Ends> {
-    let connection = established(family)?;
+pub fn linger2(place: impl Into<Place>) -> Result<Ends> {
+    let connection = established(place)?;
     let ends = connection.ends;
     set_option(&connection.client, libc::IPPROTO_TCP, libc::TCP_LINGER2, -1)?;
     let seconds = option(&connection.client, libc::IPPROTO_TCP, libc::TCP_LINGER2)?;
     ensure!(seconds < 0, "TCP_LINGER2 is {seconds}");
     drop(connection.client);
-    wait_gone(ends.of_client())?;
+    connection.place.gone(Side::Client, ends)?;
     Ok(ends)
 }
 
@@ -274,7 +278,7 @@ pub fn linger2(family: Family) -> Result<Ends> {
 ///
 /// # Errors
 /// `Unsupported` elsewhere; a step that did not come about.
-pub fn orphan_limit(family: Family) -> Result<Ends> {
+pub fn orphan_limit(place: impl Into<Place>) -> Result<Ends> {
     if std::env::var_os("VM_TEST").is_none() {
         return Err(Unsupported("tcp_max_orphans is the whole host's".to_owned()).into());
     }
@@ -282,11 +286,11 @@ pub fn orphan_limit(family: Family) -> Result<Ends> {
     let before = std::fs::read_to_string(path)?;
     std::fs::write(path, "0")?;
     let ended = (|| {
-        let connection = established(family)?;
+        let connection = established(place)?;
         let ends = connection.ends;
         deafen(&connection.server)?;
         drop(connection.client);
-        wait_gone(ends.of_client())?;
+        connection.place.gone(Side::Client, ends)?;
         Ok(ends)
     })();
     std::fs::write(path, before.trim())?;
@@ -310,8 +314,8 @@ pub const ACCEPTOR: &str = "the-acceptor";
 ///
 /// # Errors
 /// A step that did not come about.
-pub fn owned(family: Family) -> Result<Owned> {
-    let listener = Listener::open(family, 0)?;
+pub fn owned(place: impl Into<Place>) -> Result<Owned> {
+    let listener = Listener::open(place, 0)?;
     let address = listener.address;
     let accepted = AtomicBool::new(false);
     // A thread is in the namespace of the one that starts it.
@@ -323,10 +327,10 @@ pub fn owned(family: Family) -> Result<Owned> {
         Ok((server, nix::unistd::gettid().as_raw()))
     };
     let connect = || -> Result<(Ends, i32)> {
-        let client = family.socket()?;
+        let client = listener.place.socket(Side::Client)?;
         client.connect(&address.into())?;
         let ends = Ends { client: local_address(&client)?, server: address };
-        wait_state(ends.of_server(), State::Established)?;
+        listener.place.wait(Side::Server, ends, State::Established)?;
         wait::until("accept()", || Ok(accepted.load(Ordering::Acquire).then_some(())))?;
         drop(client);
         Ok((ends, nix::unistd::gettid().as_raw()))
@@ -337,9 +341,9 @@ pub fn owned(family: Family) -> Result<Owned> {
         let (ends, client_tid) = client.join().unwrap_or_else(|panic| resume_unwind(panic))?;
         let (server, acceptor_tid) =
             acceptor.join().unwrap_or_else(|panic| resume_unwind(panic))?;
-        wait_state(ends.of_server(), State::CloseWait)?;
+        listener.place.wait(Side::Server, ends, State::CloseWait)?;
         drop(server);
-        wait_gone(ends.of_server())?;
+        listener.place.gone(Side::Server, ends)?;
         Ok(Owned { ends, client_tid, acceptor_tid })
     })
 }

@@ -12,6 +12,7 @@ pub mod linger;
 pub mod noise;
 pub mod open;
 pub mod orphan;
+pub mod place;
 pub mod reuse;
 pub mod segment;
 pub mod simultaneous;

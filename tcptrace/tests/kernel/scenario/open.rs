@@ -8,6 +8,7 @@ use nix::sys::prctl;
 
 use crate::net::{Netns, sysctl};
 use crate::scenario::conn::{Closed, Ends, Family, Listener, Span, timed};
+use crate::scenario::place::{Place, Side};
 use crate::witness::{State, Tuple, wait_gone, wait_state};
 
 /// A connect that failed.
@@ -18,8 +19,8 @@ pub struct Failed {
     pub connect: Span,
 }
 
-fn fail_to_connect(family: Family, server: SocketAddr) -> Result<Failed> {
-    let client = family.socket()?;
+fn fail_to_connect(place: &Place, server: SocketAddr) -> Result<Failed> {
+    let client = place.socket(Side::Client)?;
     let (connected, connect) = timed(|| client.connect(&server.into()));
     let Err(error) = connected else { bail!("connected to {server}") };
     Ok(Failed { server, errno: error.raw_os_error().context("no errno")?, connect })
@@ -29,8 +30,9 @@ fn fail_to_connect(family: Family, server: SocketAddr) -> Result<Failed> {
 ///
 /// # Errors
 /// A step that did not come about.
-pub fn refused(family: Family) -> Result<Failed> {
-    fail_to_connect(family, family.address(9))
+pub fn refused(place: impl Into<Place>) -> Result<Failed> {
+    let place = place.into();
+    fail_to_connect(&place, place.address(Side::Server, 9))
 }
 
 /// Lack of local ports.
@@ -49,11 +51,11 @@ pub const ONLY_PORTS: [u16; 2] = [40_000, 40_001];
 ///
 /// # Errors
 /// A step that did not come about.
-pub fn no_ports(family: Family) -> Result<NoPorts> {
+pub fn no_ports(place: impl Into<Place>) -> Result<NoPorts> {
     only_two_ports()?;
-    let listener = Listener::open(family, 50_000)?;
+    let listener = Listener::open(place, 50_000)?;
     let (one, other) = (listener.connect(None)?, listener.connect(None)?);
-    let failed = fail_to_connect(family, listener.address)?;
+    let failed = fail_to_connect(&listener.place, listener.address)?;
     let held = [one.ends, other.ends];
     one.abort()?;
     other.abort()?;

@@ -8,9 +8,10 @@ use anyhow::{Context, Result, bail, ensure};
 use socket2::Socket;
 
 use crate::net::sysctl;
-use crate::scenario::conn::{Ends, Family, Listener, Span, timed};
+use crate::scenario::conn::{Ends, Listener, Span, timed};
+use crate::scenario::place::{Place, Side};
 use crate::sys::now;
-use crate::witness::{Row, State, wait_gone, wait_state};
+use crate::witness::{Row, State};
 
 /// How the client let go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,6 +26,7 @@ pub enum Way {
 
 /// A FIN_WAIT2 orphan whose peer is in CLOSE_WAIT. Dropping it closes the peer.
 pub struct Orphan {
+    place: Place,
     pub ends: Ends,
     pub connect: Span,
     /// With [`Way::ShutdownThenClose`].
@@ -42,26 +44,27 @@ pub struct Orphan {
 ///
 /// # Errors
 /// A step that did not come about.
-pub fn leave(family: Family, fin_timeout: Duration, way: Way) -> Result<Orphan> {
+pub fn leave(place: impl Into<Place>, fin_timeout: Duration, way: Way) -> Result<Orphan> {
     sysctl("net/ipv4/tcp_fin_timeout", &fin_timeout.as_secs().to_string())?;
-    let connection = Listener::open(family, 0)?.connect(None)?;
+    let connection = Listener::open(place, 0)?.connect(None)?;
+    let place = connection.place;
     let (ends, connect, client) = (connection.ends, connection.connect, connection.client);
     let mut shutdown = None;
     if way == Way::ShutdownThenClose {
         let (done, span) = timed(|| client.shutdown(Shutdown::Write));
         done?;
         shutdown = Some(span);
-        wait_state(ends.of_client(), State::FinWait2)?;
+        place.wait(Side::Client, ends, State::FinWait2)?;
     }
     let ((), close) = timed(|| drop(client));
-    wait_state(ends.of_server(), State::CloseWait)?;
-    let row = wait_state(ends.of_client(), State::FinWait2)?;
+    place.wait(Side::Server, ends, State::CloseWait)?;
+    let row = place.wait(Side::Client, ends, State::FinWait2)?;
     ensure!(row.inode == 0, "an orphan with an owner: {row:?}");
     ensure!(
         way == Way::Close || row.is_minisock(),
         "close() in FIN_WAIT2 made no minisock: {row:?}"
     );
-    Ok(Orphan { ends, connect, shutdown, close, row, seen: now(), peer: connection.server })
+    Ok(Orphan { place, ends, connect, shutdown, close, row, seen: now(), peer: connection.server })
 }
 
 /// An orphan that the peer did something to.
@@ -83,8 +86,8 @@ impl Orphan {
     /// A step that did not come about.
     pub fn gets_fin(self) -> Result<Answered> {
         let ((), answer) = timed(|| drop(self.peer));
-        wait_gone(self.ends.of_server())?;
-        let row = wait_state(self.ends.of_client(), State::TimeWait)?;
+        self.place.gone(Side::Server, self.ends)?;
+        let row = self.place.wait(Side::Client, self.ends, State::TimeWait)?;
         ensure!(row.is_minisock(), "a TIME_WAIT that is no minisock: {row:?}");
         Ok(Answered { ends: self.ends, answer, errno: None, seen: now() })
     }
@@ -96,8 +99,8 @@ impl Orphan {
     pub fn gets_reset(self) -> Result<Answered> {
         self.peer.set_linger(Some(Duration::ZERO))?;
         let ((), answer) = timed(|| drop(self.peer));
-        wait_gone(self.ends.of_server())?;
-        wait_gone(self.ends.of_client())?;
+        self.place.gone(Side::Server, self.ends)?;
+        self.place.gone(Side::Client, self.ends)?;
         Ok(Answered { ends: self.ends, answer, errno: None, seen: now() })
     }
 
@@ -108,8 +111,8 @@ impl Orphan {
     pub fn gets_data(self) -> Result<Answered> {
         let (written, answer) = timed(|| (&self.peer).write_all(b"too late"));
         written.context("the first write")?;
-        wait_gone(self.ends.of_client())?;
-        wait_gone(self.ends.of_server())?;
+        self.place.gone(Side::Client, self.ends)?;
+        self.place.gone(Side::Server, self.ends)?;
         let Some(error) = self.peer.take_error()? else { bail!("the peer saw no reset") };
         let errno = error.raw_os_error();
         Ok(Answered { ends: self.ends, answer, errno, seen: now() })

@@ -1,5 +1,5 @@
 //! Segments made by hand, for what no sequence of system calls brings about reliably: a RST that
-//! meets a TIME_WAIT, and FINs that cross. Loopback, inside the caller's namespace, only.
+//! meets a TIME_WAIT, and FINs that cross. From the caller's namespace, on loopback or a veth pair.
 
 use std::net::{IpAddr, SocketAddr};
 

@@ -4,6 +4,7 @@ use anyhow::{Context, Result};
 use socket2::SockFilter;
 
 use crate::scenario::conn::{Ends, Family, Listener, Span, local_address, timed};
+use crate::scenario::place::{Place, Side};
 use crate::scenario::segment::{ACK, FIN, Segment, WINDOW_OFFSET, next_sequence};
 use crate::sys::now;
 use crate::witness::{State, Tuple, wait_state};
@@ -26,14 +27,15 @@ const MARK: u16 = 0x4d4b;
 
 /// Both sides close before either hears of it.
 ///
-/// Loopback delivers a FIN before the other side can act, so each socket gets a filter that drops
+/// Loopback and veth deliver a FIN before the other side can act, so each socket gets a filter that drops
 /// what is not marked. Both close; both FINs are lost; then each side gets the FIN that the other
 /// had sent, and after it the ACK, with the mark.
 ///
 /// # Errors
 /// A step that did not come about.
-pub fn crossing(family: Family) -> Result<Crossed> {
-    let connection = Listener::open(family, 0)?.connect(None)?;
+pub fn crossing(place: impl Into<Place>) -> Result<Crossed> {
+    let connection = Listener::open(place, 0)?.connect(None)?;
+    let place = connection.place;
     let (ends, connect) = (connection.ends, connection.connect);
     let from_client = next_sequence(&connection.client)?;
     let from_server = next_sequence(&connection.server)?;
@@ -42,8 +44,11 @@ pub fn crossing(family: Family) -> Result<Crossed> {
     }
     let ((), client_close) = timed(|| drop(connection.client));
     let ((), server_close) = timed(|| drop(connection.server));
-    let both = [ends.of_client(), ends.of_server()];
-    wait_both(both, State::FinWait1)?;
+    let wait_both = |state| -> Result<()> {
+        place.wait(Side::Client, ends, state)?;
+        place.wait(Side::Server, ends, state).map(drop)
+    };
+    wait_both(State::FinWait1)?;
 
     let client_sends = Segment {
         from: ends.client,
@@ -60,23 +65,21 @@ pub fn crossing(family: Family) -> Result<Crossed> {
         ack: from_client,
         ..client_sends
     };
-    client_sends.send()?;
-    server_sends.send()?;
-    wait_both(both, State::Closing)?;
+    let sent = [(Side::Client, client_sends), (Side::Server, server_sends)];
+    for (side, segment) in &sent {
+        place.at(*side, || segment.send())?;
+    }
+    wait_both(State::Closing)?;
     let closing_seen = now();
 
     // A FIN takes one sequence number.
-    for sent in [client_sends, server_sends] {
+    for (side, sent) in sent {
         let (seq, ack) = (sent.seq.wrapping_add(1), sent.ack.wrapping_add(1));
-        Segment { seq, ack, flags: ACK, ..sent }.send()?;
+        place.at(side, || Segment { seq, ack, flags: ACK, ..sent }.send())?;
     }
-    wait_both(both, State::TimeWait)?;
+    wait_both(State::TimeWait)?;
     let time_wait_seen = now();
     Ok(Crossed { ends, connect, client_close, server_close, closing_seen, time_wait_seen })
-}
-
-fn wait_both(both: [Tuple; 2], state: State) -> Result<()> {
-    both.into_iter().try_for_each(|tuple| wait_state(tuple, state).map(drop))
 }
 
 /// Classic BPF over the TCP header: all of a segment whose window is [`MARK`], nothing of others.

@@ -12,6 +12,7 @@ use crate::scenario::close;
 use crate::scenario::conn::{
     Closed, Ends, Family, Listener, Span, expect_end, expect_error, timed,
 };
+use crate::scenario::place::Place;
 use crate::scenario::segment::{RST, Segment, next_sequence};
 use crate::sys::now;
 use crate::unsupported::supported;
@@ -115,14 +116,13 @@ pub fn destroyed(family: Family) -> Result<Destroyed> {
 ///
 /// # Errors
 /// `Unsupported` where the kernel has no SOCK_DESTROY.
-pub fn destroyed_while_established(family: Family) -> Result<Destroyed> {
-    let connection = Listener::open(family, 0)?.connect(None)?;
+pub fn destroyed_while_established(place: impl Into<Place>) -> Result<Destroyed> {
+    let connection = Listener::open(place, 0)?.connect(None)?;
     let (ends, connect) = (connection.ends, connection.connect);
     let (done, destroy) = timed(|| sock_destroy(ends.of_client()));
     done?;
     let errnos = (expect_error(&connection.client)?, expect_error(&connection.server)?);
-    wait_gone(ends.of_client())?;
-    wait_gone(ends.of_server())?;
+    connection.place.both_gone(ends)?;
     Ok(Destroyed { ends, connect, tuple: ends.of_client(), destroy, errnos: Some(errnos) })
 }
 
