@@ -10,6 +10,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, bail, ensure};
+use nix::sched::{CloneFlags, setns};
 use socket2::{SockFilter, Socket, TcpKeepalive};
 
 use crate::{
@@ -282,9 +283,7 @@ pub fn orphan_limit(place: impl Into<Place>) -> Result<Ends> {
     if std::env::var_os("VM_TEST").is_none() {
         return Err(Unsupported("tcp_max_orphans is the whole host's".to_owned()).into());
     }
-    let path = "/proc/sys/net/ipv4/tcp_max_orphans";
-    let before = std::fs::read_to_string(path)?;
-    std::fs::write(path, "0")?;
+    let before = max_orphans("0")?;
     let ended = (|| {
         let connection = established(place)?;
         let ends = connection.ends;
@@ -293,8 +292,23 @@ pub fn orphan_limit(place: impl Into<Place>) -> Result<Ends> {
         connection.place.gone(Side::Client, ends)?;
         Ok(ends)
     })();
-    std::fs::write(path, before.trim())?;
+    max_orphans(before.trim())?;
     ended
+}
+
+/// Sets `tcp_max_orphans`, which only the first namespace shows, and returns what it was.
+fn max_orphans(value: &str) -> Result<String> {
+    const PATH: &str = "/proc/sys/net/ipv4/tcp_max_orphans";
+    let set = || -> Result<String> {
+        let first = std::fs::File::open("/proc/1/ns/net").context("open /proc/1/ns/net")?;
+        setns(first, CloneFlags::CLONE_NEWNET).context("enter the first namespace")?;
+        let before = std::fs::read_to_string(PATH).with_context(|| format!("read {PATH}"))?;
+        std::fs::write(PATH, value).with_context(|| format!("write {value} to {PATH}"))?;
+        Ok(before)
+    };
+    // The namespace is the thread's.
+    let joined = std::thread::scope(|scope| scope.spawn(set).join());
+    joined.unwrap_or_else(|panic| resume_unwind(panic))
 }
 
 /// Two sockets of a connection, each opened by a thread of its own name.
