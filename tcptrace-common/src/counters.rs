@@ -69,17 +69,45 @@ const _: () = assert!(size_of::<HookCounters>() == 24);
 /// One CPU's word on the program of the socket hook and the one that stands in for it.
 ///
 /// The kernel skips a program that is already running on the CPU, as where a softirq interrupts it
-/// with a transition of another socket. Then the stand-in, which is attached beside it, runs.
+/// with a transition of another socket: from its recursion counter on, which is before the first
+/// instruction of the program, to after its last. So no flag that the program sets can say whether
+/// it was run for a transition, but a note of the transition that it was run for can: it puts one on
+/// a stack, and the stand-in, which runs after it, takes it off. Where there is none, it was skipped.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable)]
+pub struct Guard {
+    /// How often the stand-in ran for it: of the runs that the kernel counts as skipped, those
+    /// that were not missed.
+    pub stood_in: u64,
+    /// Where the next note goes, modulo [`Self::NOTES`]. It may rise and rise: what interrupts the
+    /// stand-in leaves its note.
+    pub top: u64,
+    /// How often the program was run.
+    pub runs: u64,
+    /// The notes.
+    pub notes: [Note; Self::NOTES as usize],
+}
+
+impl Guard {
+    /// So many transitions may come while the stand-in of another is interrupted. A power of two.
+    pub const NOTES: u64 = 64;
+    /// A note from so many runs ago was left behind, and may be of another socket at the same
+    /// address: far more than can come between the two programs.
+    pub const STALE: u64 = 1024;
+    /// The value of its map, in words of eight bytes.
+    pub const WORDS: usize = size_of::<Self>() / 8;
+}
+
+const _: () = assert!(size_of::<Guard>() == 24 + 16 * Guard::NOTES as usize);
+
+/// That the program was run for a transition.
 #[repr(C)]
 #[derive(
     Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable,
 )]
-pub struct Guard {
-    /// 1 while the program is running.
-    pub running: u64,
-    /// How often the stand-in ran for it: of the runs that the kernel counts as skipped, those
-    /// that were not missed.
-    pub stood_in: u64,
+pub struct Note {
+    /// The socket's address; 0: no note.
+    pub skaddr: u64,
+    /// Its old state, its new one times 256, and which run it was ([`Guard::runs`]) times 65,536.
+    pub states_and_run: u64,
 }
-
-const _: () = assert!(size_of::<Guard>() == 16);

@@ -34,6 +34,8 @@ use crate::{
     sock::{IPPROTO_TCP, Sock},
 };
 
+mod ran;
+
 const TCP_SYN_SENT: u8 = 2;
 const TCP_SYN_RECV: u8 = 3;
 const TCP_FIN_WAIT2: u8 = 5;
@@ -45,14 +47,8 @@ const TCP_CLOSING: u8 = 11;
 #[btf_tracepoint(function = "inet_sock_set_state")]
 pub fn set_state_btf(ctx: BtfTracePointContext) -> i32 {
     let Some(guard) = GUARD.get_ptr_mut(0) else { return 0 };
-    // SAFETY: this CPU's element. What may interrupt this program only reads it, but for the count
-    // of the stand-in, which this one does not touch.
-    let running = unsafe { &raw mut (*guard).running };
-    // SAFETY: as above. Volatile: what comes between the two writes is for the stand-in to see.
-    unsafe { running.write_volatile(1) };
+    ran::note(guard, &ctx);
     tell(&ctx, 0);
-    // SAFETY: as above.
-    unsafe { running.write_volatile(0) };
     0
 }
 
@@ -61,12 +57,12 @@ pub fn set_state_btf(ctx: BtfTracePointContext) -> i32 {
 #[btf_tracepoint(function = "inet_sock_set_state")]
 pub fn set_state_btf_nested(ctx: BtfTracePointContext) -> i32 {
     let Some(guard) = GUARD.get_ptr_mut(0) else { return 0 };
-    // SAFETY: this CPU's element; the kernel does not run this program twice at a time either.
-    let guard = unsafe { &mut *guard };
-    if guard.running == 0 {
+    if ran::take_note(guard, &ctx) {
         return 0;
     }
-    guard.stood_in += 1;
+    // SAFETY: a field of this CPU's element that only this program touches, and the kernel does not
+    // run it twice at a time either.
+    unsafe { (*guard).stood_in += 1 };
     tell(&ctx, 1);
     0
 }

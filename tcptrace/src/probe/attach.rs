@@ -12,7 +12,7 @@ use aya::{
 };
 use nix::sys::resource::{RLIM_INFINITY, Resource, setrlimit};
 use tcptrace_common::{
-    counters::Hook,
+    counters::{Guard, Hook},
     globals::{
         ABSENT, BucketOffsets, FEATURE_COOKIE, FEATURE_RESET_REASON, Globals, Resets, SockOffsets,
         TotalsOffsets, TracepointLayout,
@@ -74,7 +74,7 @@ pub struct Probe {
     ebpf: Ebpf,
     ring: RingBuf<MapData>,
     counters: PerCpuArray<MapData, [u64; 3]>,
-    guard: PerCpuArray<MapData, [u64; 2]>,
+    guard: PerCpuArray<MapData, [u64; Guard::WORDS]>,
     backend: Backend,
     link: Option<Link>,
     refusals: Vec<Refusal>,
@@ -330,7 +330,7 @@ impl Probe {
     /// Runs of the socket hook's program that the kernel skipped and another program did.
     pub fn stood_in(&self) -> u64 {
         let per_cpu = self.guard.get(&0, 0).ok();
-        per_cpu.iter().flat_map(|per_cpu| per_cpu.iter()).map(|[_, stood_in]| stood_in).sum()
+        per_cpu.iter().flat_map(|per_cpu| per_cpu.iter()).map(|[stood_in, ..]| stood_in).sum()
     }
 
     /// Instructions that the verifier walked through to accept each program that is loaded, by
@@ -381,7 +381,7 @@ struct Attached {
     ebpf: Ebpf,
     ring: RingBuf<MapData>,
     counters: PerCpuArray<MapData, [u64; 3]>,
-    guard: PerCpuArray<MapData, [u64; 2]>,
+    guard: PerCpuArray<MapData, [u64; Guard::WORDS]>,
     link: Link,
     sock: SockOffsets,
     totals: TotalsOffsets,

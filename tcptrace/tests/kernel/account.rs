@@ -1,7 +1,20 @@
 //! That nothing is missed, nothing is lost in silence, and nothing is in the way of another: the
 //! account against a witness, with a ring that is too small, and with two tracers at once.
 
-use anyhow::{Result, ensure};
+use std::{
+    collections::VecDeque,
+    net::Shutdown,
+    panic::resume_unwind,
+    sync::atomic::{AtomicBool, Ordering},
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Result, bail, ensure};
+use nix::{
+    sched::{CpuSet, sched_getcpu, sched_setaffinity},
+    unistd::Pid,
+};
 use tcptrace::{
     model::{
         Input, Moved, TcpState, Transition,
@@ -17,9 +30,12 @@ use crate::{
     scenario::{
         close,
         conn::{Family, Listener},
+        ending::deafen,
     },
+    sys::set_option,
     trace::{Trace, Transitions, by},
-    wait::until,
+    unsupported::Unsupported,
+    wait::{DEADLINE, until},
 };
 
 /// Connections of a churn: a prime, so that no even split can hide a gap.
@@ -167,4 +183,72 @@ fn two_tracers_do_not_disturb_each_other() {
         Ok(())
     };
     settle("two tracers", outcome());
+}
+
+/// Transitions that interrupt the program, of which so many are to be seen, if they come in time.
+const INTERRUPTING: u64 = 20;
+
+/// A thread that calls listen() over and over is interrupted, on its CPU, by the timers of
+/// connects that are not answered; wherever they find the program, another tells of them.
+fn interrupt(done: &AtomicBool) -> Result<()> {
+    let cpu = sched_getcpu()?;
+    let mut here = CpuSet::new();
+    here.set(cpu)?;
+    sched_setaffinity(Pid::from_raw(0), &here)?;
+    let deaf = Listener::open(Family::V4, 0)?;
+    deafen(&deaf.socket)?;
+    let listener = Family::V4.socket()?;
+    listener.bind(&Family::V4.address(0).into())?;
+    let (mut waiting, mut opened) = (VecDeque::new(), Instant::now());
+    while !done.load(Ordering::Relaxed) {
+        listener.listen(1)?;
+        listener.shutdown(Shutdown::Read)?; // tcp_disconnect()
+        if opened.elapsed() < Duration::from_millis(1) {
+            continue;
+        }
+        opened = Instant::now();
+        let client = Family::V4.socket()?;
+        client.set_nonblocking(true)?;
+        // Over at the first retransmission, after a second.
+        set_option(&client, libc::IPPROTO_TCP, libc::TCP_USER_TIMEOUT, 1)?;
+        let Err(error) = client.connect(&deaf.address.into()) else { bail!("connected") };
+        ensure!(error.raw_os_error() == Some(libc::EINPROGRESS), "{error}");
+        waiting.push_back((client, opened));
+        while waiting.front().is_some_and(|(_, at)| at.elapsed() > Duration::from_secs(2)) {
+            waiting.pop_front();
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn what_interrupts_the_program_is_told_too() {
+    let outcome = || -> Result<()> {
+        let netns = Netns::new()?;
+        // Counted, and not handed out.
+        let mut trace = Trace::start(&Options { filter: only_churn()?, ..by(Backend::TpBtf) })?;
+        if trace.live().accounts()?.missed.is_none() {
+            return Err(Unsupported("this kernel does not count what it skips".to_owned()).into());
+        }
+        let done = AtomicBool::new(false);
+        let stood_in = thread::scope(|scope| {
+            let work = scope.spawn(|| netns.run(|| interrupt(&done)));
+            let deadline = Instant::now() + DEADLINE;
+            let mut stood_in = 0;
+            while stood_in < INTERRUPTING && Instant::now() < deadline && !work.is_finished() {
+                thread::sleep(Duration::from_millis(10));
+                stood_in = trace.live().probe().stood_in();
+            }
+            done.store(true, Ordering::Relaxed);
+            work.join().unwrap_or_else(|panic| resume_unwind(panic)).map(|()| stood_in)
+        })?;
+        let account = trace.finish()?;
+        ensure!(account.missed == Some(0) && account.balance() == 0, "{account:?}");
+        if stood_in == 0 {
+            let why = format!("no transition was interrupted within {DEADLINE:?}");
+            return Err(Unsupported(why).into());
+        }
+        Ok(())
+    };
+    settle("interrupted", outcome());
 }
