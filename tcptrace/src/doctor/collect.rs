@@ -4,7 +4,10 @@
 //! Counters are those of the first and the last reading. How connections ended, and ports, are the
 //! business of `stats::closers` and `stats::ports`.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::{
+    collections::{BTreeMap, HashMap, HashSet},
+    num::NonZeroU64,
+};
 
 use super::facts::{
     CloseWait, Counted, Ended, HostFacts, Lasting, Listening, NetnsFacts, Setting, Watched, Who,
@@ -52,7 +55,12 @@ pub struct Collector {
     began_ns: Option<u64>,
     ended_ns: u64,
     lossy: bool,
+    /// There was a connection whose namespace is not known.
+    unplaced: bool,
 }
+
+/// Why what happened to connections says nothing of a namespace.
+const UNPLACED: &str = "the hook in force (tracepoint) does not tell the namespace of a connection";
 
 #[derive(Default)]
 struct Round {
@@ -67,8 +75,9 @@ struct Space {
     knobs: Knobs,
     counted: Counted,
     first_ns: u64,
-    /// Cookies of the sockets that were in a state to be left soon, at the first look.
-    early: Option<HashSet<u64>>,
+    /// The sockets that were in a state to be left soon at the first look, by cookie, and how long
+    /// they were in it then, at the least, in milliseconds.
+    early: Option<HashMap<u64, Option<NonZeroU64>>>,
     looks: u64,
     sockets: Sockets,
     /// By cookie, the longest queue for accept() of any look.
@@ -114,6 +123,7 @@ impl Collector {
             began_ns: None,
             ended_ns: 0,
             lossy: false,
+            unplaced: false,
         }
     }
 
@@ -183,7 +193,10 @@ impl Collector {
     pub fn change(&mut self, change: &Change) {
         self.ports.change(change);
         let Change::Moved(moved) = change else { return };
-        let Some(netns) = moved.netns else { return };
+        let Some(netns) = moved.netns else {
+            self.unplaced = true;
+            return;
+        };
         if self.closers.len() < SPACES_LIMIT || self.closers.contains_key(&netns) {
             let new = || Closers::new(None, DEFAULT_LIMIT);
             self.closers.entry(netns).or_insert_with(new).add(change);
@@ -213,11 +226,12 @@ impl Collector {
             };
             unknown.extend(space.netns.map(|netns| (netns, why)));
         }
+        let watched_ms = self.watched_ns().unwrap_or(0) / 1_000_000;
         let spaces = std::mem::take(&mut self.spaces);
         let spaces = spaces
             .into_iter()
             .map(|(netns, space)| {
-                let mut facts = space.facts(netns);
+                let mut facts = space.facts(netns, watched_ms);
                 facts.paths = paths.remove(&netns).unwrap_or_default();
                 facts.ports_unknown = unknown.remove(&netns);
                 self.ends(&mut facts, now_ns, tracker);
@@ -227,7 +241,10 @@ impl Collector {
         HostFacts {
             watched: Watched {
                 seconds: self.watched_ns().unwrap_or(0) as f64 / 1e9,
-                events: self.setup.events.clone(),
+                events: match self.setup.events.clone() {
+                    Ok(()) if self.unplaced => Err(UNPLACED.to_owned()),
+                    events => events,
+                },
                 lossy: self.lossy,
             },
             defaults: self.setup.defaults.clone(),
@@ -279,7 +296,9 @@ impl Space {
 
     fn dumped(&mut self, sockets: Sockets) {
         if self.early.is_none() {
-            self.early = Some(sockets.waiting.iter().map(|socket| socket.cookie).collect());
+            let age = |socket: &SnapSocket| socket.full.as_ref().and_then(|full| full.in_state_ms);
+            let early = sockets.waiting.iter().map(|socket| (socket.cookie, age(socket)));
+            self.early = Some(early.collect());
         }
         self.looks += 1;
         for listener in &sockets.listeners {
@@ -290,26 +309,30 @@ impl Space {
         self.sockets = sockets;
     }
 
-    fn facts(self, netns: u32) -> NetnsFacts {
+    fn facts(self, netns: u32, watched_ms: u64) -> NetnsFacts {
         let Self { knobs, counted, early, looks, sockets, queued, .. } = self;
         // The first look is not compared with itself.
         let early = early.filter(|_| looks > 1).unwrap_or_default();
         let mut fin_wait2 = Lasting::default();
         let mut close_wait: HashMap<Who, CloseWait> = HashMap::new();
         for socket in &sockets.waiting {
-            let stayed = u64::from(early.contains(&socket.cookie));
+            let before = early.get(&socket.cookie);
+            let stayed = u64::from(before.is_some());
             if socket.state == TcpState::FinWait2 {
                 fin_wait2.now += 1;
                 fin_wait2.stayed += stayed;
                 continue;
             }
             let who = who(socket.full.as_deref());
-            let new = CloseWait { who, count: Lasting::default(), unread: 0 };
+            let new = CloseWait { who, count: Lasting::default(), unread: 0, oldest_ms: None };
             let group = close_wait.entry(who).or_insert(new);
             group.count.now += 1;
             group.count.stayed += stayed;
             let unread = socket.full.as_ref().is_some_and(|full| full.queues.unread > 0);
             group.unread += u64::from(unread) * stayed;
+            // What the kernel told of it at the first look was true then.
+            let age_ms = before.copied().flatten().map(|ms| ms.get().saturating_add(watched_ms));
+            group.oldest_ms = group.oldest_ms.max(age_ms);
         }
         let mut close_wait: Vec<_> = close_wait.into_values().collect();
         close_wait

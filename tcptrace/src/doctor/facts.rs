@@ -27,7 +27,7 @@ pub struct HostFacts {
 pub struct Watched {
     /// From the first look to the last.
     pub seconds: f64,
-    /// Whether transitions were seen; if not, why.
+    /// Whether it was seen what happened to the connections of each namespace; if not, why.
     pub events: Result<(), String>,
     /// Some of them were lost: what is counted by them is a lower bound.
     pub lossy: bool,
@@ -223,6 +223,9 @@ pub struct CloseWait {
     pub count: Lasting,
     /// Of those that stayed, how many have bytes, or the FIN, that nobody has read.
     pub unread: u64,
+    /// How long the oldest of those that stayed has been in CLOSE_WAIT, at the least, in
+    /// milliseconds; `None` where the kernel remembers nothing that says more than that it stayed.
+    pub oldest_ms: Option<u64>,
 }
 
 /// Connections that ended alike.

@@ -11,6 +11,7 @@ mod conns;
 mod counted;
 mod doctor;
 mod filters;
+mod knobs;
 mod known;
 mod live;
 mod net;

@@ -55,9 +55,9 @@ pub(super) fn rule(_: &HostFacts, space: &NetnsFacts) -> Outcome {
             ),
             Help::new(
                 "a longer queue: listen(fd, 4096) in the program and, if the limit shown is that \
-                 of somaxconn, sysctl -w net.core.somaxconn=8192; then restart the program",
-                "the lesser of the two counts, as it was when listen() was called; clients wait \
-                 longer instead of trying again",
+                 of somaxconn, sysctl -w net.core.somaxconn=8192; then restart the program: the \
+                 lesser of the two counts, as it was when listen() was called",
+                "clients wait longer instead of trying again",
             ),
         ],
         useless: &[

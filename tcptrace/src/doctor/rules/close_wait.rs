@@ -22,11 +22,16 @@ pub(super) fn rule(host: &HostFacts, space: &NetnsFacts) -> Outcome {
     let counts = leaks.iter().map(|group| group.count.stayed);
     let total: u64 = counts.clone().sum();
     let unread: u64 = leaks.iter().map(|group| group.unread).sum();
+    let oldest = leaks.iter().filter_map(|group| group.oldest_ms).max();
+    let oldest = match oldest {
+        Some(ms) => format!(", the oldest for {} s at least", ms / 1000),
+        None => String::new(),
+    };
     Outcome::Found(About {
         severity,
         seen: format!(
-            "{total} connections were in CLOSE_WAIT for all of {:.1} s: {}; in {unread} of them \
-             there is data, or the end of it, that was not read",
+            "{total} connections were in CLOSE_WAIT for all of {:.1} s{oldest}: {}; in {unread} of \
+             them there is data, or the end of it, that was not read",
             host.watched.seconds,
             most(names.iter().map(String::as_str).zip(counts)),
         ),
@@ -60,7 +65,8 @@ mod tests {
 
     fn with(stayed: u64) -> NetnsFacts {
         let who = Who::Process { pid: 7, comm: Comm::from("leaky") };
-        let group = CloseWait { who, count: Lasting { now: 5000, stayed }, unread: 3 };
+        let count = Lasting { now: 5000, stayed };
+        let group = CloseWait { who, count, unread: 3, oldest_ms: None };
         NetnsFacts { close_wait: vec![group], ..space() }
     }
 
@@ -72,5 +78,21 @@ mod tests {
         let says = "10 connections were in CLOSE_WAIT for all of 5.0 s: leaky, pid 7 (10); in 3 of";
         assert!(about.seen.starts_with(says), "{}", about.seen);
         assert_eq!(found(rule, with(NEAR_ITS_LIMIT)).severity, Severity::Critical);
+    }
+
+    #[test]
+    fn the_oldest_of_a_leak_is_told_of_where_its_age_is_known() {
+        let mut space = with(LEAK);
+        let mut older = space.close_wait[0];
+        older.oldest_ms = Some(7_200_999);
+        space.close_wait.push(older);
+        // No leak, whatever its age.
+        space.close_wait.push(CloseWait {
+            oldest_ms: Some(9_999_999),
+            count: Lasting { now: 1, stayed: 1 },
+            ..older
+        });
+        let seen = found(rule, space).seen;
+        assert!(seen.contains("for all of 5.0 s, the oldest for 7200 s at least: "), "{seen}");
     }
 }

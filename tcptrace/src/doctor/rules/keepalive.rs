@@ -46,9 +46,10 @@ pub(super) fn rule(_: &HostFacts, space: &NetnsFacts) -> Outcome {
                 "a small segment a minute on each idle connection",
             ),
             Help::new(
-                "sysctl -w net.ipv4.tcp_keepalive_time=600",
-                "new and old connections of all programs that asked for keep-alive and set no \
-                 time of their own",
+                "sysctl -w net.ipv4.tcp_keepalive_time=600, for all programs that ask for \
+                 keep-alive and set no time of their own",
+                "small segments on idle connections; those from before notice it only when the \
+                 timer that they have goes off",
             ),
         ],
         useless: &["tcp_keepalive_time alone, where the program does not set SO_KEEPALIVE"],

@@ -80,3 +80,31 @@ fn json_has_what_is_documented_and_says_what_was_not_seen() {
     let recycle = knobs.iter().find(|knob| knob["name"] == "net.ipv4.tcp_tw_recycle").unwrap();
     assert_eq!((&recycle["there"], &recycle["value"]), (&false.into(), &().into()));
 }
+
+#[test]
+fn ages_that_the_kernel_remembers_are_told() {
+    // The first socket of the first look, for a minute by then.
+    let script = leak(12).replacen("pid=7", "in-state-ms=60000 pid=7", 1);
+    let (text, _) = shown(&script, Format::Text, Ok(()));
+    let says = "12 connections were in CLOSE_WAIT for all of 2.0 s, the oldest for 62 s\n";
+    assert!(text.contains(says), "{text}");
+}
+
+#[test]
+fn what_the_classic_hook_cannot_tell_is_not_taken_for_nothing() {
+    // A reset of which nobody knows the namespace, between two looks.
+    let ends = "1000ms sk=a ESTABLISHED>CLOSE 10.0.0.1:1 10.0.0.2:443 classic\n";
+    let opened = "ActiveOpens=40 PassiveOpens=1 TCPAbortOnData=30";
+    let script = leak(1).replace("2001ms snapshot open", &format!("{ends}2001ms snapshot open"));
+    let first = "ActiveOpens=1 PassiveOpens=1";
+    let counted = script.replacen(first, "ActiveOpens=1 PassiveOpens=1 TCPAbortOnData=0", 1);
+    let counted = counted.replacen("ActiveOpens=1 PassiveOpens=1\n", &format!("{opened}\n"), 1);
+    let (text, severity) = shown(&counted, Format::Text, Ok(()));
+    assert_eq!(severity, Some(Severity::Warning), "{text}");
+    assert!(text.contains("WARNING  linger-zero\nseen     30 in 2.0 s closed by a RST"), "{text}");
+    assert!(text.contains("(tracepoint) does not tell the\nnamespace"), "{text}");
+    // Without the counter, nothing at all is known.
+    let (text, _) = shown(&script, Format::Text, Ok(()));
+    let unseen = text.split_once("UNSEEN").map(|(_, unseen)| unseen).unwrap_or_default();
+    assert!(unseen.contains("linger-zero"), "{text}");
+}

@@ -63,7 +63,7 @@ fn title(out: &mut String, host: &HostFacts, diagnosis: &Diagnosis) {
     };
     let mut line = format!("{counts}; {spaces}, watched for {:.1} s", host.watched.seconds);
     if let Err(why) = &host.watched.events {
-        let _ = write!(line, "; transitions were not seen: {why}");
+        let _ = write!(line, "; what happened to connections was not seen: {why}");
     }
     if host.watched.lossy {
         line += "; events were lost: what is counted by them is a lower bound";
