@@ -57,6 +57,7 @@ impl Machine {
             ("qemu-system-x86_64", "qemu-system-x86"),
             ("busybox", "busybox-static"),
             ("timeout", "coreutils"),
+            ("setpriv", "util-linux"),
         ])
     }
 
@@ -125,10 +126,11 @@ impl Machine {
         let mut log = File::create(&files.log)
             .with_context(|| format!("cannot write {}", files.log.display()))?;
         let start = Instant::now();
-        // coreutils' `timeout` keeps the limit even if this process is killed. `--foreground` lets
-        // Ctrl-C reach qemu.
-        let mut child = Command::new("timeout")
-            .args(["--foreground", "--signal=KILL"])
+        // `timeout` keeps the limit, and hands on the signal that `setpriv` has it get when this
+        // process is gone. `--foreground` lets Ctrl-C reach qemu.
+        let mut child = Command::new("setpriv")
+            .args(["--pdeathsig", "TERM", "--"])
+            .args(["timeout", "--foreground", "--signal=KILL"])
             .arg(self.timeout.as_secs().max(1).to_string())
             .args(self.qemu(files))
             .stdin(Stdio::null())
