@@ -15,6 +15,7 @@ mod options;
 mod origin;
 mod ports;
 mod record;
+mod serve;
 mod signals;
 mod states;
 mod stuck;
@@ -63,6 +64,7 @@ pub fn main() -> ExitCode {
         Some(Command::Stuck(args)) => stuck::run(&args),
         Some(Command::Doctor(args)) => doctor::run(&args),
         Some(Command::Record(args)) => record::run(&args),
+        Some(Command::Serve(args)) => serve::run(&args),
         Some(Command::Check(args)) => check::run(&args),
         Some(Command::Explain(args)) => explain::run(&args),
     };

@@ -13,6 +13,7 @@ pub mod loopback;
 pub mod mounts;
 pub mod netns;
 pub mod netstat;
+pub mod own;
 pub mod process;
 pub mod signals;
 pub mod sock_diag;

@@ -13,6 +13,7 @@ pub mod output;
 pub mod pipeline;
 pub mod probe;
 pub mod record;
+pub mod serve;
 pub mod source;
 pub mod stats;
 pub mod track;

@@ -5,6 +5,7 @@ use std::{path::PathBuf, time::Duration};
 
 use clap::{Args, Parser, Subcommand};
 
+pub use self::serve::ServeArgs;
 use self::shared::SELECT_HEADING;
 pub use self::shared::{
     ColorChoice, FilterArgs, HookChoice, OutputFormat, ProbeArgs, RecordingArgs, ReportFormat,
@@ -13,6 +14,7 @@ pub use self::shared::{
 use super::{duration, record};
 use crate::{model::StateSet, record::Every, stats::group::By, view::closers::Sort};
 
+mod serve;
 mod shared;
 
 /// Traces TCP state transitions: who closed first, how, and how long it lingered.
@@ -51,6 +53,8 @@ pub enum Command {
     Doctor(DoctorArgs),
     /// Record what happens, to be looked at later (-r), elsewhere, without root
     Record(RecordArgs),
+    /// For ever: metrics for Prometheus, and the answers of other commands as JSON, by HTTP
+    Serve(Box<ServeArgs>),
     /// What this kernel allows, which hooks attach, and what that costs in truth
     Check(CheckArgs),
     /// What a state, an end reason or a column means, and what to do about it

@@ -160,7 +160,7 @@ fn write(text: &[u8]) -> Result<()> {
 }
 
 /// What the host's files set. One that cannot be read is said, and no more.
-fn files() -> Vec<Setting> {
+pub(super) fn files() -> Vec<Setting> {
     let mut settings = Vec::new();
     for (path, text) in sysctl_files::all() {
         match text {

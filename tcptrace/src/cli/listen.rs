@@ -111,7 +111,7 @@ async fn listen<V: View>(
     tell: impl FnOnce(&V),
 ) -> Result<ExitCode> {
     let mut live = host.start()?;
-    let Host { options, only, save, .. } = host;
+    let Host { options, only, save, attached, .. } = host;
     let Run { snapshots, duration } = run;
     // Where nothing is shown, there is nothing to do once nothing can be recorded.
     let decides = target.is_none();
@@ -126,6 +126,9 @@ async fn listen<V: View>(
         let files = file.begin(record::header(live.probe(), &options.filter)?)?;
         let tap = Tap::start(files).context("cannot start the recording's thread")?;
         analysis.record(tap, decides);
+    }
+    if let Some(attached) = attached {
+        attached(live.probe())?;
     }
     announce(live.probe(), options.backend.is_none());
     let every_ns = u64::try_from(snapshots.every.as_nanos())?;

@@ -12,7 +12,7 @@ use super::{
 use crate::{
     host::netns::Netns,
     model::filter::Filter,
-    probe::Options,
+    probe::{Options, Probe},
     record::NewFile,
     source::{
         owners::Owners,
@@ -39,7 +39,12 @@ pub(super) struct Host {
     pub(super) save: Option<NewFile>,
     /// Try the hooks first.
     pub(super) self_test: bool,
+    /// Done once the hooks are on, before anything is read from them.
+    pub(super) attached: Option<Attached>,
 }
+
+/// What a command does once its hooks are on.
+pub(super) type Attached = Box<dyn FnOnce(&Probe) -> Result<()>>;
 
 impl Origin {
     /// Where the arguments say.
@@ -75,7 +80,8 @@ impl Origin {
             None => None,
         };
         let self_test = !probe.no_self_test;
-        Ok(Self::Host(Box::new(Host { options, only: only(filter)?, save, self_test })))
+        let only = only(filter)?;
+        Ok(Self::Host(Box::new(Host { options, only, save, self_test, attached: None })))
     }
 
     /// With `at_once`, one look at the tables of this host in place of listening to it.

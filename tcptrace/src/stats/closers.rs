@@ -36,7 +36,7 @@ pub struct Ending {
 
 /// What a transition says of ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Told {
+pub(super) enum Told {
     /// A connection ended.
     Closed(Ending),
     /// There never was one.
@@ -51,7 +51,7 @@ impl Ending {
 }
 
 /// What `moved` says, if it is where an end counts.
-fn told(moved: &Moved) -> Option<Told> {
+pub(super) fn told(moved: &Moved) -> Option<Told> {
     let Moved { old, new, verdict, .. } = moved;
     if !matches!(new, TcpState::TimeWait | TcpState::Close)
         || matches!(old, TcpState::TimeWait | TcpState::Listen)

@@ -243,6 +243,21 @@ pub struct Interval {
     pub left_out: u64,
 }
 
+impl Interval {
+    /// Which part of the ports that connect() may choose it would not find now, on the path where
+    /// that is largest: 0 to 1; 0 where no path takes any, `None` where it is known of none.
+    pub fn worst_used(&self) -> Option<f64> {
+        if self.rows.is_empty() {
+            return Some(0.0);
+        }
+        let used = |row: &Row| {
+            let (usable, free) = (row.usable?, row.free?);
+            Some(if usable == 0 { 1.0 } else { usable.saturating_sub(free) as f64 / usable as f64 })
+        };
+        self.rows.iter().filter_map(used).reduce(f64::max)
+    }
+}
+
 /// What connections take on one path, at a moment.
 #[derive(Clone, Debug, Default)]
 struct Taken {

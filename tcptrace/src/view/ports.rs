@@ -52,6 +52,7 @@ pub struct PortsView {
     schedule: Schedule,
     wall: WallClock,
     json: Json,
+    worst: Option<f64>,
 }
 
 impl PortsView {
@@ -67,7 +68,13 @@ impl PortsView {
                 Format::Json | Format::Csv => WallClock::utc(),
             },
             json: Json::new(),
+            worst: None,
         }
+    }
+
+    /// As [`Interval::worst_used`], of the last interval.
+    pub fn worst_used(&self) -> Option<f64> {
+        self.worst
     }
 
     fn tick(&mut self, now: u64, tracker: &Tracker, out: &mut BytesMut) {
@@ -82,6 +89,7 @@ impl PortsView {
 
     fn print(&mut self, mono_ns: u64, tracker: &Tracker, out: &mut BytesMut) {
         let mut interval = self.ports.interval(mono_ns, || tracker.census());
+        self.worst = interval.worst_used();
         let filter = &self.shown.filter;
         interval.rows.retain(|row| filter.keeps(&row.path.tuple(), row.path.netns.unwrap_or(0)));
         let more = interval.rows.len().saturating_sub(self.shown.top);

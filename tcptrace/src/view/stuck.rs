@@ -49,6 +49,7 @@ pub struct StuckView {
     /// Local for people, else UTC.
     wall: WallClock,
     json: Json,
+    last: Option<Report>,
 }
 
 impl StuckView {
@@ -64,7 +65,13 @@ impl StuckView {
                 Format::Json | Format::Csv => WallClock::utc(),
             },
             json: Json::new(),
+            last: None,
         }
+    }
+
+    /// The last report.
+    pub fn last(&self) -> Option<&Report> {
+        self.last.as_ref()
     }
 
     fn print(&mut self, mono_ns: u64, tracker: &Tracker, out: &mut BytesMut) {
@@ -87,6 +94,7 @@ impl StuckView {
             Format::Csv => csv::print(&moment, &mut self.wall, out),
         }
         self.schedule.printed_at(mono_ns);
+        self.last = Some(report);
     }
 }
 

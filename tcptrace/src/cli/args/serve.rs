@@ -1,0 +1,49 @@
+//! The arguments of `tcptrace serve`.
+
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
+
+use clap::Args;
+
+use super::{FilterArgs, ProbeArgs, at_least_one};
+use crate::{cli::duration, stats::group::By};
+
+/// `tcptrace serve`
+#[derive(Debug, Args)]
+pub struct ServeArgs {
+    /// Where to listen: an address and a port; port 0 is any (default: 127.0.0.1:9718, or nowhere
+    /// if --unix is given)
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    pub listen: Option<SocketAddr>,
+    /// Allow another address than one of loopback: whoever reaches it may ask (--token-file)
+    #[arg(long)]
+    pub allow_remote: bool,
+    /// Listen at a Unix socket, for its owner and group
+    #[arg(long, value_name = "PATH")]
+    pub unix: Option<PathBuf>,
+    /// Speak TLS at --listen, with the certificates of this file, in PEM: the own one first
+    #[arg(long, value_name = "FILE", requires = "tls_key")]
+    pub tls_cert: Option<PathBuf>,
+    /// The private key of it, in PEM
+    #[arg(long, value_name = "FILE", requires = "tls_cert")]
+    pub tls_key: Option<PathBuf>,
+    /// Answer only who sends the token in this file (Authorization: Bearer …); /healthz and /readyz
+    /// are answered all the same
+    #[arg(long, value_name = "FILE")]
+    pub token_file: Option<PathBuf>,
+    /// A label more on connections and ends: owner (the task's name), port (of the service) or unit
+    /// (the cgroup)
+    #[arg(long, value_name = "KEY")]
+    pub label: Option<By>,
+    /// So many groups get a label, and no more than four times as many ever; the rest is (other)
+    #[arg(long, value_name = "N", default_value = "20", value_parser = at_least_one)]
+    pub label_top: u64,
+    /// The time of which each answer under /api tells: 10s, 1m. States are told each second
+    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = duration::parse)]
+    pub interval: Duration,
+    /// What to keep.
+    #[command(flatten)]
+    pub filter: FilterArgs,
+    /// How to listen.
+    #[command(flatten)]
+    pub probe: ProbeArgs,
+}

@@ -1,0 +1,192 @@
+//! `tcptrace serve`.
+//!
+//! Whatever is wrong with addresses and files is found before anything is attached.
+
+use std::{
+    fs, io,
+    net::{Ipv4Addr, SocketAddr, TcpListener},
+    os::unix::{
+        fs::{FileTypeExt as _, PermissionsExt as _},
+        net::{UnixListener, UnixStream},
+    },
+    path::{Path, PathBuf},
+    process::ExitCode,
+    sync::Arc,
+    time::Duration,
+};
+
+use anyhow::{Context as _, Result};
+use nix::sys::socket::{Backlog, listen as set_backlog};
+use tcptrace_common::counters::Hook;
+
+use super::{
+    Usage,
+    args::{RecordingArgs, ServeArgs},
+    doctor,
+    listen::{self, Snapshots},
+    log::say,
+    origin::Origin,
+    target::Target,
+};
+use crate::{
+    doctor::collect::Setup,
+    host::{kernel, sysctl},
+    probe::{Probe, TimeWaitChoice},
+    serve::{
+        Attached, HookBy, LabelOptions, Limits, Listeners, Server, Shelf, Token, book::Book, tls,
+    },
+    stats::group::By,
+};
+
+/// Where it listens unless told otherwise.
+const DEFAULT: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 9718);
+
+/// Connections that may wait to be accepted.
+const QUEUE: i32 = 1024;
+
+/// Groups with a label, at most.
+const LABELS: u64 = 1000;
+
+pub(super) fn run(args: &ServeArgs) -> Result<ExitCode> {
+    let label = label(args)?;
+    if args.interval < Duration::from_secs(1) {
+        return Err(Usage("--interval: at least 1s".to_owned()).into());
+    }
+    if args.probe.time_wait_hook == TimeWaitChoice::Off {
+        let misuse = "--time-wait-hook off: TIME_WAIT is what it is about; leave it out";
+        return Err(Usage(misuse.to_owned()).into());
+    }
+    let address = args.listen.or(args.unix.is_none().then_some(DEFAULT));
+    if let Some(address) = address.filter(|address| !address.ip().is_loopback())
+        && !args.allow_remote
+    {
+        let misuse = format!(
+            "--listen {address}: not an address of loopback, so others may reach it: \
+             --allow-remote allows that, best with --token-file and --tls-cert"
+        );
+        return Err(Usage(misuse).into());
+    }
+    if args.tls_cert.is_some() && address.is_none() {
+        return Err(Usage("--tls-cert: is for --listen".to_owned()).into());
+    }
+    let mut origin = Origin::new(&args.probe, &args.filter, &RecordingArgs::default())?;
+
+    let token = args.token_file.as_deref().map(token).transpose()?;
+    let tls = match (&args.tls_cert, &args.tls_key) {
+        (Some(certificate), Some(key)) => Some(tls(certificate, key).context("--tls-cert")?),
+        _ => None,
+    };
+    let scheme = if tls.is_some() { "https" } else { "http" };
+    let tcp = address.map(bind).transpose()?;
+    let mut places: Vec<String> = Vec::new();
+    if let Some(listener) = &tcp {
+        let address = listener.local_addr().context("cannot tell where it listens")?;
+        places.push(format!("{scheme}://{address}"));
+        if !address.ip().is_loopback() && token.is_none() {
+            say(&format!("whoever reaches {address} may ask: there is no --token-file"));
+        }
+    }
+    let unix = args.unix.as_deref().map(bind_unix).transpose()?;
+    places.extend(unix.as_ref().map(|(_, path)| format!("unix:{}", path.0.display())));
+    let listeners = Listeners {
+        tcp: tcp.map(|listener| (listener, tls)),
+        unix: unix.as_ref().map(|u| u.0.try_clone()).transpose()?,
+    };
+
+    let shelf = Shelf::new();
+    let server = Server::start(listeners, Arc::clone(&shelf), token, Limits::default(), || {})
+        .context("cannot start the HTTP thread")?;
+    if let Origin::Host(host) = &mut origin {
+        let shelf = Arc::clone(&shelf);
+        host.attached = Some(Box::new(move |probe| {
+            shelf.attach(attached(probe));
+            say(&format!("serving at {}", places.join(" and ")));
+            Ok(())
+        }));
+    }
+    let defaults = sysctl::defaults().map_err(|error| error.to_string());
+    let setup = Setup { defaults, files: doctor::files(), events: Ok(()) };
+    let book = Book::new(shelf, label, args.interval, setup);
+    let snapshots = Snapshots { every: Snapshots::OFTEN, owners: true };
+    let ended = listen::run(origin, snapshots, Target::none(), None, book, |_| {});
+    let served = server.finish().context("cannot serve");
+    ended.and_then(|code| served.map(|()| code))
+}
+
+fn label(args: &ServeArgs) -> Result<Option<LabelOptions>, Usage> {
+    let Some(by) = args.label else { return Ok(None) };
+    if !matches!(by, By::Owner | By::Port | By::Unit) {
+        let misuse = format!(
+            "--label {}: owner, port or unit: of others there may be any number",
+            by.name()
+        );
+        return Err(Usage(misuse));
+    }
+    if args.label_top > LABELS {
+        return Err(Usage(format!("--label-top: at most {LABELS}")));
+    }
+    let top = usize::try_from(args.label_top).unwrap_or(usize::MAX);
+    Ok(Some(LabelOptions { by, top }))
+}
+
+fn token(path: &Path) -> Result<Token> {
+    Token::read(path).with_context(|| format!("--token-file {}", path.display()))
+}
+
+fn bind(address: SocketAddr) -> Result<TcpListener> {
+    let bound = TcpListener::bind(address).and_then(|listener| {
+        set_backlog(&listener, Backlog::new(QUEUE)?)?;
+        Ok(listener)
+    });
+    bound.map_err(|error| {
+        let hint = match error.kind() {
+            io::ErrorKind::AddrInUse => {
+                "; another process listens there (ss -ltnp says which): give another --listen"
+            }
+            io::ErrorKind::AddrNotAvailable => "; this host has no such address (ip addr)",
+            _ => "",
+        };
+        anyhow::anyhow!("cannot listen on {address}: {error}{hint}")
+    })
+}
+
+/// The file of a Unix socket, which goes with the listener.
+struct SocketFile(PathBuf);
+
+impl Drop for SocketFile {
+    fn drop(&mut self) {
+        // It may be gone already.
+        let _ = fs::remove_file(&self.0);
+    }
+}
+
+fn bind_unix(path: &Path) -> Result<(UnixListener, SocketFile)> {
+    let context = || format!("cannot listen at {}", path.display());
+    // What a killed run has left behind: a socket that nobody listens at.
+    let left = fs::symlink_metadata(path).is_ok_and(|file| file.file_type().is_socket())
+        && UnixStream::connect(path)
+            .is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused);
+    if left {
+        fs::remove_file(path).with_context(context)?;
+    }
+    let listener = UnixListener::bind(path).with_context(context)?;
+    let file = SocketFile(path.to_owned());
+    fs::set_permissions(path, fs::Permissions::from_mode(0o660)).with_context(context)?;
+    set_backlog(&listener, Backlog::new(QUEUE).with_context(context)?).with_context(context)?;
+    Ok((listener, file))
+}
+
+/// How the hooks are on, as metrics tell it.
+fn attached(probe: &Probe) -> Attached {
+    let by = |hook, backend: Option<String>| HookBy { hook, backend };
+    Attached {
+        hooks: vec![
+            by(Hook::SetState, Some(probe.backend().to_string())),
+            by(Hook::TimeWait, probe.time_wait().map(|way| way.to_string())),
+            by(Hook::Reset, probe.resets().is_ok().then(|| probe.backend().to_string())),
+            by(Hook::Accept, probe.accept().map(|way| way.to_string())),
+        ],
+        kernel: kernel::release().unwrap_or_default(),
+        missed_counted: probe.missed().is_some(),
+    }
+}

@@ -1,0 +1,243 @@
+//! The book: a view that shows nothing, but keeps what metrics and reports are made of, and leaves
+//! it on the shelf once a second.
+//!
+//! Time is that of the inputs. Must not wait for anybody, read a clock or format a metric.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+    time::Duration,
+};
+
+use bytes::BytesMut;
+use tcptrace_common::counters::Hook;
+
+use super::{
+    figures::{Figures, Label},
+    labels::{LabelOptions, Labels, OTHER, UNKNOWN},
+    pages::Pages,
+    shelf::Shelf,
+};
+use crate::{
+    doctor::collect::Setup,
+    model::{Change, Input, TcpState},
+    stats::{
+        counts::{COUNTED, StateCounts},
+        group::Key,
+        named::{Group, named},
+        since_start::{End, SinceStart},
+    },
+    track::Tracker,
+    view::View,
+};
+
+/// How often what is known is left on the shelf.
+const EVERY_NS: u64 = 1_000_000_000;
+
+/// The kernel's name of what it counts when there is no room for a TIME_WAIT.
+const OVERFLOW: &str = "TCPTimeWaitOverflow";
+
+/// Network namespaces whose counters are compared with their last reading.
+const SPACES: usize = 1 << 16;
+
+/// The book.
+pub struct Book {
+    shelf: Arc<Shelf>,
+    every_ns: u64,
+    counts: StateCounts,
+    since: SinceStart,
+    ends: BTreeMap<(Label, End), u64>,
+    labels: Option<Labels>,
+    /// Of each label and state, as of the last census, and when that was.
+    connections: (Option<u64>, Vec<(Label, TcpState, u64)>),
+    /// By namespace, as last read.
+    overflow: HashMap<u32, i64>,
+    overflows: Option<u64>,
+    lost: [u64; Hook::ALL.len()],
+    missed: u64,
+    whole: bool,
+    pages: Pages,
+    /// The next publication.
+    due_ns: Option<u64>,
+}
+
+impl Book {
+    /// A book that is published on `shelf`, with reports of each `every`.
+    pub fn new(
+        shelf: Arc<Shelf>,
+        label: Option<LabelOptions>,
+        every: Duration,
+        setup: Setup,
+    ) -> Self {
+        Self {
+            shelf,
+            every_ns: u64::try_from(every.as_nanos()).unwrap_or(u64::MAX),
+            counts: StateCounts::default(),
+            since: SinceStart::new(label.map(|label| label.by)),
+            ends: BTreeMap::new(),
+            labels: label.map(|label| Labels::new(label.top)),
+            connections: (None, Vec::new()),
+            overflow: HashMap::new(),
+            overflows: None,
+            lost: [0; Hook::ALL.len()],
+            missed: 0,
+            whole: false,
+            pages: Pages::new(every, setup),
+            due_ns: None,
+        }
+    }
+
+    fn count_overflow(&mut self, netns: u32, now: i64) {
+        let overflows = self.overflows.get_or_insert(0);
+        if let Some(before) = self.overflow.get_mut(&netns) {
+            // An inode is reused: then it begins at 0 again.
+            *overflows += u64::try_from(now - *before).unwrap_or(0);
+            *before = now;
+        } else if self.overflow.len() < SPACES {
+            self.overflow.insert(netns, now);
+        }
+    }
+
+    fn publish(&mut self, now: u64, tracker: &Tracker) {
+        self.name_ends(tracker);
+        let fresh = self.connections.0.is_some_and(|at| now.saturating_sub(at) < self.every_ns);
+        if self.labels.is_none() || !fresh {
+            self.count_connections(now, tracker);
+        }
+        let counts =
+            COUNTED.into_iter().filter_map(|of| Some((None, of, self.counts.get(of)?.now)));
+        let connections = match self.labels {
+            Some(_) => self.connections.1.clone(),
+            None => counts.collect(),
+        };
+        let stuck = self.pages.stuck();
+        let stuck =
+            stuck.map(|report| report.states.iter().map(|of| (of.state, of.stuck)).collect());
+        let figures = Figures {
+            mono_ns: now,
+            whole: self.whole,
+            connections,
+            since: self.since.clone(),
+            label: self.since.label(),
+            ends: self.ends.clone(),
+            time_wait_overflow: self.overflows,
+            stuck,
+            ports_used: self.pages.ports_used(),
+            lost: self.lost,
+            missed: self.missed,
+            counts: tracker.counts(),
+            reports: self.pages.last().clone(),
+        };
+        // Where somebody is just taking the last one, the next tick tries again.
+        if self.shelf.leave(Arc::new(figures)).is_ok() {
+            self.due_ns = Some(now.saturating_add(EVERY_NS));
+        }
+    }
+
+    /// Counts the ends since the last time by the labels of their groups.
+    fn name_ends(&mut self, tracker: &Tracker) {
+        let Some(labels) = &mut self.labels else {
+            for (_, end, count) in self.since.take_ends() {
+                *self.ends.entry((None, end)).or_default() += count;
+            }
+            return;
+        };
+        let ends: Vec<_> = self.since.take_ends().collect();
+        let keyed = ends.into_iter().map(|(key, end, count)| (name(key, tracker), end, count));
+        let keyed: Vec<_> = keyed.collect();
+        keyed.iter().for_each(|(name, _, count)| labels.add(name, *count));
+        labels.promote();
+        for (name, end, count) in keyed {
+            let label = Some(labels.of(&name).into());
+            *self.ends.entry((label, end)).or_default() += count;
+        }
+    }
+
+    /// Counts connections anew by label and state.
+    fn count_connections(&mut self, now: u64, tracker: &Tracker) {
+        let (Some(labels), Some(by)) = (&mut self.labels, self.since.label()) else { return };
+        let mut keyed: HashMap<(Key, TcpState), u64> = HashMap::new();
+        for found in tracker.census() {
+            let mut key = by.key(&found);
+            if keyed.len() >= crate::stats::closers::DEFAULT_LIMIT
+                && !keyed.contains_key(&(key, found.state))
+            {
+                key = Key::Other;
+            }
+            *keyed.entry((key, found.state)).or_default() += 1;
+        }
+        let mut by_name: BTreeMap<(String, TcpState), u64> = BTreeMap::new();
+        for ((key, state), count) in keyed {
+            *by_name.entry((name(key, tracker), state)).or_default() += count;
+        }
+        // What is merely there is as good a reason for a label as what has ended.
+        for ((name, _), count) in &by_name {
+            labels.add(name, *count);
+        }
+        labels.promote();
+        let mut counts: BTreeMap<(Label, TcpState), u64> = BTreeMap::new();
+        for ((name, state), count) in by_name {
+            *counts.entry((Some(labels.of(&name).into()), state)).or_default() += count;
+        }
+        // Zeros too; and what only snapshots count has no group.
+        for state in COUNTED {
+            let known: u64 =
+                counts.iter().filter(|((_, of), _)| *of == state).map(|(_, count)| count).sum();
+            let all = self.counts.get(state).map_or(0, |flow| flow.now);
+            *counts.entry((Some(UNKNOWN.into()), state)).or_default() += all.saturating_sub(known);
+        }
+        let counts = counts.into_iter().map(|((label, state), count)| (label, state, count));
+        self.connections = (Some(now), counts.collect());
+    }
+}
+
+/// What a group is called in a label.
+fn name(key: Key, tracker: &Tracker) -> String {
+    if key == Key::Other {
+        return OTHER.to_owned();
+    }
+    let groups = named([(key, ())], |id| tracker.cgroup(id), |(), ()| {});
+    let label = groups.first().and_then(|(group, ())| Group::label(group));
+    label.unwrap_or_else(|| UNKNOWN.to_owned())
+}
+
+impl View for Book {
+    fn begin(&mut self, _out: &mut BytesMut) {}
+
+    fn input(&mut self, input: &Input, tracker: &Tracker, _out: &mut BytesMut) {
+        self.counts.input(input);
+        self.pages.input(input, tracker);
+        match input {
+            Input::Lost(lost) => self.lost[lost.hook as usize] += lost.count,
+            Input::Missed { count, .. } => self.missed += count,
+            Input::Counters(counters) => {
+                let read = counters.counters.as_ref().ok();
+                if let Some(&now) = read.and_then(|stat| stat.tcp_ext.get(OVERFLOW)) {
+                    self.count_overflow(counters.netns, now);
+                }
+            }
+            Input::Snapshot(crate::model::Snapshot::Over { all: true, .. }) => self.whole = true,
+            Input::Tick { mono_ns } if self.due_ns.is_none_or(|due| due <= *mono_ns) => {
+                self.publish(*mono_ns, tracker);
+            }
+            Input::End(accounts) => self.publish(accounts.mono_ns, tracker),
+            _ => {}
+        }
+    }
+
+    fn change(&mut self, change: &Change, _out: &mut BytesMut) {
+        self.counts.change(change);
+        if let Change::Moved(moved) = change {
+            self.since.add(moved);
+        }
+        self.pages.change(change);
+    }
+
+    fn due_ns(&self) -> Option<u64> {
+        self.due_ns.into_iter().chain(self.pages.due_ns()).min()
+    }
+
+    fn is_done(&self) -> bool {
+        false
+    }
+}
