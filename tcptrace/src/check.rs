@@ -220,9 +220,12 @@ fn clocks() -> Row {
 const BUYS: [(Capability, &str); 7] = [
     (Capability::Bpf, "loads programs, makes the ring: nothing works without"),
     (Capability::Perfmon, "attaches programs: nothing works without"),
-    (Capability::SysAdmin, "stands in for both; mounts tracefs where there is none"),
-    (Capability::DacReadSearch, "reads tracefs, for the classic hook"),
-    (Capability::SysPtrace, "-N by process or inode, for processes of other users"),
+    (
+        Capability::SysAdmin,
+        "stands in for both; sockets of other network namespaces; mounts tracefs",
+    ),
+    (Capability::DacReadSearch, "tracefs, for the classic hook; names of cgroups at once"),
+    (Capability::SysPtrace, "of other users' processes: owners from before, and -N by them"),
     (Capability::Syslog, "addresses in /proc/kallsyms: TIME_WAIT is followed by them"),
     (Capability::SysResource, "before 5.11: locked memory for the maps"),
 ];

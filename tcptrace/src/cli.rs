@@ -11,6 +11,7 @@ mod hist;
 mod listen;
 mod live;
 mod log;
+mod manual;
 mod options;
 mod origin;
 mod ports;
@@ -67,6 +68,8 @@ pub fn main() -> ExitCode {
         Some(Command::Serve(args)) => serve::run(&args),
         Some(Command::Check(args)) => check::run(&args),
         Some(Command::Explain(args)) => explain::run(&args),
+        Some(Command::Man) => manual::man(),
+        Some(Command::Completions(args)) => manual::completions(args.shell),
     };
     match result {
         Ok(code) => code,

@@ -7,6 +7,7 @@
 pub mod caps;
 pub mod cgroup;
 pub mod clock;
+pub mod confine;
 pub mod kallsyms;
 pub mod kernel;
 pub mod loopback;

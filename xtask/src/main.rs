@@ -8,6 +8,7 @@
 
 mod bench;
 mod build_ebpf;
+mod dist;
 mod kernel_tests;
 mod provenance;
 mod root;
@@ -44,6 +45,8 @@ enum Command {
     VmTest(Box<vm::VmTestArgs>),
     /// Measure what tracing costs, against no tracing, the least possible, and others
     Bench(bench::Args),
+    /// Make what is handed on: a static binary in a tarball, and a Debian package
+    Dist(dist::Args),
     /// Run PROGRAM as root in a mount namespace of its own, with tracefs mounted
     #[command(hide = true)]
     AsRoot(root::Args),
@@ -69,6 +72,7 @@ fn dispatch(command: Command) -> Result<ExitCode> {
         Command::Test(args) => test::main(&args),
         Command::VmTest(args) => vm::run(&args),
         Command::Bench(args) => bench::main(args),
+        Command::Dist(args) => dist::main(&args),
         Command::AsRoot(args) => root::main(args),
         Command::ProbeBpf => root::probe_bpf(),
     }

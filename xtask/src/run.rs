@@ -14,7 +14,7 @@ use crate::{
 };
 
 /// What tcptrace does without the kernel's help; everything else looks at the host.
-const WITHOUT_ROOT: [&str; 4] = ["explain", "export", "help", "report"];
+const WITHOUT_ROOT: [&str; 6] = ["completions", "explain", "export", "help", "man", "report"];
 /// Options with which a command reads a recording, or only speaks about itself.
 const OPTIONS_WITHOUT_ROOT: [&str; 6] = ["-r", "--read", "-h", "--help", "-V", "--version"];
 /// What tcptrace reads from the environment; sudo drops the rest.

@@ -21,12 +21,13 @@ use crate::{
 const BPF_LINKER: &str = "0.13.0";
 
 /// Programs that tests start, the Debian package of each, and what is lost without it.
-const PROGRAMS: [(&str, &str, &str); 6] = [
+const PROGRAMS: [(&str, &str, &str); 7] = [
     ("ip", "iproute2", "no kernel test can make its network namespace"),
     ("perf", "linux-perf", "no independent witness counts the transitions"),
     ("qemu-system-x86_64", "qemu-system-x86", "no other kernel can be booted for the tests"),
     ("busybox", "busybox-static", "no other kernel can be booted for the tests"),
     ("xz", "xz-utils", "kernels that are booted for the tests have no modules"),
+    ("prometheus", "prometheus", "no real Prometheus scrapes serve, nor checks its rules"),
     ("tcpstates", "libbpf-tools", "the benchmark has no other tracer to compare with"),
 ];
 

@@ -59,6 +59,17 @@ pub enum Command {
     Check(CheckArgs),
     /// What a state, an end reason or a column means, and what to do about it
     Explain(ExplainArgs),
+    /// The manual page, for man -l -: of all commands
+    Man,
+    /// What completes the command line, for a shell to read
+    Completions(CompletionsArgs),
+}
+
+/// `tcptrace completions`
+#[derive(Debug, Args)]
+pub struct CompletionsArgs {
+    /// Which shell
+    pub shell: clap_complete::Shell,
 }
 
 /// `tcptrace explain`

@@ -113,6 +113,10 @@ async fn listen<V: View>(
     let mut live = host.start()?;
     let Host { options, only, save, attached, .. } = host;
     let Run { snapshots, duration } = run;
+    // Before other threads are started: what is given up here is given up in these too.
+    if let Some(attached) = attached {
+        attached(live.probe())?;
+    }
     // Where nothing is shown, there is nothing to do once nothing can be recorded.
     let decides = target.is_none();
     let mut kernel_log = options
@@ -126,9 +130,6 @@ async fn listen<V: View>(
         let files = file.begin(record::header(live.probe(), &options.filter)?)?;
         let tap = Tap::start(files).context("cannot start the recording's thread")?;
         analysis.record(tap, decides);
-    }
-    if let Some(attached) = attached {
-        attached(live.probe())?;
     }
     announce(live.probe(), options.backend.is_none());
     let every_ns = u64::try_from(snapshots.every.as_nanos())?;

@@ -30,7 +30,7 @@ use super::{
 };
 use crate::{
     doctor::collect::Setup,
-    host::{kernel, sysctl},
+    host::{caps::Capability, confine, kernel, netns::NetnsId, sysctl},
     probe::{Probe, TimeWaitChoice},
     serve::{
         Attached, HookBy, LabelOptions, Limits, Listeners, Server, Shelf, Token, book::Book, tls,
@@ -46,6 +46,24 @@ const QUEUE: i32 = 1024;
 
 /// Groups with a label, at most.
 const LABELS: u64 = 1000;
+
+/// What is needed to the end: to enter network namespaces, first; to read counters and look at
+/// minisocks; to see whose sockets are whose; to name cgroups.
+const KEPT: [Capability; 4] =
+    [Capability::SysAdmin, Capability::Bpf, Capability::SysPtrace, Capability::DacReadSearch];
+
+/// Gives up what the calling thread does not need any more. What cannot be given up is said, and
+/// no reason not to run.
+fn give_up(keep: &[Capability], filter: fn() -> io::Result<()>) {
+    told("capabilities are not given up", confine::keep_only(keep));
+    told("system calls are not filtered", filter());
+}
+
+fn told(what: &str, done: io::Result<()>) {
+    if let Err(error) = done {
+        say(&format!("{what}: {error}"));
+    }
+}
 
 pub(super) fn run(args: &ServeArgs) -> Result<ExitCode> {
     let label = label(args)?;
@@ -93,12 +111,27 @@ pub(super) fn run(args: &ServeArgs) -> Result<ExitCode> {
         unix: unix.as_ref().map(|u| u.0.try_clone()).transpose()?,
     };
 
+    let sandbox = !args.no_sandbox;
+    if sandbox {
+        told("new privileges are not ruled out", confine::no_new_privileges());
+    }
     let shelf = Shelf::new();
-    let server = Server::start(listeners, Arc::clone(&shelf), token, Limits::default(), || {})
+    let prepare = move || {
+        if sandbox {
+            give_up(&[], confine::only_answer);
+        }
+    };
+    let server = Server::start(listeners, Arc::clone(&shelf), token, Limits::default(), prepare)
         .context("cannot start the HTTP thread")?;
     if let Origin::Host(host) = &mut origin {
         let shelf = Arc::clone(&shelf);
+        let own = NetnsId::own().ok();
+        let elsewhere = host.only.as_ref().is_none_or(|only| Some(only.id) != own);
         host.attached = Some(Box::new(move |probe| {
+            if sandbox {
+                let kept = if elsewhere { &KEPT[..] } else { &KEPT[1..] };
+                give_up(kept, confine::only_listen);
+            }
             shelf.attach(attached(probe));
             say(&format!("serving at {}", places.join(" and ")));
             Ok(())

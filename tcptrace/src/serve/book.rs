@@ -241,3 +241,87 @@ impl View for Book {
         false
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        host::own::OwnUse,
+        serve::{metrics, tests::shelf_with},
+        stats::group::By,
+    };
+
+    /// What metrics say after `text`.
+    fn metrics(text: &str, label: Option<LabelOptions>) -> String {
+        let figures = shelf_with(text, label).take().unwrap();
+        metrics::openmetrics(figures, None, OwnUse::default()).unwrap()
+    }
+
+    /// Connections of tasks of these names, each opened and reset here.
+    fn resets(names: &[&str]) -> String {
+        let mut text = "0ms begin\n".to_owned();
+        for (at, name) in names.iter().enumerate() {
+            let port = 1000 + at;
+            text += &format!(
+                "1ms sk={port:x} CLOSE>SYN_SENT 10.0.0.1:0 10.0.0.2:443 comm={name} cookie={port}\n\
+                 2ms sk={port:x} SYN_SENT>ESTABLISHED 10.0.0.1:{port} 10.0.0.2:443 cookie={port}\n\
+                 3ms sk={port:x} ESTABLISHED>CLOSE 10.0.0.1:{port} 10.0.0.2:443 cookie={port}\n"
+            );
+        }
+        text + "1001ms tick\n"
+    }
+
+    fn total(text: &str, name: &str) -> u64 {
+        let lines = text.lines().filter(|line| line.starts_with(name));
+        lines.map(|line| line.rsplit_once(' ').unwrap().1.parse::<u64>().unwrap()).sum()
+    }
+
+    #[test]
+    fn losses_are_told_by_their_hook() {
+        let text = metrics("0ms begin\n1ms lost 17\n2ms tick\n", None);
+        assert!(text.contains("tcptrace_events_lost_total{hook=\"set_state\"} 17\n"), "{text}");
+        assert!(text.contains("tcptrace_events_lost_total{hook=\"time_wait\"} 0\n"), "{text}");
+        assert!(!text.contains("tcptrace_events_missed"), "not known to be counted");
+    }
+
+    #[test]
+    fn without_a_label_there_is_none() {
+        let text = metrics(&resets(&["a", "b", "a"]), None);
+        assert_eq!(total(&text, "tcptrace_closes_total"), 3, "{text}");
+        assert!(!text.contains("owner="), "{text}");
+        let address = ["10.0.0", "cookie", "pid="];
+        assert!(address.iter().all(|part| !text.contains(part)), "{text}");
+    }
+
+    #[test]
+    fn the_rest_is_other_and_nothing_is_lost_or_told_twice() {
+        let label = LabelOptions { by: By::Owner, top: 1 };
+        let text = metrics(&resets(&["a", "b", "a", "c"]), Some(label));
+        assert_eq!(total(&text, "tcptrace_closes_total"), 4, "{text}");
+        let of = |owner: &str| {
+            let lines = text.lines().filter(|line| line.starts_with("tcptrace_closes_total{"));
+            lines.filter(|line| line.contains(&format!("owner=\"{owner}\""))).count()
+        };
+        assert_eq!([of("a"), of("b"), of("c"), of(OTHER)], [1, 0, 0, 1], "{text}");
+    }
+
+    #[test]
+    fn a_hostile_name_stays_within_its_label() {
+        let label = LabelOptions { by: By::Owner, top: 9 };
+        let text = metrics(&resets(&["x\"}\\evil"]), Some(label));
+        let line = text.lines().find(|line| line.starts_with("tcptrace_closes_total")).unwrap();
+        assert!(line.contains(r#"owner="x\"}"#) && line.ends_with("} 1"), "{line}");
+    }
+
+    #[test]
+    fn what_the_kernel_counts_begins_with_the_first_reading() {
+        let shelf = Shelf::new();
+        let setup = Setup { defaults: Err(String::new()), files: Vec::new(), events: Ok(()) };
+        let mut book = Book::new(shelf, None, Duration::from_secs(10), setup);
+        assert_eq!(book.overflows, None, "not known is not 0");
+        for (netns, now) in [(1, 100), (1, 103), (2, 50), (2, 50), (1, 2)] {
+            book.count_overflow(netns, now);
+        }
+        assert_eq!(book.overflows, Some(3));
+    }
+}

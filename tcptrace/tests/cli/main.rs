@@ -15,6 +15,7 @@ mod programs;
 mod real_server;
 mod recording;
 mod run;
+mod serve;
 mod stuck;
 mod witness;
 

@@ -40,6 +40,10 @@ pub struct ServeArgs {
     /// The time of which each answer under /api tells: 10s, 1m. States are told each second
     #[arg(long, value_name = "TIME", default_value = "10s", value_parser = duration::parse)]
     pub interval: Duration,
+    /// Keep all capabilities and system calls. Without it, those that only attaching needs are
+    /// given up once the hooks are on, and the thread that answers has none
+    #[arg(long)]
+    pub no_sandbox: bool,
     /// What to keep.
     #[command(flatten)]
     pub filter: FilterArgs,

@@ -1,0 +1,563 @@
+//! `tcptrace serve`: what Prometheus and others get, and what clients that mean no good do not.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    io::{ErrorKind, Read as _, Write as _},
+    net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream},
+    os::unix::{fs::PermissionsExt as _, net::UnixStream},
+    path::Path,
+    process::{Command, Stdio},
+    thread,
+    time::{Duration, Instant},
+};
+
+use nix::sys::{
+    resource::{Resource, getrlimit, setrlimit},
+    signal::Signal,
+};
+use serde_json::Value;
+
+use crate::{
+    net::Netns,
+    run::{DEADLINE, Running, can_trace, command, run, tcptrace, until},
+    witness::{output, path, ss},
+};
+
+/// Where it listens in a namespace of its own, and Prometheus.
+const SERVE: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 9718);
+const PROMETHEUS: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 9090);
+
+/// A run of `serve` at a socket in a directory: asking it makes no TCP connection.
+struct Serving {
+    running: Running,
+    directory: tempfile::TempDir,
+}
+
+impl Serving {
+    fn of(netns: &Netns, more: &[&str]) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let socket = directory.path().join("socket");
+        let of = path(netns);
+        let arguments =
+            [&["serve", "--unix", socket.to_str().unwrap(), "-N", &of][..], more].concat();
+        let mut command = tcptrace(&arguments);
+        let running = netns.run(|| Running::listening(&mut command));
+        let serving = Self { running, directory };
+        until("it to be ready", || (serving.get("/readyz").0 == 200).then_some(()));
+        serving
+    }
+
+    fn socket(&self) -> std::path::PathBuf {
+        self.directory.path().join("socket")
+    }
+
+    /// Status and body of an answer.
+    fn get(&self, path: &str) -> (u16, String) {
+        self.ask(&format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"))
+    }
+
+    fn ask(&self, request: &str) -> (u16, String) {
+        let mut stream = UnixStream::connect(self.socket()).unwrap();
+        stream.set_read_timeout(Some(DEADLINE)).unwrap();
+        stream.write_all(request.as_bytes()).unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        split(&answer)
+    }
+
+    fn metrics(&self) -> Samples {
+        let (status, text) = self.get("/metrics");
+        assert_eq!(status, 200, "{text}");
+        samples(&text)
+    }
+}
+
+fn split(answer: &str) -> (u16, String) {
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap_or((answer, ""));
+    let status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).unwrap_or(0);
+    (status, body.to_owned())
+}
+
+/// By name and labels.
+type Samples = BTreeMap<String, f64>;
+
+fn samples(text: &str) -> Samples {
+    let samples = text.lines().filter(|line| !line.starts_with('#'));
+    let sample = |line: &str| {
+        let (name, value) = line.rsplit_once(' ').unwrap();
+        (name.to_owned(), value.parse().unwrap())
+    };
+    samples.map(sample).collect()
+}
+
+fn sum(samples: &Samples, name: &str, label: &str) -> f64 {
+    let of = |key: &&String| key.starts_with(name) && key.contains(label);
+    samples.keys().filter(of).map(|key| samples[key]).sum()
+}
+
+/// So many connections on loopback, closed by the client first.
+fn churn(connections: u32) {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    for _ in 0..connections {
+        let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (mut server, _) = listener.accept().unwrap();
+        drop(client);
+        // The FIN is here.
+        assert_eq!(server.read(&mut [0]).unwrap(), 0);
+    }
+}
+
+/// Whether `program` is here; said where it is not.
+fn is_here(netns: &Netns, program: &str) -> bool {
+    output(netns, program, &["--version"]).is_some()
+}
+
+/// `promtool check` of `what`, with `input`.
+fn promtool(what: &[&str], input: &str) {
+    let mut child = command("promtool", what)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
+    let output = child.wait_with_output().unwrap();
+    let said = [output.stdout, output.stderr].concat();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&said));
+}
+
+#[test]
+fn metrics_are_what_happened_and_what_ss_counts() {
+    const CONNECTIONS: u32 = 500;
+    if !can_trace() {
+        return;
+    }
+    let netns = Netns::new().unwrap();
+    if ss(&netns).is_none() {
+        return;
+    }
+    let serving = Serving::of(&netns, &["--label", "owner", "--interval", "1"]);
+    netns.run(|| churn(CONNECTIONS));
+    let closes = |samples: &Samples| sum(samples, "tcptrace_closes_total", "how=\"fin\"");
+    let samples = until("all ends", || {
+        let samples = serving.metrics();
+        (closes(&samples) >= 2.0 * f64::from(CONNECTIONS)).then_some(samples)
+    });
+    let number = f64::from(CONNECTIONS);
+    let value = |name: &str| *samples.get(name).unwrap_or_else(|| panic!("{name}: {samples:?}"));
+    assert_eq!(sum(&samples, "tcptrace_closes_total", "initiator=\"local\""), number);
+    assert_eq!(sum(&samples, "tcptrace_closes_total", "initiator=\"remote\""), number);
+    let into = "tcptrace_transitions_total{from=\"FIN_WAIT2\",to=\"TIME_WAIT\"}";
+    assert_eq!(value(into), number);
+    assert_eq!(value("tcptrace_state_duration_seconds_count{state=\"ESTABLISHED\"}"), 2.0 * number);
+    assert_eq!(value("tcptrace_events_lost_total{hook=\"set_state\"}"), 0.0);
+    assert_eq!(value("tcptrace_time_wait_overflow_total"), 0.0);
+    assert_eq!(sum(&samples, "tcptrace_hook_attached", "hook=\"set_state\""), 1.0);
+    // Nothing moves any more, so that both see the same.
+    until("the counts of ss", || {
+        let (samples, ss) = (serving.metrics(), ss(&netns).unwrap());
+        let same = |state: &str| {
+            let label = format!("state=\"{state}\"");
+            let counted = sum(&samples, "tcptrace_connections{", &label);
+            counted == ss.get(state).copied().unwrap_or(0) as f64
+        };
+        ["LISTEN", "ESTABLISHED", "TIME_WAIT", "CLOSE_WAIT"].iter().all(|of| same(of)).then_some(())
+    });
+    if is_here(&netns, "promtool") {
+        promtool(&["check", "metrics"], &serving.get("/metrics").1);
+    }
+    let ended = serving.running.interrupt();
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+    assert!(ended.stderr.contains(" 0 lost"), "{ended:?}");
+}
+
+#[test]
+fn an_answer_is_the_line_of_the_command_of_its_name() {
+    if !can_trace() {
+        return;
+    }
+    let netns = Netns::new().unwrap();
+    let serving = Serving::of(&netns, &["--interval", "1"]);
+    netns.run(|| churn(20));
+    for name in ["states", "hist", "closers", "stuck", "ports", "doctor"] {
+        // The doctor watches for ten seconds, and what it compares comes each ten seconds.
+        let deadline = Instant::now() + 3 * DEADLINE;
+        let served = loop {
+            match serving.get(&format!("/api/v1/{name}")) {
+                (200, body) => break body,
+                (503, _) => assert!(Instant::now() < deadline, "{name}"),
+                other => panic!("{name}: {other:?}"),
+            }
+            thread::sleep(Duration::from_millis(50));
+        };
+        let served: Value = serde_json::from_str(served.trim_end()).unwrap();
+        let (of, brief) = (path(&netns), name == "doctor");
+        let mut arguments = vec![name, "-o", "json", "-N", &of];
+        arguments.extend(brief.then_some(["--duration", "1s"]).into_iter().flatten());
+        arguments.extend(
+            matches!(name, "hist" | "closers")
+                .then_some(["--duration", "200ms"])
+                .into_iter()
+                .flatten(),
+        );
+        let printed = run(tcptrace(&arguments));
+        let first: Value = serde_json::from_str(printed.text().lines().next().unwrap()).unwrap();
+        let keys = |value: &Value| value.as_object().unwrap().keys().cloned().collect::<Vec<_>>();
+        assert_eq!(keys(&served), keys(&first), "{name}");
+        assert_eq!((&served["v"], &served["type"]), (&1.into(), &name.into()));
+    }
+    assert_eq!(serving.get("/api/v1/no-such").0, 404);
+    let (status, page) = serving.get("/");
+    assert!(status == 200 && page.contains("href=/metrics"), "{page}");
+}
+
+/// Many at a time, some of them slow, large or wrong.
+#[test]
+fn clients_that_mean_no_good_hold_nobody_up() {
+    const SCRAPES: usize = 1000;
+    if !can_trace() {
+        return;
+    }
+    let netns = Netns::new().unwrap();
+    let serving = Serving::of(&netns, &["--listen", &SERVE.to_string()]);
+    let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
+    setrlimit(Resource::RLIMIT_NOFILE, soft.max(4096.min(hard)), hard).unwrap();
+    // Each sends a byte of its request and no more.
+    let slow: Vec<TcpStream> = netns.run(|| {
+        (0..100)
+            .map(|_| {
+                let mut stream = TcpStream::connect(SERVE).unwrap();
+                stream.write_all(b"G").unwrap();
+                stream
+            })
+            .collect()
+    });
+    let tcp = |request: &[u8]| -> (u16, String) {
+        let mut stream = TcpStream::connect(SERVE).unwrap();
+        stream.set_read_timeout(Some(DEADLINE)).unwrap();
+        // It may be refused before all of it is sent.
+        let _ = stream.write_all(request);
+        let mut answer = Vec::new();
+        match stream.read_to_end(&mut answer) {
+            Err(error) if error.kind() != ErrorKind::ConnectionReset => panic!("{error}"),
+            _ => split(&String::from_utf8_lossy(&answer)),
+        }
+    };
+    netns.run(|| {
+        let huge = format!("GET / HTTP/1.1\r\nX: {}\r\n\r\n", "x".repeat(1 << 20));
+        let many = format!("GET / HTTP/1.1\r\n{}\r\n", "X: y\r\n".repeat(1000));
+        for (request, statuses) in [
+            (huge.as_bytes(), &[431, 0][..]),
+            (many.as_bytes(), &[431]),
+            (b"\x16\x03\x01\x02\x00\x01\x00", &[400]),
+            (b"GET\r\n\r\n", &[400]),
+            (b"GET / HTTP/9.9\r\n\r\n", &[400, 505]),
+            (b"POST /metrics HTTP/1.1\r\nContent-Length: 1000000000\r\n\r\n", &[405]),
+            (b"GET /metrics HTTP/1.1\r\nContent-Length: 3\r\n\r\nabc", &[413]),
+            (b"GET /metrics HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n", &[413]),
+            (b"GET /metrics HTTP/1.1\r\nHost: evil.example\r\nConnection: close\r\n\r\n", &[421]),
+        ] {
+            let (status, _) = tcp(request);
+            let shown = String::from_utf8_lossy(&request[..request.len().min(60)]);
+            assert!(statuses.contains(&status), "{shown}: {status}");
+        }
+    });
+    // All at once: each is accepted before any asks.
+    let answered = netns.run(|| {
+        thread::scope(|scope| {
+            let some = || {
+                let mut streams: Vec<_> =
+                    (0..SCRAPES / 10).map(|_| TcpStream::connect(SERVE).unwrap()).collect();
+                let request =
+                    b"GET /metrics HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n";
+                for stream in &mut streams {
+                    stream.set_read_timeout(Some(2 * DEADLINE)).unwrap();
+                    stream.write_all(request).unwrap();
+                }
+                let whole = |stream: &mut TcpStream| {
+                    let mut answer = String::new();
+                    stream.read_to_string(&mut answer).unwrap();
+                    let (status, text) = split(&answer);
+                    status == 200 && text.contains("tcptrace_connections")
+                };
+                streams.iter_mut().filter_map(|stream| whole(stream).then_some(())).count()
+            };
+            let scrapers: Vec<_> = (0..10).map(|_| scope.spawn(some)).collect();
+            scrapers.into_iter().map(|scraper| scraper.join().unwrap()).sum::<usize>()
+        })
+    });
+    assert_eq!(answered, SCRAPES);
+    // Who is slow is sent away, or told that it took too long.
+    for mut stream in slow {
+        stream.set_read_timeout(Some(2 * DEADLINE)).unwrap();
+        let mut answer = Vec::new();
+        match stream.read_to_end(&mut answer) {
+            Err(error) if error.kind() != ErrorKind::ConnectionReset => panic!("{error}"),
+            _ => {}
+        }
+    }
+    let lost = sum(&serving.metrics(), "tcptrace_events_lost_total", "");
+    assert_eq!(lost, 0.0);
+    serving.running.signal(Signal::SIGTERM);
+    let ended = serving.running.end();
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+    assert!(ended.stderr.contains(" 0 lost"), "{ended:?}");
+}
+
+/// Where in `deploy/` a file is.
+fn deploy(file: &str) -> String {
+    format!("{}/../deploy/{file}", env!("CARGO_MANIFEST_DIR"))
+}
+
+fn ask_prometheus(query: &str) -> Value {
+    let encoded: String = query.bytes().map(|byte| format!("%{byte:02X}")).collect();
+    prometheus(&format!("/api/v1/query?query={encoded}"))
+}
+
+fn prometheus(path: &str) -> Value {
+    let answer = || -> std::io::Result<String> {
+        let mut stream = TcpStream::connect(PROMETHEUS)?;
+        stream.set_read_timeout(Some(DEADLINE))?;
+        // 1.0: the answer is not in chunks.
+        write!(stream, "GET {path} HTTP/1.0\r\nHost: localhost\r\n\r\n")?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer)?;
+        Ok(answer)
+    };
+    let answer = answer().unwrap_or_default();
+    serde_json::from_str(&split(&answer).1).unwrap_or(Value::Null)
+}
+
+/// Queries of the dashboard, with its variables as a browser fills them in.
+fn dashboard_queries() -> Vec<String> {
+    let text = fs::read_to_string(deploy("grafana/tcptrace.json")).unwrap();
+    let dashboard: Value = serde_json::from_str(&text).unwrap();
+    let mut queries = Vec::new();
+    for panel in dashboard["panels"].as_array().unwrap() {
+        for target in panel["targets"].as_array().into_iter().flatten() {
+            let query = target["expr"].as_str().unwrap();
+            queries.push(
+                query
+                    .replace("$__rate_interval", "5s")
+                    .replace("$instance", ".*")
+                    .replace("$__range", "1m"),
+            );
+        }
+    }
+    assert!(queries.len() >= 10, "{queries:?}");
+    queries
+}
+
+/// A real Prometheus scrapes under churn: it knows the metrics, the rules and the queries.
+#[test]
+fn a_real_prometheus_scrapes_it_and_its_queries_are_answered() {
+    if !can_trace() {
+        return;
+    }
+    let netns = Netns::new().unwrap();
+    if !is_here(&netns, "prometheus") || !is_here(&netns, "promtool") {
+        return;
+    }
+    let rules = deploy("prometheus/rules.yaml");
+    promtool(&["check", "rules", &rules], "");
+    promtool(&["check", "config", "--syntax-only", &deploy("prometheus/scrape.yaml")], "");
+
+    let serving = Serving::of(&netns, &["--listen", &SERVE.to_string(), "--interval", "1"]);
+    let directory = tempfile::tempdir().unwrap();
+    let configuration = format!(
+        "global: {{scrape_interval: 1s, evaluation_interval: 1s}}\nrule_files: [{rules}]\n\
+         scrape_configs: [{{job_name: tcptrace, static_configs: [{{targets: ['{SERVE}']}}]}}]\n"
+    );
+    let file = directory.path().join("prometheus.yaml");
+    fs::write(&file, configuration).unwrap();
+    let arguments = [
+        format!("--config.file={}", file.display()),
+        format!("--storage.tsdb.path={}", directory.path().join("data").display()),
+        format!("--web.listen-address={PROMETHEUS}"),
+    ];
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let _prometheus = netns.run(|| Running::start(&mut command("prometheus", &arguments)));
+
+    let number = |query: &str| -> Option<f64> {
+        let answer = ask_prometheus(query);
+        answer.pointer("/data/result/0/value/1")?.as_str()?.parse().ok()
+    };
+    netns.run(|| {
+        until("a target that is up", || {
+            (number("up{job=\"tcptrace\"}") == Some(1.0)).then_some(())
+        });
+        // What is drawn needs two samples; some of it is there only when connections end.
+        let queries = dashboard_queries();
+        let start = Instant::now();
+        let mut empty = queries.clone();
+        while !empty.is_empty() {
+            churn(50);
+            // Nobody listens there.
+            let _ = TcpStream::connect((Ipv4Addr::LOCALHOST, 1));
+            empty.retain(|query| {
+                let answer = ask_prometheus(query);
+                assert_eq!(answer["status"], "success", "{query}: {answer}");
+                answer["data"]["result"].as_array().is_none_or(Vec::is_empty)
+            });
+            assert!(start.elapsed() < 2 * DEADLINE, "no answer to {empty:?}");
+        }
+        // All rules are evaluated, and none of them fails.
+        let rules = until("rules", || {
+            let rules = prometheus("/api/v1/rules");
+            let all = rules.pointer("/data/groups")?.as_array()?.clone();
+            let done = |group: &Value| {
+                group["rules"].as_array().unwrap().iter().all(|rule| rule["health"] == "ok")
+            };
+            (!all.is_empty() && all.iter().all(done)).then_some(all)
+        });
+        assert!(rules.iter().any(|group| group["rules"][0]["type"] == "recording"));
+        let targets = prometheus("/api/v1/targets");
+        let target = &targets["data"]["activeTargets"][0];
+        assert_eq!((&target["health"], &target["lastError"]), (&"up".into(), &"".into()));
+    });
+    // Prometheus has what was there when it asked, which cannot be more than there is.
+    let total = "sum(tcptrace_closes_total{how=\"fin\"})";
+    let now = sum(&serving.metrics(), "tcptrace_closes_total", "how=\"fin\"");
+    netns.run(|| until("the last value", || (number(total)? >= now).then_some(())));
+    let lost = sum(&serving.metrics(), "tcptrace_events_lost_total", "");
+    assert_eq!(lost, 0.0);
+}
+
+#[test]
+fn what_is_not_needed_any_more_is_given_up() {
+    if !can_trace() {
+        return;
+    }
+    let netns = Netns::new().unwrap();
+    let serving = Serving::of(&netns, &[]);
+    let pid = serving.running.pid();
+    let field = |status: &str, name: &str| -> String {
+        let line = status.lines().find_map(|line| line.strip_prefix(name)).unwrap();
+        line.trim().to_owned()
+    };
+    let mut threads: Vec<(String, u64)> = Vec::new();
+    for task in fs::read_dir(format!("/proc/{pid}/task")).unwrap() {
+        let status = fs::read_to_string(task.unwrap().path().join("status")).unwrap();
+        assert_eq!(field(&status, "NoNewPrivs:"), "1", "{status}");
+        assert_eq!(field(&status, "Seccomp:"), "2", "{status}");
+        let held = u64::from_str_radix(&field(&status, "CapPrm:"), 16).unwrap();
+        threads.push((field(&status, "Name:"), held));
+    }
+    assert!(threads.contains(&("http".to_owned(), 0)), "{threads:?}");
+    // CAP_DAC_READ_SEARCH and CAP_BPF at most: its own namespace is the only one that it looks at.
+    let kept = 1_u64 << 2 | 1 << 19 | 1 << 39;
+    for (name, held) in &threads {
+        assert_eq!(held & !kept, 0, "{name}: {held:x}");
+    }
+    // It goes on all the same: a whole round of snapshots, and minisocks looked at.
+    netns.run(|| churn(20));
+    until("what happened", || {
+        let samples = serving.metrics();
+        let alive = sum(&samples, "tcptrace_connections{", "TIME_WAIT");
+        (alive == 20.0).then_some(())
+    });
+}
+
+#[test]
+fn a_token_and_tls_are_asked_for_where_they_are_wanted() {
+    if !can_trace() {
+        return;
+    }
+    let netns = Netns::new().unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    let file = |name: &str| directory.path().join(name).to_str().unwrap().to_owned();
+    let (token, certificate, key) = (file("token"), file("cert"), file("key"));
+    fs::write(&token, "correct-horse-battery\n").unwrap();
+    let subject = ["-subj", "/CN=localhost", "-addext", "subjectAltName=IP:127.0.0.1"];
+    let make = ["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"];
+    let out = ["-keyout", &key, "-out", &certificate];
+    let made = output(&netns, "openssl", &[&make[..], &out, &subject].concat());
+    let (Some(made), true) = (made, is_here(&netns, "curl")) else { return };
+    assert!(made.status.success(), "{made:?}");
+    let listen = SERVE.to_string();
+    let arguments = ["--listen", &listen, "--tls-cert", &certificate, "--tls-key", &key];
+    let serving = Serving::of(&netns, &[&arguments[..], &["--token-file", &token]].concat());
+    let curl = |more: &[&str]| {
+        let url = format!("https://{SERVE}/metrics");
+        let common = ["-s", "-m", "10", "-o", "/dev/null", "-w", "%{http_code}", "--cacert"];
+        let arguments = [&common[..], &[&certificate, &url], more].concat();
+        String::from_utf8(output(&netns, "curl", &arguments).unwrap().stdout).unwrap()
+    };
+    assert_eq!(curl(&["-H", "Authorization: Bearer correct-horse-battery"]), "200");
+    assert_eq!(curl(&["-H", "Authorization: Bearer correct-horse-batterz"]), "401");
+    assert_eq!(curl(&[]), "401");
+    // At the socket too; but not for whether it lives.
+    assert_eq!((serving.get("/metrics").0, serving.get("/healthz").0), (401, 200));
+    let mode = fs::metadata(serving.socket()).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o660);
+    let socket = serving.socket();
+    serving.running.interrupt();
+    assert!(!socket.exists());
+}
+
+/// Each in one line that says what to do, before anything is attached.
+#[test]
+fn what_cannot_be_served_is_said_at_once() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = |name: &str, text: &str| {
+        let path = directory.path().join(name);
+        fs::write(&path, text).unwrap();
+        path.to_str().unwrap().to_owned()
+    };
+    let taken = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let taken = taken_address(&taken);
+    let (empty, short) = (file("empty", ""), file("short", "x\n"));
+    let refused: [(&[&str], i32, &str); 9] = [
+        (&["--listen", &taken], 1, "Address already in use"),
+        (&["--listen", "0.0.0.0:0"], 2, "--allow-remote"),
+        (&["--listen", "localhost:9718"], 2, "invalid socket address"),
+        (&["--listen", "192.0.2.1:9718", "--allow-remote"], 1, "has no such address"),
+        (&["--tls-cert", &empty], 2, "--tls-key"),
+        (&["--tls-cert", &empty, "--tls-key", &empty], 1, "there is none in PEM in it"),
+        (&["--tls-cert", "/no/such", "--tls-key", &empty], 1, "/no/such: No such file"),
+        (&["--token-file", &short], 1, "openssl rand -hex 32"),
+        (&["--label", "peer"], 2, "owner, port or unit"),
+    ];
+    for (arguments, code, says) in refused {
+        let ended = run(tcptrace(&[&["serve"], arguments].concat()));
+        let line = ended.refusal(code);
+        assert!(line.contains(says), "{arguments:?}: {line}");
+    }
+    let left = directory.path().join("left");
+    drop(std::os::unix::net::UnixListener::bind(&left).unwrap());
+    let busy = directory.path().join("busy");
+    let _busy = std::os::unix::net::UnixListener::bind(&busy).unwrap();
+    let ended = run(tcptrace(&["serve", "--unix", busy.to_str().unwrap()]));
+    assert!(ended.refusal(1).contains("Address already in use"), "{ended:?}");
+    // A file that is no socket is not removed.
+    let ended = run(tcptrace(&["serve", "--unix", &empty]));
+    assert!(ended.refusal(1).contains("Address already in use"), "{ended:?}");
+    assert!(Path::new(&empty).exists() && left.exists());
+}
+
+fn taken_address(listener: &TcpListener) -> String {
+    listener.local_addr().unwrap().to_string()
+}
+
+#[test]
+fn packages_get_a_manual_and_completions() {
+    let page = run(tcptrace(&["man"]));
+    assert_eq!(page.code, Some(0));
+    for part in [".TH tcptrace 1", ".SH \"SERVE\"", "allow\\-remote", ".SH \"EXIT STATUS\""] {
+        assert!(page.text().contains(part), "{part}");
+    }
+    // What the manual's own reader has to say of it, where that is installed.
+    let file = tempfile::NamedTempFile::new().unwrap();
+    fs::write(file.path(), page.text()).unwrap();
+    let groff = ["-man", "-Tutf8", "-ww", "-z", file.path().to_str().unwrap()];
+    if let Ok(said) = Command::new("groff").args(groff).output() {
+        assert!(said.stderr.is_empty(), "{}", String::from_utf8_lossy(&said.stderr));
+    }
+    for (shell, part) in
+        [("bash", "complete -F"), ("zsh", "#compdef tcptrace"), ("fish", "complete -c tcptrace")]
+    {
+        let script = run(tcptrace(&["completions", shell]));
+        assert!(script.code == Some(0) && script.text().contains(part), "{shell}");
+    }
+}
