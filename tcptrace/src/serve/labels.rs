@@ -60,6 +60,10 @@ impl Labels {
     /// Gives labels to those that have grown to deserve one. What is counted from now on is
     /// theirs.
     pub(super) fn promote(&mut self) {
+        let room = (self.top * EVER).saturating_sub(self.labelled.len());
+        if room == 0 {
+            return;
+        }
         let mut sizes: Vec<u64> = self.labelled.values().copied().collect();
         sizes.sort_unstable_by(|a, b| b.cmp(a));
         // Larger than the smallest of the `top` largest, if there are as many.
@@ -71,7 +75,6 @@ impl Labels {
             .map(|(name, size)| (std::cmp::Reverse(*size), name.clone()))
             .collect();
         deserving.sort();
-        let room = (self.top * EVER).saturating_sub(self.labelled.len());
         for (size, name) in deserving.into_iter().take(self.top.min(room)) {
             self.waiting.remove(&name);
             self.labelled.insert(name, size.0);

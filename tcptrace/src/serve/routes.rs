@@ -266,7 +266,16 @@ mod tests {
             }
             assert_ne!(get(&routes, path, &right).status(), 401, "{path}");
         }
-        assert_eq!(get(&routes, "/healthz", &[]).status(), 200);
+        assert_ne!(get(&routes, "/healthz", &[]).status(), 401);
+    }
+
+    #[test]
+    fn an_analysis_that_stands_still_is_not_healthy() {
+        // The script's time is long ago.
+        let routes = Routes::new(shelf(begun()), None);
+        assert_eq!(get(&routes, "/healthz", &[]).status(), 503);
+        let routes = Routes::new(Shelf::new(), None);
+        assert_eq!(get(&routes, "/healthz", &[]).status(), 200, "it has not begun");
     }
 
     #[test]

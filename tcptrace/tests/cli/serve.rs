@@ -550,7 +550,7 @@ fn packages_get_a_manual_and_completions() {
     // What the manual's own reader has to say of it, where that is installed.
     let file = tempfile::NamedTempFile::new().unwrap();
     fs::write(file.path(), page.text()).unwrap();
-    let groff = ["-man", "-Tutf8", "-ww", "-z", file.path().to_str().unwrap()];
+    let groff = ["-Kutf8", "-man", "-Tutf8", "-ww", "-z", file.path().to_str().unwrap()];
     if let Ok(said) = Command::new("groff").args(groff).output() {
         assert!(said.stderr.is_empty(), "{}", String::from_utf8_lossy(&said.stderr));
     }
