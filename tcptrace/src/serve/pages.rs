@@ -75,9 +75,8 @@ fn last_line(report: Report, out: &mut BytesMut) -> Option<Bytes> {
         return None;
     }
     let written = out.split().freeze();
-    // Every object begins so. serde_json's own maps are in the order of their keys.
-    let lines = written.split_inclusive(|&byte| byte == b'\n');
-    lines.filter(|line| is_of(report, line)).last().map(|line| written.slice_ref(line))
+    let mut lines = written.split_inclusive(|&byte| byte == b'\n');
+    lines.rfind(|line| is_of(report, line)).map(|line| written.slice_ref(line))
 }
 
 fn is_of(report: Report, line: &[u8]) -> bool {
