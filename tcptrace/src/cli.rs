@@ -7,6 +7,7 @@ mod conns;
 mod doctor;
 mod duration;
 mod explain;
+mod export;
 mod hist;
 mod listen;
 mod live;
@@ -15,12 +16,15 @@ mod manual;
 mod options;
 mod origin;
 mod ports;
+mod progress;
 mod record;
+mod report;
 mod serve;
 mod signals;
 mod states;
 mod stuck;
 mod target;
+mod whole;
 
 use std::process::ExitCode;
 
@@ -65,6 +69,8 @@ pub fn main() -> ExitCode {
         Some(Command::Stuck(args)) => stuck::run(&args),
         Some(Command::Doctor(args)) => doctor::run(&args),
         Some(Command::Record(args)) => record::run(&args),
+        Some(Command::Export(args)) => export::run(&args),
+        Some(Command::Report(args)) => report::run(&args),
         Some(Command::Serve(args)) => serve::run(&args),
         Some(Command::Check(args)) => check::run(&args),
         Some(Command::Explain(args)) => explain::run(&args),

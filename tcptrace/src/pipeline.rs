@@ -223,7 +223,7 @@ pub async fn run_live<V: View>(
 }
 
 /// Shows what `recording` has, until its end, until `stop`, or until nobody reads the output any
-/// more. Gives the account of it; none if it was stopped.
+/// more. Gives the account of it; none if it was stopped. `along` is called on the way.
 ///
 /// A view that has enough still gets the rest: it may tell of losses and of the account, as it
 /// would have of a live host.
@@ -232,6 +232,7 @@ pub async fn run_recording<V: View>(
     analysis: &mut Analysis<V>,
     output: &Output,
     stop: impl Future<Output = ()>,
+    mut along: impl FnMut(&Recording),
 ) -> Option<Accounts> {
     tokio::pin!(stop);
     let mut early = Some(Early::default());
@@ -261,6 +262,7 @@ pub async fn run_recording<V: View>(
         if !more {
             return accounts;
         }
+        along(recording);
         let chunk = analysis.take_output();
         let send = async {
             if chunk.is_empty() {

@@ -3,13 +3,13 @@
 
 use std::{path::PathBuf, time::Duration};
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 
 pub use self::serve::ServeArgs;
 use self::shared::SELECT_HEADING;
 pub use self::shared::{
-    ColorChoice, FilterArgs, HookChoice, OutputFormat, ProbeArgs, RecordingArgs, ReportFormat,
-    SelectArgs,
+    ColorChoice, FilterArgs, HookChoice, OutputFormat, ProbeArgs, ReadArgs, RecordingArgs,
+    ReportFormat, SelectArgs,
 };
 use super::{duration, record};
 use crate::{model::StateSet, record::Every, stats::group::By, view::closers::Sort};
@@ -53,6 +53,10 @@ pub enum Command {
     Doctor(DoctorArgs),
     /// Record what happens, to be looked at later (-r), elsewhere, without root
     Record(RecordArgs),
+    /// A recording as a table for engines that query files (DuckDB, ClickHouse, Spark): Parquet
+    Export(ExportArgs),
+    /// A recording as one HTML page, to be read top to bottom and attached to a ticket
+    Report(ReportArgs),
     /// For ever: metrics for Prometheus, and the answers of other commands as JSON, by HTTP
     Serve(Box<ServeArgs>),
     /// What this kernel allows, which hooks attach, and what that costs in truth
@@ -441,6 +445,66 @@ pub struct RecordArgs {
     /// End after so long: 10, 10s, 5m
     #[arg(long, value_name = "TIME", value_parser = duration::parse)]
     pub duration: Option<Duration>,
+}
+
+/// `tcptrace export`
+#[derive(Debug, Args)]
+pub struct ExportArgs {
+    /// What to read.
+    #[command(flatten)]
+    pub from: ReadArgs,
+    /// Where to: what ends in .parquet, .csv, .ndjson or .jsonl is in that format
+    #[arg(long, value_name = "FILE")]
+    pub out: PathBuf,
+    /// One row a transition (what live prints), or one a connection (what conns prints)
+    #[arg(long, value_name = "TABLE", default_value = "transitions")]
+    pub table: TableChoice,
+    /// Format, where the name does not say it
+    #[arg(long, value_name = "FORMAT")]
+    pub format: Option<ExportFormat>,
+    /// Overwrite what is there
+    #[arg(long)]
+    pub force: bool,
+    /// What to keep.
+    #[command(flatten)]
+    pub filter: FilterArgs,
+}
+
+/// `tcptrace report`
+#[derive(Debug, Args)]
+pub struct ReportArgs {
+    /// What to read.
+    #[command(flatten)]
+    pub from: ReadArgs,
+    /// Where to
+    #[arg(long, value_name = "FILE")]
+    pub out: PathBuf,
+    /// Overwrite what is there
+    #[arg(long)]
+    pub force: bool,
+    /// What to keep.
+    #[command(flatten)]
+    pub filter: FilterArgs,
+}
+
+/// `--table`
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum TableChoice {
+    /// One row a transition
+    Transitions,
+    /// One row a connection
+    Connections,
+}
+
+/// `--format`
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum ExportFormat {
+    /// Apache Parquet
+    Parquet,
+    /// Comma-separated values
+    Csv,
+    /// One JSON object a line
+    Ndjson,
 }
 
 /// `tcptrace check`

@@ -70,16 +70,13 @@ pub(super) fn run(args: &DoctorArgs) -> Result<ExitCode> {
         Origin::Host(host) => Some((host.only.clone(), host.options.filter.clone())),
         Origin::Recording(_) => None,
     };
-    // Of a recording all is judged, and what it does not hold is another host's.
+    // Of a recording all is judged.
     let (mut setup, watch) = match looks {
         Some(_) => {
             let defaults = sysctl::defaults().map_err(|error| error.to_string());
             (Setup { defaults, files: files(), events: Ok(()) }, args.duration)
         }
-        None => {
-            let defaults = Err("not recorded".to_owned());
-            (Setup { defaults, files: Vec::new(), events: Ok(()) }, Duration::MAX)
-        }
+        None => (Setup::recorded(), Duration::MAX),
     };
     let snapshots = Snapshots { every: args.duration, owners: true };
     let view = DoctorView::new(setup.clone(), format, watch);

@@ -10,6 +10,7 @@ use super::{
     EXIT_INTERRUPTED, Usage,
     log::{ToStderr, say},
     origin::{Host, Origin},
+    progress::Progress,
     record,
     signals::Signals,
     target::Target,
@@ -172,11 +173,18 @@ async fn read<V: View>(
     view: V,
     tell: impl FnOnce(&V),
 ) -> Result<ExitCode> {
+    let mut progress = Progress::new(!target.is_terminal());
     let (output, name) = target.start()?;
     announce_recording(recording.header());
     let mut analysis = Analysis::new(Tracker::default(), view);
     let stop = signals.any();
-    let accounts = pipeline::run_recording(&mut recording, &mut analysis, &output, stop).await;
+    let along = |recording: &Recording| {
+        let (bytes, of) = recording.progress();
+        progress.at(bytes, of);
+    };
+    let accounts =
+        pipeline::run_recording(&mut recording, &mut analysis, &output, stop, along).await;
+    drop(progress);
     recording.take_remarks().iter().for_each(|remark| say(remark));
     if let Some(accounts) = &accounts {
         summary(accounts, analysis.tracker().counts());

@@ -6,7 +6,7 @@ use anyhow::Result;
 
 use super::{
     Usage,
-    args::{FilterArgs, ProbeArgs, RecordingArgs},
+    args::{FilterArgs, ProbeArgs, ReadArgs, RecordingArgs},
     options::{self, only, options},
 };
 use crate::{
@@ -56,7 +56,7 @@ impl Origin {
         filter: &FilterArgs,
         recording: &RecordingArgs,
     ) -> Result<Self> {
-        Self::with(self::filter(filter, recording)?, probe, filter, recording)
+        Self::with(self::filter(filter, &recording.from)?, probe, filter, recording)
     }
 
     /// The same, keeping what `kept` says instead of what the arguments do.
@@ -69,10 +69,8 @@ impl Origin {
         filter: &FilterArgs,
         recording: &RecordingArgs,
     ) -> Result<Self> {
-        if !recording.read.is_empty() {
-            let stretch = Stretch { since: recording.since, until: recording.until };
-            let recording = Recording::open(&recording.read, kept, stretch)?;
-            return Ok(Self::Recording(Box::new(recording)));
+        if !recording.from.read.is_empty() {
+            return Ok(Self::Recording(Box::new(open(kept, &recording.from)?)));
         }
         let options = Options { filter: kept, ..options(probe, filter)? };
         let save = match &recording.save {
@@ -105,6 +103,22 @@ impl Origin {
     }
 }
 
+/// What was recorded, for a command that reads nothing else.
+///
+/// # Errors
+/// As [`Origin::new`].
+pub(super) fn recorded(filter: &FilterArgs, from: &ReadArgs) -> Result<Recording> {
+    if from.read.is_empty() {
+        return Err(Usage("it reads a recording: give one with -r FILE".to_owned()).into());
+    }
+    open(self::filter(filter, from)?, from)
+}
+
+fn open(kept: Filter, from: &ReadArgs) -> Result<Recording> {
+    let stretch = Stretch { since: from.since, until: from.until };
+    Ok(Recording::open(&from.read, kept, stretch)?)
+}
+
 /// How to answer what can be answered at once.
 pub(super) enum Look {
     /// By one look at these tables.
@@ -117,8 +131,8 @@ pub(super) enum Look {
 ///
 /// # Errors
 /// As [`Origin::new`].
-pub(super) fn filter(args: &FilterArgs, recording: &RecordingArgs) -> Result<Filter> {
-    if recording.read.is_empty() {
+pub(super) fn filter(args: &FilterArgs, from: &ReadArgs) -> Result<Filter> {
+    if from.read.is_empty() {
         return options::filter(args);
     }
     // Names and processes are those of the host that was recorded, which this one need not be.

@@ -35,7 +35,7 @@ pub(super) fn run(args: &PortsArgs) -> Result<ExitCode> {
         OutputFormat::Json => Format::Json,
         OutputFormat::Csv => Format::Csv,
     };
-    let asked = origin::filter(&args.filter, &args.recording)?;
+    let asked = origin::filter(&args.filter, &args.recording.from)?;
     // Listeners have no peer, and a dual-stack one is IPv6: in the kernel, any other condition
     // would drop those by which it is known what was accepted, and which ports are bound.
     let kept = Filter { netns: asked.netns, ..Filter::default() };

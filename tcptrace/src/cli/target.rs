@@ -36,6 +36,11 @@ impl Target {
         Ok(Self { name: path.display().to_string(), file: Some(file), none: false })
     }
 
+    /// A file that is there for this run alone.
+    pub(super) fn file(file: File, name: String) -> Self {
+        Self { name, file: Some(file), none: false }
+    }
+
     /// Nowhere, for a command that shows nothing.
     pub(super) fn none() -> Self {
         Self { name: "nowhere".to_owned(), file: None, none: true }
@@ -62,6 +67,11 @@ impl Target {
         Ok((Output::new(to).context("cannot start the writer")?, self.name))
     }
 
+    /// Whether lines of it appear on the terminal on which stderr may be too.
+    pub(super) fn is_terminal(&self) -> bool {
+        self.file.is_none() && !self.none && io::stdout().is_terminal()
+    }
+
     /// How many columns the terminal has that it goes to, if it is one.
     pub(super) fn columns(&self) -> Option<u16> {
         let stdout = self.file.is_none().then(io::stdout)?;
@@ -78,7 +88,7 @@ impl Target {
                 let no_color = std::env::var_os("NO_COLOR").is_some_and(|v| !v.is_empty());
                 // What a terminal of this kind shows of an escape sequence is the sequence.
                 let dumb = std::env::var_os("TERM").is_some_and(|term| term == "dumb");
-                self.file.is_none() && !no_color && !dumb && io::stdout().is_terminal()
+                !no_color && !dumb && self.is_terminal()
             }
         }
     }

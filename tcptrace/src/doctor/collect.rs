@@ -41,6 +41,13 @@ pub struct Setup {
     pub events: Result<(), String>,
 }
 
+impl Setup {
+    /// Of a recording, which has none of it: what it lacks is another host's.
+    pub fn recorded() -> Self {
+        Self { defaults: Err("not recorded".to_owned()), files: Vec::new(), events: Ok(()) }
+    }
+}
+
 /// Gathers.
 pub struct Collector {
     setup: Setup,

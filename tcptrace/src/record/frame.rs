@@ -89,6 +89,12 @@ pub(super) enum BadHeader {
 }
 
 impl Header {
+    /// Which boot of the host it was made in; `None` where that could not be read.
+    pub fn boot_id(&self) -> Option<&str> {
+        // `run` begins with it.
+        self.run.split('/').next().filter(|boot| !boot.is_empty())
+    }
+
     /// What a file begins with.
     pub(super) fn to_bytes(&self) -> Vec<u8> {
         let text = serde_json::to_vec(self).unwrap_or_default();

@@ -5,7 +5,7 @@
 //! in [`Recording::take_remarks`]. Holds one block at a time.
 
 use std::{
-    fs::File,
+    fs::{self, File},
     io::BufReader,
     path::{Path, PathBuf},
 };
@@ -63,6 +63,8 @@ pub struct Stretch {
 struct Part {
     path: PathBuf,
     header: Header,
+    /// How long it was when it was opened, bytes; 0 where that is not known (a pipe).
+    bytes: u64,
 }
 
 /// A recording that is being read.
@@ -137,7 +139,10 @@ impl Recording {
         let alone = all.len() == 1;
         for path in all {
             match open(&path) {
-                Ok(reader) => parts.push(Part { header: reader.header().clone(), path }),
+                Ok(reader) => {
+                    let bytes = fs::metadata(&path).map_or(0, |metadata| metadata.len());
+                    parts.push(Part { header: reader.header().clone(), path, bytes });
+                }
                 // The writer was stopped as it began the file.
                 Err(RecordingError::File {
                     error: error @ (ReadError::Empty | ReadError::Headless),
@@ -183,6 +188,18 @@ impl Recording {
     /// How and where it was made.
     pub fn header(&self) -> &Header {
         &self.header
+    }
+
+    /// How many bytes of how many have been read.
+    pub fn progress(&self) -> (u64, u64) {
+        let sum = |parts: &[Part]| parts.iter().map(|part| part.bytes).sum();
+        let all: u64 = sum(&self.parts);
+        let read = match &self.reader {
+            Some((part, reader)) => sum(&self.parts[..*part]) + reader.position(),
+            None if self.ended => all,
+            None => 0,
+        };
+        (read.min(all), all)
     }
 
     /// What is to be said of it that the inputs do not tell.

@@ -79,6 +79,13 @@ impl Connection {
         }
     }
 
+    /// Whether it is an attempt to connect that came to nothing, which is no connection.
+    pub fn failed(&self) -> bool {
+        let never = self.verdict.how.is_some_and(|how| !how.is_of_a_connection());
+        let left = self.times.iter().last().map(|(state, _)| state);
+        never || self.state == TcpState::Close && left == Some(TcpState::SynSent)
+    }
+
     /// How long it lived: from connect(), or from the end of the handshake if it was accepted,
     /// until it was closed. TIME_WAIT is not life.
     pub fn life(&self) -> Age {

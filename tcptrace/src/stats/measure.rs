@@ -180,6 +180,11 @@ impl Measure {
         &self.rows[scale]
     }
 
+    /// The rows of that scale, if they are kept.
+    pub fn rows_of(&self, scale: Scale) -> Option<&Rows> {
+        self.rows.iter().find(|rows| rows.scale() == scale)
+    }
+
     /// What was measured in the buckets of the histogram: the largest microsecond in each that
     /// is not empty, and how many there are in it.
     pub fn buckets(&self) -> impl Iterator<Item = (u64, u64)> {

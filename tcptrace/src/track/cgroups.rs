@@ -10,7 +10,7 @@ use crate::model::Cgroup;
 pub const LIMIT: usize = 16_384;
 
 /// Cgroups by their ids.
-pub(super) struct Cgroups(Table<Cgroup>);
+pub(crate) struct Cgroups(Table<Cgroup>);
 
 impl Default for Cgroups {
     fn default() -> Self {
@@ -20,7 +20,7 @@ impl Default for Cgroups {
 
 impl Cgroups {
     /// A cgroup was named. It may have been renamed since.
-    pub(super) fn name(&mut self, id: u64, path: &str) {
+    pub(crate) fn name(&mut self, id: u64, path: &str) {
         let cgroup = Cgroup::parse(path);
         match self.0.get_mut(id) {
             Some(known) => *known = cgroup,
@@ -28,7 +28,7 @@ impl Cgroups {
         }
     }
 
-    pub(super) fn get(&self, id: u64) -> Option<&Cgroup> {
+    pub(crate) fn get(&self, id: u64) -> Option<&Cgroup> {
         self.0.get(id)
     }
 }

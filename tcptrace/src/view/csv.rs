@@ -118,7 +118,7 @@ fn text(out: &mut BytesMut, text: &str) {
 
 /// A field as RFC 4180 wants it. A leading `=`, `+`, `-` or `@` would make it a formula in a
 /// spreadsheet, so such a name is quoted with a leading apostrophe.
-pub(super) fn quoted(field: &str) -> String {
+pub(crate) fn quoted(field: &str) -> String {
     let formula = field.starts_with(['=', '+', '-', '@']);
     if !formula && !field.contains([',', '"', ' ']) {
         return field.to_owned();

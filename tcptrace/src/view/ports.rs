@@ -23,6 +23,7 @@ use crate::{
     track::Tracker,
 };
 
+pub(crate) use self::text::describe;
 pub use super::states::Format;
 
 /// When, and how much.

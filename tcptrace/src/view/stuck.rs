@@ -8,6 +8,8 @@ mod text;
 
 use bytes::{BufMut as _, BytesMut};
 
+pub(crate) use self::text::age;
+
 use super::{
     View,
     json::Json,

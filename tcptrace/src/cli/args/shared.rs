@@ -15,10 +15,10 @@ use crate::{
     source::moment::Moment,
 };
 
-/// A recording to read, or to make beside what is shown.
+/// A recording to read.
 #[derive(Debug, Default, Args)]
 #[command(next_help_heading = "Recordings")]
-pub struct RecordingArgs {
+pub struct ReadArgs {
     /// Read this recording instead of listening; may be repeated for the files of one run, and the
     /// name that --rotate was given stands for all of them
     #[arg(short = 'r', long = "read", value_name = "FILE")]
@@ -30,6 +30,15 @@ pub struct RecordingArgs {
     /// Of a recording, show what came up to then
     #[arg(long, value_name = "WHEN", requires = "read", allow_hyphen_values = true)]
     pub until: Option<Moment>,
+}
+
+/// A recording to read, or to make beside what is shown.
+#[derive(Debug, Default, Args)]
+#[command(next_help_heading = "Recordings")]
+pub struct RecordingArgs {
+    /// What to read.
+    #[command(flatten)]
+    pub from: ReadArgs,
     /// Record all that is listened to, beside what is shown
     #[arg(long, value_name = "FILE", conflicts_with = "read")]
     pub save: Option<PathBuf>,

@@ -60,7 +60,8 @@ pub(super) fn lost(count: u64, out: &mut BytesMut) {
     let _ = writeln!(out, "... {count} transitions lost: the ring was full");
 }
 
-fn describe(space: &Space) -> String {
+/// A network namespace, in a line.
+pub(crate) fn describe(space: &Space) -> String {
     let netns = space.netns.map_or("-".to_owned(), |netns| netns.to_string());
     let limits = match &space.limits {
         Ok(limits) => limits,

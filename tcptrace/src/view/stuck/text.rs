@@ -155,7 +155,7 @@ fn connection(stuck: &Stuck, text: &mut String) {
 }
 
 /// A time in at most eight characters, with the sign that says how sure it is.
-fn age(age: Age) -> String {
+pub(crate) fn age(age: Age) -> String {
     match age {
         Age::Unknown => "-".to_owned(),
         Age::AtLeast(ns) => format!("≥{}", duration(Duration::from_nanos(ns))),

@@ -1,0 +1,64 @@
+//! What a report tells, as plain values: nothing here knows of pages or plots.
+
+use crate::{
+    doctor::Diagnosis,
+    model::{Accounts, EndReason},
+    record::Header,
+    stats::{closers::Tally, durations::Span, measure::Measure, named::Group, ports, stuck},
+    track::Counts,
+};
+
+/// An incident.
+pub struct Facts {
+    /// Where and how it was recorded.
+    pub header: Header,
+    /// What it covers: from when to when, `CLOCK_MONOTONIC`, nanoseconds.
+    pub stretch: (u64, u64),
+    /// `CLOCK_REALTIME` less `CLOCK_MONOTONIC` at its end, nanoseconds; `None` if that was not told.
+    pub offset_ns: Option<i64>,
+    /// What `doctor` finds; `None` where the sockets were not read twice.
+    pub diagnosis: Option<Diagnosis>,
+    /// How things went over time.
+    pub timeline: Vec<Moment>,
+    /// How long TIME_WAIT lasted, by why it ended, the most frequent first.
+    pub time_wait: Vec<(Option<EndReason>, Measure)>,
+    /// How long connections stayed in the states of closing.
+    pub linger: Vec<(Span, Measure)>,
+    /// Who closed first, the most first.
+    pub closers: Vec<(Group, Tally)>,
+    /// What was stuck, when most was; and when that was, `CLOCK_MONOTONIC`, nanoseconds.
+    pub stuck: Option<(u64, stuck::Report)>,
+    /// Ephemeral ports, when the path that was nearest to running out had fewest; and when.
+    pub ports: Option<(u64, ports::Interval)>,
+    /// What became of the events.
+    pub accounts: Accounts,
+    /// What the tracker could not make sense of, or had to forget.
+    pub doubts: Counts,
+}
+
+impl Facts {
+    /// A moment on the wall clock, nanoseconds since 1970.
+    pub fn real_ns(&self, mono_ns: u64) -> Option<i128> {
+        Some(i128::from(mono_ns) + i128::from(self.offset_ns?))
+    }
+}
+
+/// A piece of the timeline.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Moment {
+    /// When it ends: `CLOCK_MONOTONIC`, nanoseconds.
+    pub end_ns: u64,
+    /// How long it is, nanoseconds.
+    pub length_ns: u64,
+    /// Connections in each state at its end, in the order of
+    /// [`COUNTED`](crate::stats::counts::COUNTED).
+    pub states: [u64; crate::stats::counts::COUNTED.len()],
+    /// Transitions in it.
+    pub transitions: u64,
+    /// Connections that began in it: by connect() or by being accepted.
+    pub opened: u64,
+    /// Connections that were closed in it.
+    pub closed: u64,
+    /// Events that were lost in it, or not seen.
+    pub lost: u64,
+}
