@@ -21,12 +21,13 @@ use crate::{
 const BPF_LINKER: &str = "0.13.0";
 
 /// Programs that tests start, the Debian package of each, and what is lost without it.
-const PROGRAMS: [(&str, &str, &str); 7] = [
+const PROGRAMS: [(&str, &str, &str); 8] = [
     ("ip", "iproute2", "no kernel test can make its network namespace"),
     ("perf", "linux-perf", "no independent witness counts the transitions"),
     ("qemu-system-x86_64", "qemu-system-x86", "no other kernel can be booted for the tests"),
     ("busybox", "busybox-static", "no other kernel can be booted for the tests"),
     ("xz", "xz-utils", "kernels that are booted for the tests have no modules"),
+    ("chromium", "chromium", "no browser opens the page of `tcptrace report`"),
     ("prometheus", "prometheus", "no real Prometheus scrapes serve, nor checks its rules"),
     ("tcpstates", "libbpf-tools", "the benchmark has no other tracer to compare with"),
 ];
@@ -95,7 +96,24 @@ pub fn bring(toolchain: &str) -> Vec<Lack> {
             }
         }
     }
+    if let Err(error) = python() {
+        let cost = "the recipes of docs/RECIPES.md are not run by the engines that they are for";
+        lack("Python's venv", error, cost, false);
+    }
     lacking
+}
+
+/// Python with what makes environments: a test has one, with packages from PyPI, below `target`.
+fn python() -> Result<()> {
+    let found = || sh::output(Command::new("python3").args(["-c", "import ensurepip, venv"]));
+    if found().is_ok() {
+        say("Python's venv", "found");
+        return Ok(());
+    }
+    apt_install(&["python3-venv"])?;
+    found().context("python3-venv was installed, but python3 still has no venv")?;
+    say("Python's venv", "installed python3-venv");
+    Ok(())
 }
 
 fn say(what: &str, text: &str) {

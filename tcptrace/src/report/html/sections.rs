@@ -5,7 +5,7 @@ use maud::{Markup, html};
 
 use super::{Table, table};
 use crate::{
-    doctor::finding::{Finding, Severity},
+    doctor::finding::{About, Finding, Severity},
     model::task::escape,
     report::facts::Facts,
     stats::{
@@ -107,6 +107,17 @@ fn finding(found: &Finding) -> Markup {
         article.finding.(class) {
             h3 { span.severity { (about.severity.name()) } " " (found.rule) }
             p.seen { (about.seen) " " span.netns { "(netns " (found.netns) ")" } }
+            @if about.severity > Severity::Info {
+                (advice(about))
+            } @else {
+                details { summary { "Why, and what helps" } (advice(about)) }
+            }
+        }
+    }
+}
+
+fn advice(about: &About) -> Markup {
+    html! {
             p { (about.why) }
             @if !about.helps.is_empty() {
                 h4 { "What helps" }
@@ -121,7 +132,6 @@ fn finding(found: &Finding) -> Markup {
                 ul { @for useless in about.useless { li { (useless) } } }
             }
             p.docs { (about.docs) }
-        }
     }
 }
 
