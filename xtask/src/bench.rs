@@ -12,6 +12,7 @@ mod floor;
 mod latency;
 mod netns;
 mod proc;
+mod recording;
 mod report;
 mod rounds;
 mod targets;
@@ -103,6 +104,7 @@ struct Results {
     commands: Vec<(&'static str, String)>,
     rows: Vec<Row>,
     idle: Option<latency::Idle>,
+    recorded: Option<recording::Recorded>,
     targets: Vec<Target>,
     notes: Vec<String>,
     runs: Vec<Run>,
@@ -181,6 +183,16 @@ fn measure(args: &Args) -> Result<ExitCode> {
         }
     }
 
+    eprintln!("bench: recordings");
+    let recorded = match recording::measure(&tcptrace, &setting, rounds) {
+        Ok(recorded) => Some(recorded),
+        Err(error) => {
+            broken += 1;
+            notes.push(format!("recordings could not be measured: {error:#}"));
+            None
+        }
+    };
+
     let unquiet = runs.iter().filter(|run| !run.quiet).count();
     if unquiet > 0 {
         notes.push(format!(
@@ -198,7 +210,11 @@ fn measure(args: &Args) -> Result<ExitCode> {
         let name = row.tracer.unwrap_or("untraced");
         format!("{name}: {} runs left out for TCPTimeWaitOverflow", row.overflowed)
     }));
-    let targets = targets(&rows, idle, &names);
+    if recorded.as_ref().is_some_and(|recorded| !recorded.quiet) {
+        notes.push("something else was busy while recordings were measured: noise".to_owned());
+    }
+    let mut targets = targets(&rows, idle, &names);
+    targets.extend(recording::targets(recorded.as_ref()));
     let results = Results {
         kernel: fs::read_to_string("/proc/sys/kernel/osrelease")?.trim().to_owned(),
         cpus: std::thread::available_parallelism()?.get(),
@@ -208,6 +224,7 @@ fn measure(args: &Args) -> Result<ExitCode> {
         commands: tracers.iter().map(|tracer| (tracer.name, tracer.shown())).collect(),
         rows,
         idle,
+        recorded,
         targets,
         notes,
         runs,

@@ -26,7 +26,13 @@ pub struct Target {
 }
 
 impl Target {
-    fn new(what: String, measured: Option<f64>, goal: &str, met: impl Fn(f64) -> bool) -> Self {
+    /// One that `met` says whether `measured` reaches.
+    pub(super) fn new(
+        what: String,
+        measured: Option<f64>,
+        goal: &str,
+        met: impl Fn(f64) -> bool,
+    ) -> Self {
         Self { what, goal: goal.to_owned(), measured, met: measured.map(met) }
     }
 }

@@ -2,7 +2,6 @@
 
 use bytes::BytesMut;
 
-use super::*;
 use crate::{
     model::{Accounts, Input},
     pipeline::Analysis,
