@@ -82,14 +82,63 @@ fn states(old: TcpState, new: TcpState) -> u8 {
     (old as u8) << 4 | new as u8
 }
 
+/// Places in a list that are remembered beside the table of all.
+const RECENT: usize = 4;
+
+/// Where in a list each value is.
+///
+/// Peers choose the keys, so the table is hashed with a secret. That costs more than the rest of an
+/// event, and mostly a value is one of the last few: these are looked at first.
+#[derive(Debug)]
+struct Listed<T> {
+    index_of: HashMap<T, u32>,
+    recent: [u32; RECENT],
+    /// The one of `recent` that goes next.
+    oldest: usize,
+}
+
+impl<T> Default for Listed<T> {
+    fn default() -> Self {
+        Self { index_of: HashMap::new(), recent: [u32::MAX; RECENT], oldest: 0 }
+    }
+}
+
+impl<T: Copy + Eq + Hash> Listed<T> {
+    fn clear(&mut self) {
+        self.index_of.clear();
+        self.recent = [u32::MAX; RECENT];
+    }
+
+    /// Where in `list` the value is.
+    fn get(&mut self, list: &[T], value: &T) -> Option<u32> {
+        let is_it = |index: &&u32| list.get(**index as usize) == Some(value);
+        if let Some(&index) = self.recent.iter().find(is_it) {
+            return Some(index);
+        }
+        let index = *self.index_of.get(value)?;
+        self.remember(index);
+        Some(index)
+    }
+
+    fn insert(&mut self, value: T, index: u32) {
+        self.index_of.insert(value, index);
+        self.remember(index);
+    }
+
+    fn remember(&mut self, index: u32) {
+        self.recent[self.oldest] = index;
+        self.oldest = (self.oldest + 1) % RECENT;
+    }
+}
+
 /// Writes inputs one behind the other.
 #[derive(Debug, Default)]
 pub(super) struct Encoder {
     scene: Scene,
     slot_of: HashMap<u64, u32, BuildHasherDefault<AddressHasher>>,
-    task_of: HashMap<Task, u32>,
-    addr_of: HashMap<Ipv6Addr, u32>,
-    place_of: HashMap<Place, u32>,
+    task_of: Listed<Task>,
+    addr_of: Listed<Ipv6Addr>,
+    place_of: Listed<Place>,
     out: Vec<u8>,
 }
 
@@ -97,11 +146,11 @@ pub(super) struct Encoder {
 fn put_listed<T: Copy + Eq + Hash>(
     out: &mut Vec<u8>,
     list: &mut Vec<T>,
-    index_of: &mut HashMap<T, u32>,
+    listed: &mut Listed<T>,
     value: T,
     write: impl FnOnce(&mut Vec<u8>),
 ) -> u32 {
-    if let Some(&index) = index_of.get(&value) {
+    if let Some(index) = listed.get(list, &value) {
         put_u64(out, u64::from(index) + 1);
         return index;
     }
@@ -110,7 +159,7 @@ fn put_listed<T: Copy + Eq + Hash>(
     // The block is closed before there are more than fit.
     let index = list.len() as u32;
     list.push(value);
-    index_of.insert(value, index);
+    listed.insert(value, index);
     index
 }
 
