@@ -24,6 +24,7 @@ mod signals;
 mod states;
 mod stuck;
 mod target;
+mod top;
 mod whole;
 
 use std::process::ExitCode;
@@ -68,6 +69,7 @@ pub fn main() -> ExitCode {
         Some(Command::Ports(args)) => ports::run(&args),
         Some(Command::Stuck(args)) => stuck::run(&args),
         Some(Command::Doctor(args)) => doctor::run(&args),
+        Some(Command::Top(args)) => top::run(&args),
         Some(Command::Record(args)) => record::run(&args),
         Some(Command::Export(args)) => export::run(&args),
         Some(Command::Report(args)) => report::run(&args),

@@ -18,5 +18,6 @@ pub mod report;
 pub mod serve;
 pub mod source;
 pub mod stats;
+pub mod terminal;
 pub mod track;
 pub mod view;

@@ -3,6 +3,8 @@
 //! One task owns the tracker and the view. It never blocks on the output: a writer thread does
 //! that, and while it is behind, events wait in the ring, where a loss is counted.
 
+mod play;
+
 use std::{collections::BTreeMap, future::Future, io, time::Duration};
 
 use anyhow::{Context as _, Result};
@@ -27,6 +29,8 @@ use crate::{
     track::Tracker,
     view::View,
 };
+
+pub use play::{At, Turn, play};
 
 /// Records handed on before the output is offered what has become of them.
 const BATCH: usize = 1024;
@@ -151,6 +155,11 @@ impl<V: View> Analysis<V> {
     /// The tracker.
     pub fn tracker(&self) -> &Tracker {
         &self.tracker
+    }
+
+    /// The view, to be told more than inputs, and the tracker beside it.
+    pub fn parts(&mut self) -> (&mut V, &Tracker) {
+        (&mut self.view, &self.tracker)
     }
 }
 

@@ -19,6 +19,7 @@ pub mod states_by;
 pub mod stuck;
 mod table;
 mod time;
+pub mod top;
 mod wrap;
 
 use bytes::BytesMut;

@@ -21,7 +21,7 @@ use crate::{
 const BPF_LINKER: &str = "0.13.0";
 
 /// Programs that tests start, the Debian package of each, and what is lost without it.
-const PROGRAMS: [(&str, &str, &str); 8] = [
+const PROGRAMS: [(&str, &str, &str); 9] = [
     ("ip", "iproute2", "no kernel test can make its network namespace"),
     ("perf", "linux-perf", "no independent witness counts the transitions"),
     ("qemu-system-x86_64", "qemu-system-x86", "no other kernel can be booted for the tests"),
@@ -29,6 +29,7 @@ const PROGRAMS: [(&str, &str, &str); 8] = [
     ("xz", "xz-utils", "kernels that are booted for the tests have no modules"),
     ("chromium", "chromium", "no browser opens the page of `tcptrace report`"),
     ("prometheus", "prometheus", "no real Prometheus scrapes serve, nor checks its rules"),
+    ("tmux", "tmux", "no test looks at the screens of tcptrace top"),
     ("tcpstates", "libbpf-tools", "the benchmark has no other tracer to compare with"),
 ];
 

@@ -51,6 +51,8 @@ pub enum Command {
     Stuck(StuckArgs),
     /// What is wrong and what helps: sysctls, counters, sockets and some seconds of events, judged
     Doctor(DoctorArgs),
+    /// All of it on one screen: counts, lifetimes, who closes, what is stuck, ports, the doctor
+    Top(TopArgs),
     /// Record what happens, to be looked at later (-r), elsewhere, without root
     Record(RecordArgs),
     /// A recording as a table for engines that query files (DuckDB, ClickHouse, Spark): Parquet
@@ -419,6 +421,38 @@ pub struct DoctorArgs {
     /// Format
     #[arg(short, long, value_name = "FORMAT", default_value = "table")]
     pub output: ReportFormat,
+}
+
+/// `tcptrace top`
+#[derive(Debug, Args)]
+pub struct TopArgs {
+    /// What to keep.
+    #[command(flatten)]
+    pub filter: FilterArgs,
+    /// Which connections to show.
+    #[command(flatten)]
+    pub select: SelectArgs,
+    /// How to listen.
+    #[command(flatten)]
+    pub probe: ProbeArgs,
+    /// A recording to read, or to make.
+    #[command(flatten)]
+    pub recording: RecordingArgs,
+    /// Nothing but ASCII on the screen
+    #[arg(long)]
+    pub ascii: bool,
+}
+
+/// A filter line of `tcptrace top`.
+#[derive(Debug, Parser)]
+#[command(no_binary_name = true, disable_help_flag = true)]
+pub(super) struct FilterLine {
+    /// Their ends.
+    #[command(flatten)]
+    pub(super) filter: FilterArgs,
+    /// Whose they are, and how they ended.
+    #[command(flatten)]
+    pub(super) select: SelectArgs,
 }
 
 /// `tcptrace record`

@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{
     host::loopback,
-    model::Accounts,
+    model::{Accounts, filter::Filter},
     output::Output,
     pipeline::{self, Analysis},
     probe::{Probe, ProbeError, TimeWaitBackend, Unobservable},
@@ -41,6 +41,35 @@ impl Snapshots {
     pub(super) const SELDOM: Duration = Duration::from_secs(30);
     /// For views that show what there is.
     pub(super) const OFTEN: Duration = Duration::from_secs(10);
+}
+
+/// What goes on beside a view while it runs, and where remarks go.
+pub(super) trait Beside<V> {
+    /// The hooks are in force, and it has been said how.
+    fn begin(&mut self, probe: &Probe, kept: &Filter, analysis: &mut Analysis<V>) -> Result<()>;
+    /// All that had come was taken in.
+    fn drained(&mut self, analysis: &mut Analysis<V>);
+    /// Has something said.
+    fn remark(&mut self, text: &str, analysis: &mut Analysis<V>);
+    /// Nothing more comes.
+    fn end(&mut self);
+}
+
+/// Nothing: remarks are said on stderr.
+struct Nothing;
+
+impl<V> Beside<V> for Nothing {
+    fn begin(&mut self, _: &Probe, _: &Filter, _: &mut Analysis<V>) -> Result<()> {
+        Ok(())
+    }
+
+    fn drained(&mut self, _: &mut Analysis<V>) {}
+
+    fn remark(&mut self, text: &str, _: &mut Analysis<V>) {
+        say(text);
+    }
+
+    fn end(&mut self) {}
 }
 
 /// Shows `view` on `target`, of what `origin` tells: of this host until a signal, until `duration`
@@ -68,7 +97,7 @@ pub(super) fn run<V: View>(
         match origin {
             Origin::Host(host) => {
                 let run = Run { snapshots, duration };
-                listen(*host, run, &mut signals, target, view, tell).await
+                listen(*host, run, &mut signals, target, view, &mut Nothing, tell).await
             }
             Origin::Recording(recording) => {
                 read(*recording, &mut signals, target, view, tell).await
@@ -78,9 +107,9 @@ pub(super) fn run<V: View>(
 }
 
 /// What else a command asks for.
-struct Run {
-    snapshots: Snapshots,
-    duration: Option<Duration>,
+pub(super) struct Run {
+    pub(super) snapshots: Snapshots,
+    pub(super) duration: Option<Duration>,
 }
 
 impl Host {
@@ -103,12 +132,14 @@ impl Host {
     }
 }
 
-async fn listen<V: View>(
+/// Listens to this host, with `beside`.
+pub(super) async fn listen<V: View>(
     host: Host,
     run: Run,
     signals: &mut Signals,
     target: Target,
     view: V,
+    beside: &mut impl Beside<V>,
     tell: impl FnOnce(&V),
 ) -> Result<ExitCode> {
     let mut live = host.start()?;
@@ -133,6 +164,7 @@ async fn listen<V: View>(
         analysis.record(tap, decides);
     }
     announce(live.probe(), options.backend.is_none());
+    beside.begin(live.probe(), &options.filter, &mut analysis)?;
     let every_ns = u64::try_from(snapshots.every.as_nanos())?;
     let owners = snapshots.owners.then(Owners::default);
     live.take_snapshots(only, options.filter.clone(), owners, every_ns);
@@ -147,15 +179,17 @@ async fn listen<V: View>(
     };
     let mut told_failure = false;
     let ended = pipeline::run_live(&mut live, &mut analysis, &output, stop, |live, analysis| {
-        live.take_remarks().iter().for_each(|remark| say(remark));
+        live.take_remarks().iter().for_each(|remark| beside.remark(remark, analysis));
         if analysis.tap_failed() && !std::mem::replace(&mut told_failure, true) {
-            say("nothing more is recorded: the recording has failed");
+            beside.remark("nothing more is recorded: the recording has failed", analysis);
         }
         if let Some(log) = &mut kernel_log {
             log.flush();
         }
+        beside.drained(analysis);
     })
     .await;
+    beside.end();
     if let Ok(accounts) = &ended {
         summary(accounts, analysis.tracker().counts());
         tell(analysis.view());
@@ -195,7 +229,7 @@ async fn read<V: View>(
 }
 
 /// Has written what is left of the output and the recording.
-async fn finish<V: View>(
+pub(super) async fn finish<V: View>(
     mut analysis: Analysis<V>,
     output: Output,
     name: &str,
@@ -244,7 +278,7 @@ fn tell_saved(saved: &Saved, name: &str) {
 }
 
 /// Says what is read: whose recording it is, and what could not be observed there.
-fn announce_recording(header: &Header) {
+pub(super) fn announce_recording(header: &Header) {
     let by: Vec<_> = header
         .hooks
         .iter()
@@ -296,7 +330,8 @@ fn announce(probe: &Probe, fell_back: bool) {
     say(&format!("listening by {}{by}{lacking}; Ctrl-C ends", probe.backend()));
 }
 
-fn summary(accounts: &Accounts, counts: Counts) {
+/// Says what became of the events, and what the tracker counts of itself.
+pub(super) fn summary(accounts: &Accounts, counts: Counts) {
     let Accounts { seconds, seen, delivered, filtered, lost, .. } = accounts;
     let missed = match accounts.missed {
         Some(missed) => format!("{missed} missed"),

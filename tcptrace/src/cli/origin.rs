@@ -132,7 +132,15 @@ pub(super) enum Look {
 /// # Errors
 /// As [`Origin::new`].
 pub(super) fn filter(args: &FilterArgs, from: &ReadArgs) -> Result<Filter> {
-    if from.read.is_empty() {
+    filter_of(args, !from.read.is_empty())
+}
+
+/// What to keep of this host, or of a recording.
+///
+/// # Errors
+/// As [`Origin::new`].
+pub(super) fn filter_of(args: &FilterArgs, of_recording: bool) -> Result<Filter> {
+    if !of_recording {
         return options::filter(args);
     }
     // Names and processes are those of the host that was recorded, which this one need not be.

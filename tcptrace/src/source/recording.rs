@@ -118,6 +118,58 @@ fn open(path: &Path) -> Result<Reader<BufReader<File>>, RecordingError> {
 /// Every block's head, and where it is.
 struct Index(Vec<(usize, u64, BlockHead)>);
 
+impl Index {
+    /// The first and the last block.
+    fn ends(&self) -> Option<(&BlockHead, &BlockHead)> {
+        let (_, _, first) = self.0.first()?;
+        let (_, _, last) = self.0.last()?;
+        Some((first, last))
+    }
+
+    /// When it begins and ends: `CLOCK_REALTIME`, nanoseconds.
+    fn realtime_ns(&self, header: &Header) -> Option<(i128, i128)> {
+        let (first, last) = self.ends()?;
+        // The first block may have been closed before the clocks were told.
+        let offset = match first.realtime_offset_ns {
+            0 => header.realtime_offset_ns,
+            offset => offset,
+        };
+        Some((i128::from(first.first_ns) + i128::from(offset), real(last.last_ns, last)))
+    }
+
+    /// A moment as `CLOCK_MONOTONIC`, nanoseconds.
+    fn mono_ns(&self, moment: Moment, header: &Header) -> Option<u64> {
+        let (begin, end) = self.realtime_ns(header)?;
+        let at = moment.realtime_ns(begin, end);
+        let found = self.0.iter().find(|(_, _, head)| real(head.last_ns, head) >= at);
+        let (_, _, head) = found.or(self.0.last())?;
+        Some(u64::try_from(at - i128::from(head.realtime_offset_ns)).unwrap_or(0))
+    }
+}
+
+/// A moment of a block as `CLOCK_REALTIME`, nanoseconds.
+fn real(mono_ns: u64, head: &BlockHead) -> i128 {
+    i128::from(mono_ns) + i128::from(head.realtime_offset_ns)
+}
+
+/// How far a recording goes, and where in it a moment is.
+pub struct Extent {
+    index: Index,
+    header: Header,
+}
+
+impl Extent {
+    /// Its beginning and end, `CLOCK_MONOTONIC`, nanoseconds; `None`: it is empty.
+    pub fn ends_ns(&self) -> Option<(u64, u64)> {
+        self.index.ends().map(|(first, last)| (first.first_ns, last.last_ns))
+    }
+
+    /// A moment of it, `CLOCK_MONOTONIC`, nanoseconds.
+    pub fn mono_ns(&self, moment: Moment) -> Option<u64> {
+        self.index.mono_ns(moment, &self.header)
+    }
+}
+
 impl Recording {
     /// Opens the files at `paths`, in any order. A path that is none but the name of a rotation
     /// (`FILE` for `FILE.000001` and so on) stands for all that are left of that.
@@ -420,6 +472,14 @@ impl Recording {
         Ok(None)
     }
 
+    /// How far it goes, whatever stretch of it is read.
+    ///
+    /// # Errors
+    /// A file cannot be read.
+    pub fn extent(&self) -> Result<Extent, RecordingError> {
+        Ok(Extent { index: self.index()?, header: self.header.clone() })
+    }
+
     fn index(&self) -> Result<Index, RecordingError> {
         let mut index = Vec::new();
         for (at, part) in self.parts.iter().enumerate() {
@@ -442,26 +502,9 @@ impl Recording {
 
     /// Leaves out what is not in the stretch.
     fn narrow(&mut self, stretch: Stretch) -> Result<(), RecordingError> {
-        let Index(index) = self.index()?;
-        let (Some((_, _, first)), Some((_, _, last))) = (index.first(), index.last()) else {
-            return Ok(());
-        };
-        let real = |mono_ns: u64, head: &BlockHead| {
-            i128::from(mono_ns) + i128::from(head.realtime_offset_ns)
-        };
-        // The first block may have been closed before the clocks were told.
-        let offset = match first.realtime_offset_ns {
-            0 => self.header.realtime_offset_ns,
-            offset => offset,
-        };
-        let begin = i128::from(first.first_ns) + i128::from(offset);
-        let end = real(last.last_ns, last);
-        let mono = |moment: Moment| {
-            let at = moment.realtime_ns(begin, end);
-            let found = index.iter().find(|(_, _, head)| real(head.last_ns, head) >= at);
-            let (_, _, head) = found.unwrap_or(&index[index.len() - 1]);
-            u64::try_from(at - i128::from(head.realtime_offset_ns)).unwrap_or(0)
-        };
+        let index = self.index()?;
+        let Some((first, last)) = index.ends() else { return Ok(()) };
+        let mono = |moment: Moment| index.mono_ns(moment, &self.header).unwrap_or(0);
         self.since_ns = stretch.since.map(mono).filter(|&since| since > first.first_ns);
         self.until_ns = stretch.until.map(mono);
         let since = self.since_ns.unwrap_or(0);
@@ -472,17 +515,18 @@ impl Recording {
                 jiff::Timestamp::from_nanosecond(ns)
                     .map_or_else(|_| "?".to_owned(), |at| format!("{at:.0}"))
             };
+            let (begin, end) = index.realtime_ns(&self.header).unwrap_or_default();
             return Err(RecordingError::Nothing(shown(begin), shown(end)));
         }
         if self.since_ns.is_some() {
             self.shown = false;
             let by = since.saturating_sub(WARM_UP_NS);
-            let whole = index.iter().rev().find_map(|(_, _, head)| {
+            let whole = index.0.iter().rev().find_map(|(_, _, head)| {
                 (head.last_ns <= by).then(|| head.whole_since()).flatten()
             });
             // The context in front of that block.
             let start = whole.and_then(|number| {
-                index.iter().find(|(_, _, head)| head.is_context() && head.number == number)
+                index.0.iter().find(|(_, _, head)| head.is_context() && head.number == number)
             });
             if let Some(&(part, at, _)) = start {
                 (self.next_part, self.begin_at) = (part, Some(at));

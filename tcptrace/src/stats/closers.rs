@@ -261,6 +261,11 @@ impl Closers {
         }
     }
 
+    /// What was counted so far in this interval, but for what lives; in no order.
+    pub fn so_far(&self) -> impl Iterator<Item = (Key, &Tally)> {
+        self.groups.iter().map(|(key, tally)| (*key, tally))
+    }
+
     /// Ends the interval at `to_ns`, when the connections of `census` are alive, and begins the
     /// next. The groups come in no order.
     pub fn take(&mut self, to_ns: u64, census: impl Iterator<Item = Found>) -> Vec<(Key, Tally)> {

@@ -278,7 +278,7 @@ impl Conns {
     }
 
     /// A connection as far as it has come.
-    fn standing(&self, found: &Found, now: u64) -> Connection {
+    pub fn standing(&self, found: &Found, now: u64) -> Connection {
         let mut record = self.records.get(found.id).copied().unwrap_or_default();
         let entered_ns = match record.since_ns {
             // It is where its birth took it, if that was seen.

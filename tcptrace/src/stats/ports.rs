@@ -51,7 +51,8 @@ pub struct Path {
 }
 
 impl Path {
-    fn of(netns: Option<u32>, tuple: &Tuple) -> Self {
+    /// That of a connection.
+    pub fn of(netns: Option<u32>, tuple: &Tuple) -> Self {
         Self { netns, laddr: tuple.laddr, raddr: tuple.raddr, rport: tuple.rport }
     }
 
@@ -353,8 +354,9 @@ impl Ports {
             return;
         }
         let ends = moved.new == TcpState::Close;
-        let was_bound =
-            if ends { self.bound.remove(&moved.id) } else { self.bound.contains(&moved.id) };
+        // Few are, on most hosts none.
+        let was_bound = !self.bound.is_empty()
+            && if ends { self.bound.remove(&moved.id) } else { self.bound.contains(&moved.id) };
         if was_bound || !self.counts(moved.netns, &moved.tuple, moved.birth) {
             return;
         }

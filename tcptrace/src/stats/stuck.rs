@@ -101,7 +101,8 @@ pub enum Whose {
 }
 
 impl Whose {
-    fn of(by: By, standing: &Standing) -> Self {
+    /// That of a connection.
+    pub fn of(by: By, standing: &Standing) -> Self {
         let key = by.key(&standing.found);
         match (key, standing.held) {
             (Key::Owner(None), Some(false)) => match standing.found.state {
@@ -323,6 +324,16 @@ impl Survey {
 
     /// What there is at `now`.
     pub fn report(&mut self, now: u64, tracker: &Tracker) -> Report {
+        self.report_of(now, tracker, |_| true)
+    }
+
+    /// What there is at `now` of the connections that `keep` holds of.
+    pub fn report_of(
+        &mut self,
+        now: u64,
+        tracker: &Tracker,
+        keep: impl Fn(&Found) -> bool,
+    ) -> Report {
         let wanted = self.wanted;
         let mut counts: HashMap<(TcpState, Whose), Count> = HashMap::new();
         let mut groups: HashMap<TcpState, usize> = HashMap::new();
@@ -338,7 +349,7 @@ impl Survey {
                 }
                 continue;
             }
-            if !wanted.states.contains(state) || !STATES.contains(&state) {
+            if !wanted.states.contains(state) || !STATES.contains(&state) || !keep(found) {
                 continue;
             }
             let mut whose = Whose::of(wanted.by, &standing);

@@ -6,7 +6,7 @@
 
 mod csv;
 mod json;
-mod text;
+pub(super) mod text;
 
 use std::{cmp::Reverse, str::FromStr};
 
@@ -72,7 +72,7 @@ impl Sort {
         }
     }
 
-    fn of(self, tally: &Tally) -> u128 {
+    pub(super) fn of(self, tally: &Tally) -> u128 {
         match self {
             Self::Closed => tally.closed().into(),
             Self::Local => tally.by(Some(Initiator::Local)).into(),
@@ -102,7 +102,7 @@ impl FromStr for Sort {
 }
 
 /// Connections that neither this end alone nor the peer alone is known to have closed first.
-fn neither_end(tally: &Tally) -> u64 {
+pub(super) fn neither_end(tally: &Tally) -> u64 {
     let one_end = [Some(Initiator::Local), Some(Initiator::Remote)];
     tally.count(|ending| !one_end.contains(&ending.initiator))
 }
@@ -181,7 +181,7 @@ impl Ranking {
 }
 
 /// `part` of `whole`; 0 of nothing.
-fn ratio(part: f64, whole: f64) -> f64 {
+pub(super) fn ratio(part: f64, whole: f64) -> f64 {
     if whole > 0.0 { part / whole } else { 0.0 }
 }
 

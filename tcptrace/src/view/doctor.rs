@@ -5,7 +5,7 @@
 
 mod json;
 pub mod sysctl_file;
-mod text;
+pub(super) mod text;
 
 use std::time::Duration;
 

@@ -4,7 +4,7 @@
 //! replay prints the same.
 
 mod json;
-mod text;
+pub(super) mod text;
 
 use std::time::Duration;
 

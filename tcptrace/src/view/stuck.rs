@@ -4,7 +4,7 @@
 
 mod csv;
 mod json;
-mod text;
+pub(super) mod text;
 
 use bytes::{BufMut as _, BytesMut};
 

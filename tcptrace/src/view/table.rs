@@ -203,7 +203,7 @@ pub(super) fn short_how(how: How) -> &'static str {
 }
 
 /// An end reason in eight characters at the most.
-fn short_reason(reason: EndReason) -> &'static str {
+pub(super) fn short_reason(reason: EndReason) -> &'static str {
     match reason {
         EndReason::ReusedByConnect => "connect",
         EndReason::ReusedBySyn => "syn",

@@ -19,6 +19,7 @@ mod report;
 mod run;
 mod serve;
 mod stuck;
+mod top;
 mod witness;
 
 #[path = "../kernel/child.rs"]

@@ -90,6 +90,11 @@ fn group(ranking: &Ranking, label: &str, tally: &Tally, text: &mut String) {
         let _ = write!(text, "{number:>width$}");
     }
     text.push('\n');
+    ends(tally, text);
+}
+
+/// How the connections of a group ended, a line for each who closed first.
+pub(in crate::view) fn ends(tally: &Tally, text: &mut String) {
     let initiators = Initiator::ALL.into_iter().map(Some).chain([None]);
     for initiator in initiators {
         let endings = tally.endings().filter(|(ending, _)| ending.initiator == initiator);
@@ -142,7 +147,7 @@ fn wrapped(name: &str, count: u64, words: impl Iterator<Item = String>, text: &m
 }
 
 /// The name of a group in at most `width` characters; the port of a service is never cut off.
-fn label(group: &Group, width: usize) -> String {
+pub(in crate::view) fn label(group: &Group, width: usize) -> String {
     let (name, port) = match group.key() {
         Key::Service(comm, port) => (
             comm.map_or_else(|| "-".to_owned(), |comm| comm.to_string()),
@@ -159,7 +164,7 @@ fn label(group: &Group, width: usize) -> String {
 }
 
 /// A share; a dot is none, and 100% are all.
-fn percent(share: f64) -> String {
+pub(in crate::view) fn percent(share: f64) -> String {
     match share * 100.0 {
         none if none <= 0.0 => ".".to_owned(),
         little if little < 1.0 => "<1%".to_owned(),
@@ -169,13 +174,13 @@ fn percent(share: f64) -> String {
 }
 
 /// A count in less than `width` characters; a dot is none.
-fn whole(count: u64, width: usize) -> String {
+pub(in crate::view) fn whole(count: u64, width: usize) -> String {
     let text = count.to_string();
     if count > 0 && text.len() < width { text } else { tenths(count as f64, width) }
 }
 
 /// A number in less than `width` characters, with one decimal; a dot is none.
-fn tenths(number: f64, width: usize) -> String {
+pub(in crate::view) fn tenths(number: f64, width: usize) -> String {
     if number <= 0.0 {
         return ".".to_owned();
     }

@@ -71,7 +71,8 @@ fn title(out: &mut String, host: &HostFacts, diagnosis: &Diagnosis) {
     put_wrapped(out, &line, 0);
 }
 
-fn put(out: &mut String, finding: &Finding, with_netns: bool) {
+/// All that is to be said of one finding.
+pub(in crate::view) fn put(out: &mut String, finding: &Finding, with_netns: bool) {
     let about = &finding.about;
     let netns = if with_netns { format!("  netns {}", finding.netns) } else { String::new() };
     // Writing to memory does not fail.
@@ -101,7 +102,7 @@ fn indented(out: &mut String, indent: usize, text: &str) {
 }
 
 /// What was fine, and what could not be seen: a line for each reason.
-fn rest(out: &mut String, diagnosis: &Diagnosis) {
+pub(in crate::view) fn rest(out: &mut String, diagnosis: &Diagnosis) {
     if !diagnosis.fine.is_empty() {
         out.push('\n');
         labelled(out, "OK", &diagnosis.fine.join(", "));

@@ -113,7 +113,7 @@ fn row(row: &Row, text: &mut String) {
     );
 }
 
-fn rate(rate: f64) -> String {
+pub(in crate::view) fn rate(rate: f64) -> String {
     if rate < 0.05 {
         ".".to_owned()
     } else if rate < 1000.0 {
@@ -123,7 +123,7 @@ fn rate(rate: f64) -> String {
     }
 }
 
-pub(super) fn outlook(outlook: Outlook) -> String {
+pub(in crate::view) fn outlook(outlook: Outlook) -> String {
     let seconds = match outlook {
         Outlook::Unknown => return "-".to_owned(),
         Outlook::Now | Outlook::Never => return outlook.name().to_owned(),

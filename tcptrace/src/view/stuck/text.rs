@@ -165,7 +165,7 @@ pub(crate) fn age(age: Age) -> String {
 }
 
 /// A time in at most seven characters, rounded down: `12.3s`, `5m07s`, `23h59m`, `12d03h`.
-pub(super) fn duration(duration: Duration) -> String {
+pub(in crate::view) fn duration(duration: Duration) -> String {
     let s = duration.as_secs();
     match s {
         0..60 => format!("{s}.{}s", duration.subsec_millis() / 100),
@@ -177,7 +177,7 @@ pub(super) fn duration(duration: Duration) -> String {
 }
 
 /// At most `width` characters, the last an ellipsis where some were cut.
-fn cut(text: &str, width: usize) -> String {
+pub(in crate::view) fn cut(text: &str, width: usize) -> String {
     if text.chars().count() <= width {
         return text.to_owned();
     }
