@@ -60,7 +60,7 @@ pub(super) fn run(args: &TopArgs) -> Result<ExitCode> {
         match origin {
             Origin::Host(host) => listen::run(*host, &mut signals, top).await,
             Origin::Recording(recording) => {
-                play::run(*recording, &args.recording, &args.filter, &mut signals, top).await
+                play::run(*recording, &args.recording.from, &args.filter, &mut signals, top).await
             }
         }
     })

@@ -10,7 +10,7 @@ use anyhow::Result;
 use super::listen::Front;
 use crate::{
     cli::{
-        args::{FilterArgs, RecordingArgs},
+        args::{FilterArgs, ReadArgs},
         listen, origin,
         signals::Signals,
         target::Target,
@@ -36,7 +36,7 @@ const BEFORE_NS: u64 = 300_000_000_000;
 
 pub(super) async fn run(
     mut recording: Recording,
-    args: &RecordingArgs,
+    args: &ReadArgs,
     filter: &FilterArgs,
     signals: &mut Signals,
     mut top: Top,
@@ -70,7 +70,7 @@ pub(super) async fn run(
 
 /// What turns the wishes of the user into turns of the recording.
 struct Deck<'a> {
-    args: &'a RecordingArgs,
+    args: &'a ReadArgs,
     filter: &'a FilterArgs,
     extent: Extent,
     /// Since when it plays: then, and where it was then.
@@ -81,7 +81,7 @@ struct Deck<'a> {
 }
 
 impl<'a> Deck<'a> {
-    fn new(args: &'a RecordingArgs, filter: &'a FilterArgs, extent: Extent) -> Self {
+    fn new(args: &'a ReadArgs, filter: &'a FilterArgs, extent: Extent) -> Self {
         Self { args, filter, extent, since: None, speed: 1.0, to_ns: None }
     }
 
