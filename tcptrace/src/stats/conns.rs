@@ -190,11 +190,11 @@ impl Conns {
         match change {
             Change::Moved(moved) => self.moved(moved),
             Change::Retired(Retired { id, totals, .. }) => {
-                let mut record = self.records.get(*id).copied().unwrap_or_default();
-                record.counted = totals.into();
-                record.told = true;
-                record.all_acked = totals.unacked == 0;
-                self.keep(*id, record);
+                self.update(*id, |record| {
+                    record.counted = totals.into();
+                    record.told = true;
+                    record.all_acked = totals.unacked == 0;
+                });
                 None
             }
             Change::Gone(found) => {
@@ -216,9 +216,7 @@ impl Conns {
         if !ends {
             // At its birth there is nothing to keep yet.
             if !moved.is_birth() {
-                let mut record = self.records.get(moved.id).copied().unwrap_or_default();
-                record.take(moved);
-                self.keep(moved.id, record);
+                self.update(moved.id, |record| record.take(moved));
             }
             return None;
         }
@@ -243,12 +241,16 @@ impl Conns {
         })
     }
 
-    fn keep(&mut self, id: u64, record: Record) {
-        match self.records.get_mut(id) {
-            Some(slot) => *slot = record,
-            // What is evicted is counted there.
-            None => drop(self.records.insert(id, record)),
+    /// Changes the record of a connection, which may be its first.
+    fn update(&mut self, id: u64, change: impl FnOnce(&mut Record)) {
+        if let Some(record) = self.records.get_mut(id) {
+            change(record);
+            return;
         }
+        let mut record = Record::default();
+        change(&mut record);
+        // What is evicted is counted there.
+        drop(self.records.insert(id, record));
     }
 
     /// Of those in `census`, the connections that were closed since this began and are in

@@ -46,12 +46,6 @@ pub(super) fn header(top: &mut Top, painter: &mut Painter<'_>, area: Rect) {
         0 => second,
         evicted => second.and(format!("  evicted {evicted}"), Tone::Warn),
     };
-    let second = second.and(format!("  {}", top.about.hooks), Tone::Dim);
-    let second = match top.about.lacking.len() {
-        0 => second,
-        some => second.and(format!("  {some} not observable"), Tone::Warn),
-    };
-    painter.line(line(1), &second);
     let kept = match top.about.kept.as_str() {
         "" => String::new(),
         kept => format!("  kept: {kept}"),
@@ -60,6 +54,16 @@ pub(super) fn header(top: &mut Top, painter: &mut Painter<'_>, area: Rect) {
         true => String::new(),
         false => format!("  filter: {}", top.shown.text()),
     };
+    // What is left out matters more than how it is told.
+    let second = match kept.is_empty() && filter.is_empty() {
+        true => second.and(format!("  {}", top.about.hooks), Tone::Dim),
+        false => second,
+    };
+    let second = match top.about.lacking.len() {
+        0 => second,
+        some => second.and(format!("  {some} not observable"), Tone::Warn),
+    };
+    painter.line(line(1), &second);
     painter.right(line(1), &format!("{kept}{filter}"), Tone::Warn);
 
     let current = top.ui.tab();
