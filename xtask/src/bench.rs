@@ -9,6 +9,7 @@
 mod churn;
 mod contest;
 mod floor;
+mod hooks;
 mod latency;
 mod netns;
 mod proc;
@@ -64,6 +65,9 @@ pub struct Args {
     /// Few and short runs, to see that it works: the figures mean little
     #[arg(long, conflicts_with_all = ["rounds", "timed_rounds", "connections"])]
     quick: bool,
+    /// Measure what the hooks on accept() and on RSTs cost, each way and without, and no more
+    #[arg(long)]
+    hooks: bool,
     /// Measure this tcptrace instead of the one just built
     #[arg(long, value_name = "PATH")]
     tcptrace: Option<PathBuf>,
@@ -140,8 +144,6 @@ fn measure(args: &Args) -> Result<ExitCode> {
         (args.rounds, args.timed_rounds, args.connections)
     };
     let scratch = scratch(args.scratch.as_deref())?;
-    let mut notes = Vec::new();
-    let (tracers, names) = contest(&xtask, &tcptrace, &mut notes);
     let setting = Setting {
         xtask: xtask.clone(),
         load: [
@@ -154,6 +156,15 @@ fn measure(args: &Args) -> Result<ExitCode> {
         .collect(),
         scratch: scratch.path().to_owned(),
     };
+    if args.hooks {
+        let measured = hooks::measure(&setting, &tcptrace, rounds, timed_rounds)?;
+        if let Some(path) = &args.out {
+            save(path, &format!("{}\n", serde_json::to_string_pretty(&measured)?))?;
+        }
+        return Ok(ExitCode::SUCCESS);
+    }
+    let mut notes = Vec::new();
+    let (tracers, names) = contest(&xtask, &tcptrace, &mut notes);
 
     let mut broken = 0;
     let mut failed = |tracer: &Tracer, error: anyhow::Error| {
@@ -281,9 +292,6 @@ fn again_as_root(xtask: &Path, args: &Args) -> Result<ExitCode> {
 fn write(results: &Results, args: &Args) -> Result<()> {
     let report = results.report();
     io::stdout().write_all(report.as_bytes())?;
-    let save = |path: &Path, text: &str| {
-        fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))
-    };
     if let Some(path) = &args.markdown {
         save(path, &report)?;
     }
@@ -291,6 +299,10 @@ fn write(results: &Results, args: &Args) -> Result<()> {
         save(path, &format!("{}\n", serde_json::to_string_pretty(results)?))?;
     }
     Ok(())
+}
+
+fn save(path: &Path, text: &str) -> Result<()> {
+    fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))
 }
 
 impl Results {

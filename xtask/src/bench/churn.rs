@@ -5,6 +5,7 @@
 //! caller's softirq, so `accept()` finds the child ready, and nobody sleeps or is woken.
 //!
 //! The client closes first, so each connection makes ten transitions and leaves a TIME_WAIT. They
+//! (With `--aborted` the client resets each, which makes six, and leaves none.) They
 //! are kept below `tcp_max_tw_buckets` (or the kernel would take a shorter path, and
 //! `TCPTimeWaitOverflow` would count it), and die with the network namespace of the process.
 
@@ -20,8 +21,10 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, bail, ensure};
+use nix::libc;
 use nix::sys::{
     resource::{UsageWho, getrusage},
+    socket::{setsockopt, sockopt},
     time::TimeValLike as _,
 };
 use serde::{Deserialize, Serialize};
@@ -31,6 +34,8 @@ use super::{netns, proc};
 /// CLOSE→SYN_SENT→ESTABLISHED→FIN_WAIT1→FIN_WAIT2→CLOSE and
 /// LISTEN→SYN_RECV→ESTABLISHED→CLOSE_WAIT→LAST_ACK→CLOSE.
 const PER_CONNECTION: u64 = 10;
+/// CLOSE→SYN_SENT→ESTABLISHED→CLOSE and LISTEN→SYN_RECV→ESTABLISHED→CLOSE.
+const PER_ABORTED: u64 = 6;
 /// CLOSE→LISTEN→CLOSE
 const PER_LISTENER: u64 = 2;
 /// Each has its own 28,000 client ports, of which `connect()` takes one half first; the more there
@@ -61,6 +66,9 @@ pub struct Args {
     /// Requests of 256 bytes, each with a reply of 4 KiB, on each connection
     #[arg(long, default_value_t = REQUESTS)]
     pub requests: u32,
+    /// End each connection by a RST of the client's (SO_LINGER 0)
+    #[arg(long)]
+    pub aborted: bool,
     /// Rest for 50 to 70 ms after each connection
     #[arg(long)]
     pub spaced: bool,
@@ -110,7 +118,8 @@ pub fn main(args: &Args) -> Result<()> {
     let (connections, seconds) = churn(args, &listeners)?;
     let report = Report {
         connections,
-        transitions: connections * PER_CONNECTION + u64::from(args.threads) * PER_LISTENER,
+        transitions: connections * if args.aborted { PER_ABORTED } else { PER_CONNECTION }
+            + u64::from(args.threads) * PER_LISTENER,
         seconds,
         cpu_seconds: cpu_seconds()? - cpu_before,
         time_wait_overflow: proc::tcp_ext("TCPTimeWaitOverflow")? - overflow_before,
@@ -126,6 +135,7 @@ fn churn(args: &Args, listeners: &[TcpListener]) -> Result<(u64, f64)> {
         connections: args.connections,
         limit: args.seconds.map(Duration::try_from_secs_f64).transpose().context("--seconds")?,
         requests: args.requests,
+        aborted: args.aborted,
         spaced: args.spaced,
         start: Barrier::new(listeners.len()),
     };
@@ -158,6 +168,7 @@ struct Work {
     connections: u64,
     limit: Option<Duration>,
     requests: u32,
+    aborted: bool,
     spaced: bool,
     start: Barrier,
 }
@@ -185,7 +196,7 @@ impl Work {
                 // 127.(100 + thread).0.(1..=250)
                 let last = (nth % ADDRESSES) as u8 + 1;
                 let ip = Ipv4Addr::new(127, 100_u8.saturating_add(number), 0, last);
-                one(listener, SocketAddr::from((ip, port)), self.requests)?;
+                self.one(listener, SocketAddr::from((ip, port)))?;
                 connections += 1;
                 if self.spaced {
                     // 7 is prime to 21, so all of 50..=70 come in turn: in step with no tick
@@ -195,25 +206,30 @@ impl Work {
         }
         Ok(Span { connections, begun, ended: Instant::now() })
     }
-}
 
-/// One connection, closed by the client first.
-///
-/// All in one thread: what one end writes is at the other when `write()` returns, and fits its
-/// buffer, so no call waits.
-fn one(listener: &TcpListener, to: SocketAddr, requests: u32) -> Result<()> {
-    let mut client = TcpStream::connect(to).with_context(|| format!("cannot connect to {to}"))?;
-    let (mut server, _) = listener.accept().context("cannot accept")?;
-    let (mut request, mut reply) = ([b'?'; REQUEST], [b'!'; REPLY]);
-    for _ in 0..requests {
-        client.write_all(&request)?;
-        server.read_exact(&mut request)?;
-        server.write_all(&reply)?;
-        client.read_exact(&mut reply)?;
+    /// One connection, closed by the client first.
+    ///
+    /// All in one thread: what one end writes is at the other when `write()` returns, and fits its
+    /// buffer, so no call waits.
+    fn one(&self, listener: &TcpListener, to: SocketAddr) -> Result<()> {
+        let mut client =
+            TcpStream::connect(to).with_context(|| format!("cannot connect to {to}"))?;
+        let (mut server, _) = listener.accept().context("cannot accept")?;
+        let (mut request, mut reply) = ([b'?'; REQUEST], [b'!'; REPLY]);
+        for _ in 0..self.requests {
+            client.write_all(&request)?;
+            server.read_exact(&mut request)?;
+            server.write_all(&reply)?;
+            client.read_exact(&mut reply)?;
+        }
+        if self.aborted {
+            let at_once = libc::linger { l_onoff: 1, l_linger: 0 };
+            setsockopt(&client, sockopt::Linger, &at_once).context("SO_LINGER")?;
+        }
+        drop(client);
+        drop(server);
+        Ok(())
     }
-    drop(client);
-    drop(server);
-    Ok(())
 }
 
 fn cpu_seconds() -> Result<f64> {

@@ -222,6 +222,7 @@ pub mod tests {
             },
             output_bytes: 0,
             kernel_ns: None,
+            programs: Vec::new(),
         });
         let load = churn::Report {
             connections: rate,

@@ -122,9 +122,7 @@ impl Running {
         let deadline = Instant::now() + PATIENCE;
         let mut looks = 0;
         while looks < 2 {
-            if let Some(status) = self.child.try_wait()? {
-                bail!("ended before it was attached ({status}): {}", self.complaint());
-            }
+            self.must_run()?;
             if Instant::now() > deadline {
                 bail!("not attached after {PATIENCE:?}: {}", self.complaint());
             }
@@ -134,6 +132,15 @@ impl Running {
             looks = if attached { looks + 1 } else { 0 };
         }
         Ok(())
+    }
+
+    /// Fails with what it said if it has ended: some hooks may have been attached when it was
+    /// refused another.
+    pub fn must_run(&mut self) -> Result<()> {
+        match self.child.try_wait()? {
+            None => Ok(()),
+            Some(status) => bail!("ended before it was attached ({status}): {}", self.complaint()),
+        }
     }
 
     /// What it last said on stderr.
