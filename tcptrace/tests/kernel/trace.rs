@@ -4,6 +4,8 @@ use std::{
     collections::HashMap,
     fmt::{self, Write as _},
     net::SocketAddr,
+    panic::resume_unwind,
+    thread,
     time::{Duration, Instant},
 };
 
@@ -193,6 +195,19 @@ impl Trace {
         Ok(())
     }
 
+    /// Does `work`, and takes in what comes meanwhile: it may take seconds, in which others on the
+    /// host could fill the ring.
+    pub fn during<T: Send>(&mut self, work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
+        thread::scope(|scope| {
+            let worker = scope.spawn(work);
+            while !worker.is_finished() {
+                self.drain()?;
+                thread::sleep(Duration::from_millis(1));
+            }
+            worker.join().unwrap_or_else(|panic| resume_unwind(panic))
+        })
+    }
+
     /// Takes in what comes until what has been seen in `netns` satisfies `enough`.
     pub fn until(
         &mut self,
@@ -212,7 +227,7 @@ impl Trace {
                 let account = self.live.accounts();
                 bail!("no {what} within {within:?}, {account:?}, {:?}: {seen:?}", self.counts());
             }
-            std::thread::sleep(Duration::from_millis(1));
+            thread::sleep(Duration::from_millis(1));
         }
     }
 

@@ -156,11 +156,11 @@ fn everywhere(
 fn traced(
     backend: Backend,
     netns: (u32, u32),
-    work: impl FnOnce() -> Result<Ends>,
+    work: impl FnOnce() -> Result<Ends> + Send,
     expected: (Option<Expected>, Option<Expected>),
 ) -> Result<()> {
     let mut trace = Trace::start(&options(backend))?;
-    let ends = work()?;
+    let ends = trace.during(work)?;
     check(&mut trace, backend, netns, ends, expected)?;
     let account = trace.finish()?;
     ensure!(account.balance() == 0 && account.malformed == 0, "{account:?}");
@@ -358,11 +358,11 @@ fn owners(backend: Backend) {
 fn by_threads(
     backend: Backend,
     (of_client, of_server): (u32, u32),
-    work: impl FnOnce() -> Result<ending::Owned>,
+    work: impl FnOnce() -> Result<ending::Owned> + Send,
 ) -> Result<()> {
     let mut trace = Trace::start(&options(backend))?;
     let hears_accept = trace.live().probe().accept().is_some();
-    let done = work()?;
+    let done = trace.during(work)?;
     for (side, netns) in [(Side::Client, of_client), (Side::Server, of_server)] {
         let end = done.ends.of(side);
         let (_, moved) = settled(&mut trace, netns, (end.local, end.remote))?;
