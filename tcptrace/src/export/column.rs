@@ -21,6 +21,9 @@ pub(super) struct Row<'a, T> {
 /// How a value is found; `None` is what is not known.
 type Get<T, V> = Box<dyn Fn(&Row<'_, T>) -> Option<V>>;
 
+/// How text is found; `false` where there is none.
+type Put<T> = Box<dyn Fn(&Row<'_, T>, &mut String) -> bool>;
+
 /// A column of rows of `T`.
 pub(super) struct Column<T> {
     name: &'static str,
@@ -41,7 +44,7 @@ enum Cell<T> {
     /// One of few words.
     Word(Get<T, &'static str>),
     /// Text, appended; `false` where there is none.
-    Text(Box<dyn Fn(&Row<'_, T>, &mut String) -> bool>),
+    Text(Put<T>),
 }
 
 macro_rules! constructors {

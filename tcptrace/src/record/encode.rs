@@ -434,3 +434,28 @@ impl Encoder {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_value_is_found_whether_it_was_used_lately_or_not() {
+        let (mut listed, mut list) = (Listed::default(), Vec::new());
+        for round in 0..3_u32 {
+            for value in 0..10_u32 {
+                let known = listed.get(&list, &value);
+                assert_eq!(known, (round > 0).then_some(value));
+                // One that was just used is found again without the table.
+                assert_eq!(listed.get(&list, &value), known);
+                if known.is_none() {
+                    list.push(value);
+                    listed.insert(value, value);
+                }
+            }
+        }
+        list.clear();
+        listed.clear();
+        assert_eq!(listed.get(&list, &9), None, "nothing of the block before");
+    }
+}

@@ -82,7 +82,7 @@ pub(super) fn figures(facts: &Facts) -> Vec<Figure> {
 fn clock(facts: &Facts, moment: &Moment) -> String {
     let real = facts.real_ns(moment.end_ns).and_then(|ns| {
         let at = jiff::Timestamp::from_nanosecond(ns).ok()?;
-        let exact = moment.length_ns % 1_000_000_000 != 0;
+        let exact = !moment.length_ns.is_multiple_of(1_000_000_000);
         Some(at.strftime(if exact { "%H:%M:%S%.3f" } else { "%H:%M:%S" }).to_string())
     });
     real.unwrap_or_else(|| {
@@ -127,8 +127,11 @@ fn states(facts: &Facts) -> Option<Figure> {
     })
 }
 
+/// What is counted in a piece of the timeline, and what it is called.
+type Counted = (&'static str, fn(&Moment) -> u64);
+
 fn rates(facts: &Facts) -> Option<Figure> {
-    let of: [(&str, fn(&Moment) -> u64); 4] = [
+    let of: [Counted; 4] = [
         ("transitions", |moment| moment.transitions),
         ("opened", |moment| moment.opened),
         ("closed", |moment| moment.closed),
@@ -141,7 +144,7 @@ fn rates(facts: &Facts) -> Option<Figure> {
         .enumerate()
         .filter(|(_, (_, get))| facts.timeline.iter().any(|moment| get(moment) > 0))
         .collect();
-    let panel = |&(colour, (name, get)): &(usize, (&str, fn(&Moment) -> u64))| Panel {
+    let panel = |&(colour, (name, get)): &(usize, Counted)| Panel {
         name: name.to_owned(),
         kind: Kind::Lines,
         series: vec![Series {

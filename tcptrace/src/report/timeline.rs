@@ -91,15 +91,7 @@ impl Timeline {
     /// Makes one of each two.
     fn halve(&mut self) {
         let pairs = self.done.chunks(2).map(|pair| match pair {
-            [a, b] => Moment {
-                end_ns: b.end_ns,
-                length_ns: a.length_ns + b.length_ns,
-                states: b.states,
-                transitions: a.transitions + b.transitions,
-                opened: a.opened + b.opened,
-                closed: a.closed + b.closed,
-                lost: a.lost + b.lost,
-            },
+            [a, b] => joined(a, b),
             rest => rest.first().cloned().unwrap_or_default(),
         });
         self.done = pairs.collect();
@@ -110,12 +102,28 @@ impl Timeline {
     pub(super) fn finish(&mut self, now: u64) -> Vec<Moment> {
         self.reach(now);
         let begin = self.end_ns.map(|end| end.saturating_sub(self.step_ns));
-        if let Some(begin) = begin
-            && now > begin
+        self.close(now, now.saturating_sub(begin.unwrap_or(now)));
+        // What was told of the very end is no piece of its own.
+        if let [.., before, last] = self.done.as_mut_slice()
+            && last.length_ns == 0
         {
-            self.close(now, now - begin);
+            *before = joined(before, last);
+            self.done.pop();
         }
         std::mem::take(&mut self.done)
+    }
+}
+
+/// Two pieces, the second right after the first, as one.
+fn joined(a: &Moment, b: &Moment) -> Moment {
+    Moment {
+        end_ns: b.end_ns,
+        length_ns: a.length_ns + b.length_ns,
+        states: b.states,
+        transitions: a.transitions + b.transitions,
+        opened: a.opened + b.opened,
+        closed: a.closed + b.closed,
+        lost: a.lost + b.lost,
     }
 }
 
