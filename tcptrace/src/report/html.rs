@@ -77,6 +77,7 @@ fn figure(figure: &Figure) -> Markup {
         .iter()
         .filter_map(|panel| Some((panel, chart::draw(panel, figure.table.rows.len())?)))
         .collect();
+    let rows = figure.table.rows.len();
     let several = figure.panels.first().is_some_and(|panel| panel.series.len() > 1);
     html! {
         section id=(figure.id) {
@@ -90,7 +91,7 @@ fn figure(figure: &Figure) -> Markup {
                 }
             }
             details {
-                summary { "The numbers (" (figure.table.rows.len()) " rows)" }
+                summary { "The numbers (" (rows) @if rows == 1 { " row)" } @else { " rows)" } }
                 (table(&figure.table, figure.title))
             }
         }
