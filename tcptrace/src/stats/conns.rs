@@ -250,7 +250,7 @@ impl Conns {
         let mut record = Record::default();
         change(&mut record);
         // What is evicted is counted there.
-        drop(self.records.insert(id, record));
+        let _evicted = self.records.insert(id, record);
     }
 
     /// Of those in `census`, the connections that were closed since this began and are in

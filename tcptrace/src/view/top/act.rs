@@ -45,7 +45,7 @@ impl Top {
             Action::State => self.ui.choose_next(),
             Action::Filter => {
                 let line = Line::new(self.shown.text());
-                self.ui.typing = Some((Typing::Filter(Ok(self.shown.clone())), line));
+                self.ui.typing = Some((Typing::Filter(Ok(Box::new(self.shown.clone()))), line));
             }
             Action::Restart => {
                 self.data.restart(self.now_ns);
@@ -185,7 +185,7 @@ impl Top {
         if let Typing::Filter(read) = typing {
             let text = line.text();
             if read.as_ref().map_or(true, |shown| shown.text() != text) {
-                *read = (self.parse)(&text);
+                *read = (self.parse)(&text).map(Box::new);
                 self.stale |= read.is_ok();
             }
         }
@@ -196,8 +196,8 @@ impl Top {
     fn accept(&mut self) {
         match self.ui.typing.take() {
             Some((Typing::Filter(Ok(shown)), _)) => {
-                if shown != self.shown {
-                    self.shown = shown;
+                if *shown != self.shown {
+                    self.shown = *shown;
                     // What was counted up so far is of others.
                     self.data.restart(self.now_ns);
                     self.sampled_ns = None;

@@ -43,7 +43,7 @@ impl Spot {
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Typing {
     /// What it can be read as; else why not.
-    Filter(Result<Shown, String>),
+    Filter(Result<Box<Shown>, String>),
     /// Why it is no moment, once it was tried.
     Jump(Option<String>),
 }
