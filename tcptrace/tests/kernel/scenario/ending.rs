@@ -250,10 +250,13 @@ pub fn linger_after_fin(place: impl Into<Place>) -> Result<Ends> {
     both_gone(connection)
 }
 
+/// The client closes, and the server once the client's RST is there.
 fn both_gone(connection: Connection) -> Result<Ends> {
     let ends = connection.ends;
     drop(connection.client);
     connection.place.gone(Side::Client, ends)?;
+    let errno = expect_error(&connection.server)?;
+    ensure!(errno == libc::ECONNRESET, "errno {errno}");
     drop(connection.server);
     connection.place.gone(Side::Server, ends)?;
     Ok(ends)
