@@ -39,7 +39,8 @@ const EXIT_HOST: u8 = 1;
 const EXIT_USAGE: u8 = 2;
 /// What `doctor` exits with instead of either: 1 and 2 are its findings.
 const EXIT_DOCTOR: u8 = 3;
-/// A second Ctrl-C while the output is not taken: 128 and SIGINT's number, as shells have it.
+/// A second Ctrl-C while the output is not taken, or one before a file was whole: 128 and SIGINT's
+/// number, as shells have it.
 const EXIT_INTERRUPTED: u8 = 130;
 
 /// An error that is the user's, with exit code 2: which word, and what would have been right.

@@ -12,7 +12,7 @@ use std::{
 use anyhow::{Context as _, Result, bail};
 use tempfile::{Builder, NamedTempFile};
 
-use super::{log::say, target::Target};
+use super::{EXIT_INTERRUPTED, log::say, target::Target};
 use crate::source::recording::RecordingError;
 
 /// Such a file, not at its place yet. Dropped, it leaves nothing.
@@ -67,9 +67,9 @@ impl WholeFile {
     pub(super) fn keep(self, whole: bool, ended: Result<ExitCode>) -> Result<ExitCode> {
         match ended {
             Ok(code) if whole => self.persist().map(|()| code),
-            Ok(code) => {
+            Ok(_) => {
                 say(&format!("interrupted: {} is not written", self.path.display()));
-                Ok(code)
+                Ok(ExitCode::from(EXIT_INTERRUPTED))
             }
             Err(error) if whole && error.is::<RecordingError>() => self.persist().and(Err(error)),
             Err(error) => Err(error),
