@@ -25,7 +25,7 @@ pub const ALL: [&str; 2] = ["kernel", "cli"];
 const BPF_WORKS: &str = "TCPTRACE_TEST_BPF_WORKS";
 
 /// With more failures than these it is not the machine's moment.
-const TRIED_AGAIN: usize = 3;
+pub const TRIED_AGAIN: usize = 3;
 
 /// One of [`ALL`]; `refusal` is why BPF does not work here.
 ///

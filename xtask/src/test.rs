@@ -24,7 +24,7 @@ const PACKAGES: [&str; 3] = ["tcptrace", "tcptrace-common", "xtask"];
 
 /// The kernels that are not required are tested if all the rest was over by then. They take a
 /// quarter of an hour on two cores, and if guests hang almost an hour; CI has an hour and a half.
-const TIME_FOR_MORE: Duration = Duration::from_mins(40);
+const TIME_FOR_MORE: Duration = Duration::from_mins(35);
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -34,7 +34,7 @@ pub struct Args {
     /// The rustup tool chain for the kernel object
     #[arg(long, default_value = NIGHTLY)]
     toolchain: String,
-    /// Boot the kernels of the matrix too, the required ones first: half an hour more
+    /// Boot the kernels of the matrix too, the required ones first: a quarter of an hour, or half of one
     #[arg(long)]
     kernels: bool,
 }

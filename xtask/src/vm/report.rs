@@ -66,6 +66,16 @@ impl Report {
         }
     }
 
+    /// The tests that failed, if all else went well.
+    pub fn failures(&self) -> Vec<&str> {
+        let run = self.run().filter(|run| run.trouble.is_none());
+        let tests = run.into_iter().flat_map(|run| &run.transcript.tests);
+        tests
+            .filter(|test| test.outcome == Outcome::Failed)
+            .map(|test| test.name.as_str())
+            .collect()
+    }
+
     /// How it ended, on one line.
     pub fn verdict(&self) -> String {
         let (word, why) = self.result();
