@@ -34,5 +34,5 @@ pub(super) const LINES: [&str; 33] = [
     "  ▲               grows: by a tenth in a quarter of a minute, the most of all",
     "  `tcptrace explain WORD` says what any word means",
     "",
-    "  q, ^C           quit               ^Z  to the background (events are lost there)",
+    "  q, ^C           quit               ^Z  to the background (events are lost)",
 ];
