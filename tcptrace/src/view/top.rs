@@ -95,6 +95,8 @@ pub struct Top {
     evicted: u64,
     lists: Lists,
     listed_ns: u64,
+    /// Where the recording was then.
+    listed_at_ns: Option<u64>,
     /// Columns and lines.
     size: (u16, u16),
     /// The lists are of something else than what is asked for by now.
@@ -128,6 +130,7 @@ impl Top {
             evicted: 0,
             lists: Lists::default(),
             listed_ns: 0,
+            listed_at_ns: None,
             size: (80, 24),
             stale: true,
             dirty: true,
@@ -222,6 +225,10 @@ impl Top {
     /// could be drawn; makes the lists, where they are due.
     pub fn has_news(&mut self, tracker: &Tracker) -> bool {
         let due = self.listed_ns.saturating_add(self.every_ns());
+        // What holds still is looked at closely.
+        self.stale |= self.player.as_ref().is_some_and(|player| {
+            !player.is_playing() && self.listed_at_ns != Some(player.at_ns())
+        });
         if self.stale || (!self.ui.held && self.now_ns >= due) {
             self.make_lists(tracker);
         }
@@ -277,7 +284,11 @@ impl Top {
             sort,
         };
         let main = match what {
-            What::Tab(Tab::Overview) => panes::states::listing(&look.data.history, left),
+            What::Tab(Tab::Overview) => {
+                // Of some of them, only samples are taken.
+                let now = shown.is_all().then(|| look.data.flows());
+                panes::states::listing(&look.data.history, now, left)
+            }
             What::Tab(Tab::Closers) => panes::closers::listing(&mut look, &mut self.rates),
             What::Tab(Tab::Stuck) => panes::stuck::listing(&mut look),
             What::Tab(Tab::Ports) => panes::ports::listing(&mut look),
@@ -296,6 +307,7 @@ impl Top {
         self.lists = lists;
         self.ui.keep_place(&self.lists.main);
         self.listed_ns = self.now_ns;
+        self.listed_at_ns = self.player.as_ref().map(Player::at_ns);
         self.stale = false;
         self.dirty = true;
     }

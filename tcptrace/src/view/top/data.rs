@@ -16,7 +16,7 @@ use crate::{
     stats::{
         closers::{Closers, DEFAULT_LIMIT},
         conns::{Connection, Conns, Until},
-        counts::{COUNTED, StateCounts},
+        counts::{COUNTED, Flow, StateCounts},
         durations::{Durations, Spans},
         group::By,
         ports::Ports,
@@ -148,9 +148,14 @@ impl Data {
         self.counted_from_ns = now_ns;
     }
 
+    /// How many are in each state now, whatever is shown.
+    pub(super) fn flows(&self) -> [Flow; COUNTED.len()] {
+        COUNTED.map(|state| self.counts.get(state).unwrap_or_default())
+    }
+
     /// Notes how many are in each state now.
     pub(super) fn sample(&mut self, mono_ns: u64, tracker: &Tracker, shown: &Shown) {
-        let mut flows = COUNTED.map(|state| self.counts.get(state).unwrap_or_default());
+        let mut flows = self.flows();
         if !shown.is_all() {
             let mut now = [0; COUNTED.len()];
             for found in tracker.census().filter(|found| shown.found(found)) {

@@ -70,6 +70,11 @@ impl Player {
         self.over = over;
     }
 
+    /// Where it has come to.
+    pub(super) fn at_ns(&self) -> u64 {
+        self.at_ns
+    }
+
     /// It is on its way to there, or has come.
     pub fn heads_for(&mut self, to_ns: Option<u64>) {
         self.to_ns = to_ns;

@@ -18,8 +18,14 @@ const BEFORE: usize = 49;
 /// From nothing to the most.
 pub(in super::super) const BARS: [char; 9] = [' ', '▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
 
-/// The states. The one that grows stands out.
-pub(in super::super) fn listing(history: &History, width: usize) -> Listing {
+/// The states: how many are in each `now`, or were at the last sample where that is not told, and
+/// what happened between the last two. The one that grows stands out.
+pub(in super::super) fn listing(
+    history: &History,
+    now: Option<[Flow; COUNTED.len()]>,
+    width: usize,
+) -> Listing {
+    let present = now.or(history.last().map(|sample| sample.flows));
     let parts = width.saturating_sub(BEFORE + 1).min(300);
     let seconds = if parts > 60 { 300 } else { 120 };
     let head = format!(
@@ -48,7 +54,7 @@ pub(in super::super) fn listing(history: &History, width: usize) -> Listing {
         let text = format!(
             "{:12} {:>8} {:>8} {:>9} {:>8} ",
             format!("{state}{}", if grows { "▲" } else { "" }),
-            now.map_or("-".to_owned(), |now| fit(now.now, 9)),
+            present.map_or("-".to_owned(), |flows| fit(flows[index].now, 9)),
             change.map_or("-".to_owned(), |change| signed(change, "")),
             per_s(|flow| flow.entered),
             per_s(|flow| flow.left),
