@@ -7,6 +7,7 @@
 use std::{
     cell::RefCell,
     io::{self, IsTerminal as _, Write},
+    os::fd::AsFd as _,
     panic,
     rc::Rc,
     sync::{
@@ -19,6 +20,7 @@ use std::{
 
 use bytes::BytesMut;
 use nix::{
+    poll::{PollFd, PollFlags, PollTimeout, poll},
     sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, kill, raise, sigaction},
     unistd::Pid,
 };
@@ -242,7 +244,14 @@ impl Screen {
     /// The terminal is gone.
     pub fn events(&mut self) -> io::Result<Vec<Event>> {
         let mut events = Vec::new();
-        while events.len() < EVENTS && event::poll(Duration::ZERO)? {
+        while events.len() < EVENTS {
+            // crossterm reads from a terminal that has hung up for ever, and never returns.
+            if has_hung_up()? {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+            if !event::poll(Duration::ZERO)? {
+                break;
+            }
             events.push(event::read()?);
         }
         Ok(events)
@@ -290,6 +299,15 @@ impl Drop for Screen {
     fn drop(&mut self) {
         self.leave();
     }
+}
+
+/// Whether nobody will type any more: the window was closed, the connection broke.
+fn has_hung_up() -> io::Result<bool> {
+    let stdin = io::stdin();
+    let mut asked = [PollFd::new(stdin.as_fd(), PollFlags::POLLIN)];
+    poll(&mut asked, PollTimeout::ZERO)?;
+    let gone = PollFlags::POLLHUP | PollFlags::POLLERR | PollFlags::POLLNVAL;
+    Ok(asked[0].revents().is_some_and(|told| told.intersects(gone)))
 }
 
 /// Has this process and those that it was started with (`sudo`, a pipeline) stopped, as Ctrl-Z does.

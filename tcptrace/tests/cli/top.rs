@@ -268,6 +268,25 @@ fn the_terminal_is_given_back_as_it_was() {
 }
 
 #[test]
+fn it_ends_with_its_terminal() {
+    if !can_trace() {
+        return;
+    }
+    let Some(tmux) = Tmux::new() else { return };
+    let netns = Netns::new().unwrap();
+    tmux.run(&top(&tmux, &format!("-N {}", path(&netns))));
+    tmux.until_has("1 Overview");
+    let pid = fs::read_to_string(tmux.file("pid")).unwrap();
+    let stat = Path::new("/proc").join(pid.trim()).join("stat");
+    // A zombie has ended, whether or not somebody cares.
+    let goes_on = || fs::read_to_string(&stat).is_ok_and(|stat| !stat.contains(") Z "));
+    assert!(goes_on());
+    // As a window that is closed, or a connection that breaks: SIGHUP, and nothing to read.
+    tmux.tmux(&["kill-server"]);
+    until("its end", || (!goes_on()).then_some(()));
+}
+
+#[test]
 fn a_panic_gives_the_terminal_back() {
     let Some(tmux) = Tmux::new() else { return };
     let (before, modes) = (tmux.stty("before"), tmux.modes());
