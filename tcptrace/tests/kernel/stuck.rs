@@ -218,6 +218,8 @@ fn what_nobody_answers_is_bounded_by_its_timeouts() {
             let connection = Listener::open(Family::V4, 0)?.connect(None)?;
             connection.server.shutdown(Shutdown::Write)?;
             wait_state(connection.ends.of_client(), State::CloseWait)?;
+            // The ACK of its FIN may be delayed.
+            wait_state(connection.ends.of_server(), State::FinWait2)?;
             deafen(&connection.server)?;
             let from = now();
             connection.client.shutdown(Shutdown::Write)?;
