@@ -72,10 +72,7 @@ pub(super) fn run(args: &DoctorArgs) -> Result<ExitCode> {
     };
     // Of a recording all is judged.
     let (mut setup, watch) = match looks {
-        Some(_) => {
-            let defaults = sysctl::defaults().map_err(|error| error.to_string());
-            (Setup { defaults, files: files(), events: Ok(()) }, args.duration)
-        }
+        Some(_) => (host_setup(), args.duration),
         None => (Setup::recorded(), Duration::MAX),
     };
     let snapshots = Snapshots { every: args.duration, owners: true };
@@ -156,8 +153,14 @@ fn write(text: &[u8]) -> Result<()> {
     }
 }
 
+/// What of this host the doctor does not learn from inputs.
+pub(super) fn host_setup() -> Setup {
+    let defaults = sysctl::defaults().map_err(|error| error.to_string());
+    Setup { defaults, files: files(), events: Ok(()) }
+}
+
 /// What the host's files set. One that cannot be read is said, and no more.
-pub(super) fn files() -> Vec<Setting> {
+fn files() -> Vec<Setting> {
     let mut settings = Vec::new();
     for (path, text) in sysctl_files::all() {
         match text {

@@ -12,7 +12,7 @@ use super::{
     origin::{Host, Origin},
     progress::Progress,
     record,
-    signals::Signals,
+    signals::{self, Signals},
     target::Target,
 };
 use crate::{
@@ -87,22 +87,12 @@ pub(super) fn run<V: View>(
         let misuse = "--duration is for what is going on: of a recording give --since and --until";
         return Err(Usage(misuse.to_owned()).into());
     }
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .context("cannot start the runtime")?;
-    runtime.block_on(async {
-        // Before the hooks: a Ctrl-C at any moment from here on ends in order.
-        let mut signals = Signals::install().context("cannot catch signals")?;
-        match origin {
-            Origin::Host(host) => {
-                let run = Run { snapshots, duration };
-                listen(*host, run, &mut signals, target, view, &mut Nothing, tell).await
-            }
-            Origin::Recording(recording) => {
-                read(*recording, &mut signals, target, view, tell).await
-            }
+    signals::catching(async |signals| match origin {
+        Origin::Host(host) => {
+            let run = Run { snapshots, duration };
+            listen(*host, run, signals, target, view, &mut Nothing, tell).await
         }
+        Origin::Recording(recording) => read(*recording, signals, target, view, tell).await,
     })
 }
 

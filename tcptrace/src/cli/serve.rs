@@ -29,8 +29,7 @@ use super::{
     target::Target,
 };
 use crate::{
-    doctor::collect::Setup,
-    host::{caps::Capability, confine, kernel, netns::NetnsId, sysctl},
+    host::{caps::Capability, confine, kernel, netns::NetnsId},
     probe::{Probe, TimeWaitChoice},
     serve::{
         Attached, HookBy, LabelOptions, Limits, Listeners, Server, Shelf, Token, book::Book, tls,
@@ -137,9 +136,7 @@ pub(super) fn run(args: &ServeArgs) -> Result<ExitCode> {
             Ok(())
         }));
     }
-    let defaults = sysctl::defaults().map_err(|error| error.to_string());
-    let setup = Setup { defaults, files: doctor::files(), events: Ok(()) };
-    let book = Book::new(shelf, label, args.interval, setup);
+    let book = Book::new(shelf, label, args.interval, doctor::host_setup());
     let snapshots = Snapshots { every: Snapshots::OFTEN, owners: true };
     let ended = listen::run(origin, snapshots, Target::none(), None, book, |_| {});
     let served = server.finish().context("cannot serve");

@@ -2,9 +2,26 @@
 
 use std::io;
 
+use anyhow::{Context as _, Result};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::host::signals::Ignored;
+
+/// Does `work` on a runtime of this thread, with the signals caught: before any hook is on, so that
+/// a Ctrl-C at any moment from here on ends in order.
+///
+/// # Errors
+/// There is no runtime or no catching to be had; else what `work` ends with.
+pub(super) fn catching<T>(work: impl AsyncFnOnce(&mut Signals) -> Result<T>) -> Result<T> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("cannot start the runtime")?;
+    runtime.block_on(async {
+        let mut signals = Signals::install().context("cannot catch signals")?;
+        work(&mut signals).await
+    })
+}
 
 /// SIGINT, SIGTERM and SIGHUP, from the moment of [`Signals::install`] on.
 pub(super) struct Signals {

@@ -5,7 +5,7 @@ mod play;
 
 use std::process::ExitCode;
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 use clap::Parser as _;
 
 use super::{
@@ -13,12 +13,11 @@ use super::{
     args::{ColorChoice, FilterLine, SelectArgs, TopArgs},
     doctor, options,
     origin::{self, Origin},
-    signals::Signals,
+    signals,
     target::Target,
 };
 use crate::{
     doctor::collect::Setup,
-    host::sysctl,
     model::{How, filter::Filter},
     terminal,
     view::top::{Parse, Shown, Style, Top},
@@ -39,29 +38,14 @@ pub(super) fn run(args: &TopArgs) -> Result<ExitCode> {
     let ascii = args.ascii || !is_unicode();
     let style = Style { color: Target::open(None)?.colored(ColorChoice::Auto), ascii };
     let is_recording = matches!(origin, Origin::Recording(_));
-    // What a recording does not hold is another host's.
-    let setup = if is_recording {
-        let defaults = Err("not recorded".to_owned());
-        Setup { defaults, files: Vec::new(), events: Ok(()) }
-    } else {
-        let defaults = sysctl::defaults().map_err(|error| error.to_string());
-        Setup { defaults, files: doctor::files(), events: Ok(()) }
-    };
+    let setup = if is_recording { Setup::recorded() } else { doctor::host_setup() };
     // The ends were seen to by the kernel side, or by who reads the recording.
     let shown = Shown::new(Filter::default(), wanted, selection_words(&args.select));
     let top = Top::new(setup, shown, parse(is_recording), style);
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .context("cannot start the runtime")?;
-    runtime.block_on(async {
-        // Before the hooks, as with any command.
-        let mut signals = Signals::install().context("cannot catch signals")?;
-        match origin {
-            Origin::Host(host) => listen::run(*host, &mut signals, top).await,
-            Origin::Recording(recording) => {
-                play::run(*recording, &args.recording.from, &args.filter, &mut signals, top).await
-            }
+    signals::catching(async |signals| match origin {
+        Origin::Host(host) => listen::run(*host, signals, top).await,
+        Origin::Recording(recording) => {
+            play::run(*recording, &args.recording.from, &args.filter, signals, top).await
         }
     })
 }

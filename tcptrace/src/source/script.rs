@@ -39,6 +39,17 @@ use crate::model::{
     Totals, Transition, Tuple, knobs,
 };
 
+/// A connection that is closed here, expires after 60 s, and was opened at 1 ms.
+#[cfg(test)]
+pub(crate) const ACTIVE: &str = "0ms begin\n\
+    1ms sk=a CLOSE>SYN_SENT 10.0.0.1:0 10.0.0.2:443 comm=curl cookie=1 netns=5\n\
+    3ms sk=a SYN_SENT>ESTABLISHED 10.0.0.1:7 10.0.0.2:443 cookie=1 netns=5\n\
+    5ms sk=a ESTABLISHED>FIN_WAIT1 10.0.0.1:7 10.0.0.2:443 comm=curl cookie=1 netns=5\n\
+    6ms sk=a FIN_WAIT1>FIN_WAIT2 10.0.0.1:7 10.0.0.2:443 cookie=1 netns=5\n\
+    9ms tw=b started TIME_WAIT 10.0.0.1:7 10.0.0.2:443 cookie=1 netns=5 expires=60008ms\n\
+    9.01ms sk=a FIN_WAIT2>CLOSE 10.0.0.1:0 10.0.0.2:443 cookie=1 netns=5\n\
+    60009ms tw=b expired TIME_WAIT 10.0.0.1:7 10.0.0.2:443 cookie=1 netns=5 expires=60008ms\n";
+
 /// Reads a script.
 pub fn inputs(text: &str) -> Result<Vec<Input>> {
     text.lines()

@@ -120,7 +120,11 @@ impl SinceStart {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{model::Change, source::script, track::Tracker};
+    use crate::{
+        model::Change,
+        source::script::{self, ACTIVE},
+        track::Tracker,
+    };
 
     fn count(text: &str, label: Option<By>) -> SinceStart {
         let (mut tracker, mut since) = (Tracker::default(), SinceStart::new(label));
@@ -133,16 +137,6 @@ mod tests {
         }
         since
     }
-
-    /// A connection that is closed here and expires after 60 s.
-    const ACTIVE: &str = "0ms begin\n\
-        1ms sk=a CLOSE>SYN_SENT 10.0.0.1:0 10.0.0.2:443 comm=curl cookie=1 netns=5\n\
-        3ms sk=a SYN_SENT>ESTABLISHED 10.0.0.1:7 10.0.0.2:443 cookie=1 netns=5\n\
-        5ms sk=a ESTABLISHED>FIN_WAIT1 10.0.0.1:7 10.0.0.2:443 comm=curl cookie=1 netns=5\n\
-        6ms sk=a FIN_WAIT1>FIN_WAIT2 10.0.0.1:7 10.0.0.2:443 cookie=1 netns=5\n\
-        9ms tw=b started TIME_WAIT 10.0.0.1:7 10.0.0.2:443 cookie=1 netns=5 expires=60008ms\n\
-        9.01ms sk=a FIN_WAIT2>CLOSE 10.0.0.1:0 10.0.0.2:443 cookie=1 netns=5\n\
-        60009ms tw=b expired TIME_WAIT 10.0.0.1:7 10.0.0.2:443 cookie=1 netns=5 expires=60008ms\n";
 
     #[test]
     fn a_life_is_counted_once_in_each_of_its_transitions_and_times() {
