@@ -181,7 +181,7 @@ pub(super) async fn listen<V: View>(
     .await;
     beside.end();
     if let Ok(accounts) = &ended {
-        summary(accounts, analysis.tracker().counts());
+        summary(accounts, analysis.tracker().counts(), LOST_HERE);
         tell(analysis.view());
     }
     // The hooks are off since run_live().
@@ -211,7 +211,7 @@ async fn read<V: View>(
     drop(progress);
     recording.take_remarks().iter().for_each(|remark| say(remark));
     if let Some(accounts) = &accounts {
-        summary(accounts, analysis.tracker().counts());
+        summary(accounts, analysis.tracker().counts(), LOST_THEN);
         tell(analysis.view());
     }
     let ended = recording.take_failure().map_or(Ok(()), |failure| Err(failure.into()));
@@ -321,7 +321,14 @@ fn announce(probe: &Probe, fell_back: bool) {
 }
 
 /// Says what became of the events, and what the tracker counts of itself.
-pub(super) fn summary(accounts: &Accounts, counts: Counts) {
+/// What to do about events that are lost.
+const LOST_HERE: &str = "lost to a full ring: take a larger --ring-size, or filter";
+
+/// The same of a recording, where nothing can be done any more.
+pub(super) const LOST_THEN: &str = "lost to a full ring when it was recorded: the next is to have a larger --ring-size, or a filter";
+
+/// Says what became of the events, and `lost_says` if some were lost.
+pub(super) fn summary(accounts: &Accounts, counts: Counts, lost_says: &str) {
     let Accounts { seconds, seen, delivered, filtered, lost, .. } = accounts;
     let missed = match accounts.missed {
         Some(missed) => format!("{missed} missed"),
@@ -338,7 +345,7 @@ pub(super) fn summary(accounts: &Accounts, counts: Counts) {
         say(&format!("{} records could not be understood", accounts.malformed));
     }
     if *lost > 0 {
-        say("lost to a full ring: take a larger --ring-size, or filter");
+        say(lost_says);
     }
     if counts.anomalies > 0 {
         say(&format!("{} transitions did not follow from what was known", counts.anomalies));

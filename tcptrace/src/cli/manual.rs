@@ -43,7 +43,9 @@ fn render(command: &Command, page: &mut Vec<u8>) -> io::Result<()> {
         }
     }
     writeln!(page, ".SH \"EXIT STATUS\"")?;
-    writeln!(page, "0; 1 for what the host refuses; 2 for misuse. \\fBdoctor\\fR: see there.")
+    let codes = "0; 1 for what the host refuses; 2 for misuse; 130 for an interrupt that left \
+                 something unwritten. \\fBdoctor\\fR: see there.";
+    writeln!(page, "{codes}")
 }
 
 /// What `shell` completes by.

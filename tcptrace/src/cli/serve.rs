@@ -174,6 +174,10 @@ fn bind(address: SocketAddr) -> Result<TcpListener> {
                 "; another process listens there (ss -ltnp says which): give another --listen"
             }
             io::ErrorKind::AddrNotAvailable => "; this host has no such address (ip addr)",
+            io::ErrorKind::PermissionDenied => {
+                "; a port below ip_unprivileged_port_start (1024) takes CAP_NET_BIND_SERVICE: give \
+                 another --listen"
+            }
             _ => "",
         };
         anyhow::anyhow!("cannot listen on {address}: {error}{hint}")

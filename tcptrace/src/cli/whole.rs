@@ -9,7 +9,7 @@ use std::{
     process::ExitCode,
 };
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, anyhow, bail};
 use tempfile::{Builder, NamedTempFile};
 
 use super::{EXIT_INTERRUPTED, log::say, target::Target};
@@ -45,7 +45,11 @@ impl WholeFile {
             .prefix(".tcptrace-")
             .permissions(Permissions::from_mode(0o666))
             .tempfile_in(directory)
-            .with_context(|| format!("cannot write to {shown}"))?;
+            // Without the name beside it, which nobody gave.
+            .map_err(|error| {
+                let why = anyhow::Error::from(error);
+                anyhow!("cannot write to {shown}: {}", why.root_cause())
+            })?;
         Ok(Self { beside, path: path.to_owned(), force })
     }
 

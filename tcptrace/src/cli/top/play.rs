@@ -58,7 +58,7 @@ pub(super) async fn run(
     recording.take_remarks().iter().for_each(|remark| crate::cli::log::say(remark));
     let ended = accounts.map(|accounts| {
         if let Some(accounts) = accounts {
-            listen::summary(&accounts, analysis.tracker().counts());
+            listen::summary(&accounts, analysis.tracker().counts(), listen::LOST_THEN);
         }
     });
     let ended = match recording.take_failure() {
