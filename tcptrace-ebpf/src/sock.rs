@@ -203,10 +203,26 @@ impl Sock {
         }
     }
 
-    /// No process has ever held it: there is no `struct socket`, and it was not taken away.
+    /// What it points to. To be asked once, before anything that the verifier walks on more than
+    /// one path: for each pointer that it sees loaded out of a trusted structure, kernels up to
+    /// 6.18 search all of BTF (`btf_nested_type_is_trusted()`), a millisecond at a time.
     #[inline(always)]
-    pub(crate) fn unaccepted(self, dead: bool) -> bool {
-        !dead && field!(self.0, sock.sk_socket => u64) == 0
+    pub(crate) fn pointers(self) -> Pointers {
+        Pointers {
+            net: self.pointer(global!(sock.skc_net)),
+            cgroup: self.pointer(global!(sock.sk_cgroup)),
+            // As a number, so that no path is left for it to be followed.
+            socket: field!(self.0, sock.sk_socket => u64),
+        }
+    }
+
+    #[inline(always)]
+    fn pointer(self, offset: u32) -> *const c_void {
+        if offset == ABSENT {
+            return core::ptr::null();
+        }
+        // SAFETY: `self.0` is typed by BTF and the offset is that of a pointer in it.
+        unsafe { load(self.0, offset) }
     }
 
     #[inline(always)]
@@ -246,34 +262,7 @@ impl Sock {
     /// Inode of the network namespace.
     #[inline(always)]
     pub(crate) fn netns(self) -> u32 {
-        if global!(sock.skc_net) == ABSENT {
-            return 0; // a kernel without CONFIG_NET_NS
-        }
-        let net = field!(self.0, sock.skc_net => *const c_void);
-        field!(net, sock.net_inum => u32)
-    }
-
-    /// Whether the namespace has no room for one more minisock, as `inet_twsk_alloc()` asks it;
-    /// false where that cannot be read.
-    #[inline(always)]
-    pub(crate) fn buckets_full(self) -> bool {
-        if global!(buckets.max) == ABSENT || global!(sock.skc_net) == ABSENT {
-            return false;
-        }
-        let net = field!(self.0, sock.skc_net => *const c_void);
-        let count = field!(net, buckets.count => u32).wrapping_sub(global!(buckets.base));
-        count as i32 >= field!(net, buckets.max => i32)
-    }
-
-    /// Id of the socket's cgroup (v2); 0 where this kernel keeps it in a form not known here.
-    #[inline(always)]
-    pub(crate) fn cgroup(self) -> u64 {
-        if global!(sock.sk_cgroup) == ABSENT {
-            return 0;
-        }
-        let cgroup = field!(self.0, sock.sk_cgroup => *const c_void);
-        let kn = field!(cgroup, sock.cgroup_kn => *const c_void);
-        field!(kn, sock.kn_id => u64)
+        netns(self.pointer(global!(sock.skc_net)))
     }
 
     /// The socket's cookie, assigned now if it had none; 0 where the kernel does not tell.
@@ -285,4 +274,56 @@ impl Sock {
         // SAFETY: a socket that the verifier knows.
         unsafe { bpf_get_socket_cookie(self.0.cast_mut()) }
     }
+}
+
+/// What a socket points to, see [`Sock::pointers`].
+#[derive(Clone, Copy)]
+pub(crate) struct Pointers {
+    net: *const c_void,
+    cgroup: *const c_void,
+    socket: u64,
+}
+
+impl Pointers {
+    /// Inode of the network namespace.
+    #[inline(always)]
+    pub(crate) fn netns(&self) -> u32 {
+        netns(self.net)
+    }
+
+    /// Whether the namespace has no room for one more minisock, as `inet_twsk_alloc()` asks it;
+    /// false where that cannot be read.
+    #[inline(always)]
+    pub(crate) fn buckets_full(&self) -> bool {
+        if global!(buckets.max) == ABSENT || global!(sock.skc_net) == ABSENT {
+            return false;
+        }
+        let count = field!(self.net, buckets.count => u32).wrapping_sub(global!(buckets.base));
+        count as i32 >= field!(self.net, buckets.max => i32)
+    }
+
+    /// Id of the socket's cgroup (v2); 0 where this kernel keeps it in a form not known here.
+    #[inline(always)]
+    pub(crate) fn cgroup(&self) -> u64 {
+        if global!(sock.sk_cgroup) == ABSENT {
+            return 0;
+        }
+        let kn = field!(self.cgroup, sock.cgroup_kn => *const c_void);
+        field!(kn, sock.kn_id => u64)
+    }
+
+    /// No process has ever held it: there is no `struct socket`, and it was not taken away.
+    #[inline(always)]
+    pub(crate) fn unaccepted(&self, dead: bool) -> bool {
+        !dead && self.socket == 0
+    }
+}
+
+/// Inode of a network namespace, a `struct net *` out of a socket.
+#[inline(always)]
+fn netns(net: *const c_void) -> u32 {
+    if global!(sock.skc_net) == ABSENT {
+        return 0; // a kernel without CONFIG_NET_NS
+    }
+    field!(net, sock.net_inum => u32)
 }

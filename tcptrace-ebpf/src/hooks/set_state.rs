@@ -31,7 +31,7 @@ use crate::{
     globals::global,
     hooks::PASS_ON,
     maps::GUARD,
-    sock::{IPPROTO_TCP, Sock},
+    sock::{IPPROTO_TCP, Pointers, Sock},
 };
 
 mod ran;
@@ -75,6 +75,7 @@ fn tell(ctx: &BtfTracePointContext, program: u32) {
         return;
     }
     let Some(counters) = Counters::seen_by(Hook::SetState, program) else { return };
+    let pointers = sk.pointers();
     let old = ctx.arg::<i32>(1) as u8;
     let new = ctx.arg::<i32>(2) as u8;
     let family = sk.family();
@@ -84,7 +85,7 @@ fn tell(ctx: &BtfTracePointContext, program: u32) {
         lport = sk.sport();
     }
     let facts =
-        Facts { old, new, family, netns: sk.netns(), laddr, raddr, lport, rport: sk.dport() };
+        Facts { old, new, family, netns: pointers.netns(), laddr, raddr, lport, rport: sk.dport() };
     let verdict = verdict(&InForce, &facts);
     if verdict == Verdict::Drop {
         return counters.filtered();
@@ -93,7 +94,7 @@ fn tell(ctx: &BtfTracePointContext, program: u32) {
         counters.emit(|record: *mut Closed| {
             // SAFETY: a field of the reserved record, which is aligned and not shared yet.
             let transition = unsafe { &raw mut (*record).transition };
-            write_btf(transition, sk, &facts, verdict);
+            write_btf(transition, sk, &pointers, &facts, verdict);
             Fields(transition).put_kind(RecordKind::Closed as u8);
             // SAFETY: as above.
             let totals = unsafe { &raw mut (*record).totals };
@@ -101,19 +102,25 @@ fn tell(ctx: &BtfTracePointContext, program: u32) {
             unsafe { totals.write(sk.totals()) };
         });
     } else {
-        counters.emit(|record: *mut Transition| write_btf(record, sk, &facts, verdict));
+        counters.emit(|record: *mut Transition| write_btf(record, sk, &pointers, &facts, verdict));
     }
 }
 
 /// Writes a whole transition of a socket that BTF shows.
 #[inline(always)]
-fn write_btf(record: *mut Transition, sk: Sock, facts: &Facts, verdict: Verdict) {
+fn write_btf(
+    record: *mut Transition,
+    sk: Sock,
+    pointers: &Pointers,
+    facts: &Facts,
+    verdict: Verdict,
+) {
     let &Facts { old, new, .. } = facts;
     let (dead, done, linger) = sk.dead_done_and_linger();
     // Only here may tcp_time_wait() have found no room.
     let full =
-        new == TCP_CLOSE && (old == TCP_FIN_WAIT2 || old == TCP_CLOSING) && sk.buckets_full();
-    let unaccepted = new == TCP_CLOSE && sk.unaccepted(dead);
+        new == TCP_CLOSE && (old == TCP_FIN_WAIT2 || old == TCP_CLOSING) && pointers.buckets_full();
+    let unaccepted = new == TCP_CLOSE && pointers.unaccepted(dead);
     let flags = FLAG_SOCK
         | flag(dead, FLAG_DEAD)
         | flag(done, FLAG_PEER_FIN)
@@ -127,7 +134,7 @@ fn write_btf(record: *mut Transition, sk: Sock, facts: &Facts, verdict: Verdict)
     // Up to 6.12 a child's own cookie is set right after this event, over any given here.
     let unborn = old == TCP_LISTEN && new == TCP_SYN_RECV && facts.rport == 0;
     fields.put_cookie(if unborn { 0 } else { sk.cookie() });
-    fields.put_cgroup(sk.cgroup());
+    fields.put_cgroup(pointers.cgroup());
     fields.put_linger_jiffies(sk.linger_jiffies());
 }
 

@@ -362,15 +362,18 @@ impl Probe {
         if let Some(link) = self.link.take() {
             set_state::detach(&mut self.ebpf, self.backend, link).map_err(failed)?;
         }
-        if let Some(attached) = self.accept.take() {
-            let failed = |reason| ProbeError::Setup(format!("cannot detach: {reason}"));
-            attached.detach(&mut self.ebpf).map_err(failed)?;
-        }
         if let Ok(attached) = &mut self.resets {
             attached.detach(&mut self.ebpf).map_err(failed)?;
         }
-        match &mut self.time_wait {
-            Some(attached) => attached.programs.detach(&mut self.ebpf).map_err(failed),
+        if let Some(attached) = &mut self.time_wait {
+            attached.programs.detach(&mut self.ebpf).map_err(failed)?;
+        }
+        // Last, for a tracepoint of system calls is given up only after tens of milliseconds (a
+        // grace period of RCU), in which the others would fill the ring.
+        match self.accept.take() {
+            Some(attached) => attached
+                .detach(&mut self.ebpf)
+                .map_err(|reason| ProbeError::Setup(format!("cannot detach: {reason}"))),
             None => Ok(()),
         }
     }
