@@ -2,7 +2,8 @@
 //!
 //! A view like the others: it gathers facts from changes and inputs, and at the end writes the page.
 //! `facts` are plain values, `figures` says what is plotted of them, `chart` draws that and `html`
-//! is the page: whoever has facts of a live host can show the same. Must not conclude anything that
+//! is the page. `recent` has the facts of a host that runs, of which `serve` shows the same page. Must
+//! not conclude anything that
 //! the other views do not.
 
 mod chart;
@@ -10,12 +11,14 @@ pub mod facts;
 mod figures;
 mod gather;
 mod html;
+mod recent;
 mod timeline;
 
 use bytes::{BufMut as _, BytesMut};
 
 pub use gather::Gather;
 pub use html::page;
+pub use recent::{Looked, Recent};
 
 use crate::{
     model::{Change, Input},

@@ -26,11 +26,13 @@ use super::{
     listen::{self, Snapshots},
     log::say,
     origin::Origin,
+    record,
     target::Target,
 };
 use crate::{
-    host::{caps::Capability, confine, kernel, netns::NetnsId},
+    host::{caps::Capability, confine, netns::NetnsId},
     probe::{Probe, TimeWaitChoice},
+    record::Header,
     serve::{
         Attached, HookBy, LabelOptions, Limits, Listeners, Server, Shelf, Token, book::Book, tls,
     },
@@ -125,13 +127,15 @@ pub(super) fn run(args: &ServeArgs) -> Result<ExitCode> {
     if let Origin::Host(host) = &mut origin {
         let shelf = Arc::clone(&shelf);
         let own = NetnsId::own().ok();
+        let filter = host.options.filter.clone();
         let elsewhere = host.only.as_ref().is_none_or(|only| Some(only.id) != own);
         host.attached = Some(Box::new(move |probe| {
+            let header = record::header(probe, &filter)?;
             if sandbox {
                 let kept = if elsewhere { &KEPT[..] } else { &KEPT[1..] };
                 give_up(kept, confine::only_listen);
             }
-            shelf.attach(attached(probe));
+            shelf.attach(attached(probe, header));
             say(&format!("serving at {}", places.join(" and ")));
             Ok(())
         }));
@@ -211,7 +215,7 @@ fn bind_unix(path: &Path) -> Result<(UnixListener, SocketFile)> {
 }
 
 /// How the hooks are on, as metrics tell it.
-fn attached(probe: &Probe) -> Attached {
+fn attached(probe: &Probe, header: Header) -> Attached {
     let by = |hook, backend: Option<String>| HookBy { hook, backend };
     Attached {
         hooks: vec![
@@ -220,7 +224,7 @@ fn attached(probe: &Probe) -> Attached {
             by(Hook::Reset, probe.resets().is_ok().then(|| probe.backend().to_string())),
             by(Hook::Accept, probe.accept().map(|way| way.to_string())),
         ],
-        kernel: kernel::release().unwrap_or_default(),
+        header,
         missed_counted: probe.missed().is_some(),
     }
 }

@@ -227,7 +227,7 @@ fn time_wait(facts: &Facts) -> Option<Figure> {
     let says = match bounds {
         0 => String::new(),
         bounds => format!(
-            " {bounds} more began before the recording: of these only a least is \
+            " {bounds} more began before the hooks were on: of these only a least is \
                            known, and they are not in it."
         ),
     };

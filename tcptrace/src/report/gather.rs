@@ -1,19 +1,22 @@
 //! Gathers the facts of a report along the way: what other views show at a moment is kept as it was
 //! at its worst.
 
-use super::{facts::Facts, timeline::Timeline};
+use super::{
+    facts::{Facts, OfReason, OfSpan},
+    timeline::Timeline,
+};
 use crate::{
     doctor::{
         Diagnosis,
         collect::{Collector, Setup},
     },
-    model::{Accounts, Change, Input, Snapshot, StateSet},
+    model::{Accounts, Change, Input, Snapshot, StateSet, TcpState},
     record::Header,
     stats::{
-        closers::{self, Closers},
+        closers::{self, Closers, Tally},
         durations::{self, Durations, Span, Spans},
         group::{By, Key},
-        named::named,
+        named::{Group, named},
         ports::{self, Ports},
         stuck::{self, Survey},
     },
@@ -121,19 +124,11 @@ impl Gather {
         let now = accounts.mono_ns;
         self.look(now, tracker);
         let groups = self.closers.take(now, tracker.census());
-        let mut closers = named(groups, |id| tracker.cgroup(id), |sum, more| sum.join(&more));
-        closers.sort_by_key(|(group, tally)| {
-            (std::cmp::Reverse((tally.closed(), tally.failed())), group.clone())
-        });
-        let time_wait = Span::In(crate::model::TcpState::TimeWait);
-        let reason = |key| match key {
-            Key::Reason(reason) => reason,
-            _ => None,
-        };
-        let lingering = Span::ALL.into_iter().filter(|&span| span != time_wait);
-        let of = |span| self.durations.of(span).into_iter().map(move |(key, it)| (span, key, it));
+        let closers = named(groups, |id| tracker.cgroup(id), |sum, more| sum.join(&more));
+        let (time_wait, linger) = measures(&self.durations);
         Facts {
             header: self.header.clone(),
+            live: false,
             stretch: (self.begin_ns.unwrap_or(now).min(now), now),
             offset_ns: self.offset_ns,
             diagnosis: self.doctor.watched_ns().is_some().then(|| {
@@ -141,15 +136,38 @@ impl Gather {
                 Diagnosis::of(&host)
             }),
             timeline: self.timeline.finish(now),
-            time_wait: of(time_wait).map(|(_, key, it)| (reason(key), it.clone())).collect(),
-            linger: lingering.flat_map(of).map(|(span, _, it)| (span, it.clone())).collect(),
-            closers,
+            time_wait,
+            linger,
+            closers: most_first(closers),
             stuck: self.stuck.take(),
             ports: self.ports_worst.take(),
-            accounts: *accounts,
+            losses: (*accounts).into(),
             doubts: tracker.counts(),
         }
     }
+}
+
+/// TIME_WAITs by why they ended, and each other state of a close.
+pub(super) fn measures(durations: &Durations) -> (Vec<OfReason>, Vec<OfSpan>) {
+    let time_wait = Span::In(TcpState::TimeWait);
+    let reason = |key| match key {
+        Key::Reason(reason) => reason,
+        _ => None,
+    };
+    let lingering = Span::ALL.into_iter().filter(|&span| span != time_wait);
+    let of = |span| durations.of(span).into_iter().map(move |(key, it)| (span, key, it.clone()));
+    (
+        of(time_wait).map(|(_, key, it)| (reason(key), it)).collect(),
+        lingering.flat_map(of).map(|(span, _, it)| (span, it)).collect(),
+    )
+}
+
+/// In the order in which they are told: who closed most first.
+pub(super) fn most_first(mut closers: Vec<(Group, Tally)>) -> Vec<(Group, Tally)> {
+    closers.sort_by_cached_key(|(group, tally)| {
+        (std::cmp::Reverse((tally.closed(), tally.failed())), group.clone())
+    });
+    closers
 }
 
 /// How many connections are stuck.

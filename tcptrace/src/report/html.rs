@@ -17,24 +17,34 @@ use super::{
 const STYLE: &str = include_str!("page.css");
 const SCRIPT: &str = include_str!("page.js");
 
+/// For the page of a host that runs: takes over what is new.
+const LIVE_SCRIPT: &str = include_str!("live.js");
+
 /// Nothing may be fetched.
 const POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; \
                       img-src data:; base-uri 'none'; form-action 'none'";
+
+/// Nothing but the page itself, anew.
+const LIVE_POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; \
+                           script-src 'unsafe-inline'; img-src data:; connect-src 'self'; \
+                           base-uri 'none'; form-action 'none'";
 
 /// The page of `facts`.
 pub fn page(facts: &Facts) -> String {
     let figures = figures(facts);
     let title = sections::title(facts);
+    let policy = if facts.live { LIVE_POLICY } else { POLICY };
     let page = html! {
         (DOCTYPE)
-        html lang="en" {
+        html lang="en" data-live[facts.live] {
             head {
                 meta charset="utf-8";
-                meta http-equiv="Content-Security-Policy" content=(POLICY);
+                meta http-equiv="Content-Security-Policy" content=(policy);
                 meta name="viewport" content="width=device-width, initial-scale=1";
                 meta name="color-scheme" content="light dark";
                 meta name="generator" content=(concat!("tcptrace ", env!("CARGO_PKG_VERSION")));
                 link rel="icon" href="data:,";
+                @if facts.live { noscript { meta http-equiv="refresh" content="5"; } }
                 title { (title) }
                 style { (PreEscaped(STYLE)) }
             }
@@ -45,6 +55,7 @@ pub fn page(facts: &Facts) -> String {
                     (sections::whence(facts))
                 }
                 (contents(&figures))
+                @if facts.live { (sections::answers()) }
                 main #main {
                     (sections::findings(facts))
                     @for shown in &figures { (figure(shown)) }
@@ -53,6 +64,7 @@ pub fn page(facts: &Facts) -> String {
                     (sections::losses(facts))
                 }
                 script { (PreEscaped(SCRIPT)) }
+                @if facts.live { script { (PreEscaped(LIVE_SCRIPT)) } }
             }
         }
     };

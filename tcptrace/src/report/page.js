@@ -42,6 +42,7 @@
         chart.cursor.setAttribute("width", Math.max(1, end - begin));
         chart.cursor.setAttribute("visibility", seen ? "visible" : "hidden");
       }
+      hold();
       caption.textContent = row === null || !rows[row] ? ""
         : rows[row].map((cell, at) => at === 0 ? cell : `${columns[at]} ${cell}`).join(" · ");
     }
@@ -69,6 +70,11 @@
         }
       }
       point(row);
+    }
+
+    // Whoever is looking closely is not to be disturbed by a page that moves.
+    function hold() {
+      figure.toggleAttribute("data-held", row !== null || to - from < count);
     }
 
     const by = (factor) => {
@@ -144,6 +150,7 @@
   }
 
   document.querySelectorAll("figure").forEach(setUp);
+  document.addEventListener("renewed", (event) => event.target.querySelectorAll("figure").forEach(setUp));
 
   // On paper nothing can be opened.
   let opened = [];

@@ -1,4 +1,7 @@
-//! How things went over time, in a bounded number of pieces however long that was.
+//! How things went over time, in a bounded number of pieces however long that was: all of it, in
+//! pieces that become longer, or the last of it.
+
+use std::collections::VecDeque;
 
 use super::facts::Moment;
 use crate::{
@@ -16,20 +19,40 @@ const SHORTEST_NS: u64 = 250_000_000;
 pub(super) struct Timeline {
     counts: StateCounts,
     step_ns: u64,
+    keeps: Keeps,
     /// The end of the present piece; `None` before the first.
     end_ns: Option<u64>,
     now: Moment,
-    done: Vec<Moment>,
+    done: VecDeque<Moment>,
+}
+
+/// What is done when there are too many pieces.
+enum Keeps {
+    /// Each two become one.
+    All,
+    /// The oldest goes. There are so many.
+    Last(usize),
 }
 
 impl Timeline {
+    /// Of everything.
     pub(super) fn new() -> Self {
+        Self::with(SHORTEST_NS, Keeps::All)
+    }
+
+    /// Of the last `most` pieces, each of `step_ns` nanoseconds.
+    pub(super) fn of_the_last(most: usize, step_ns: u64) -> Self {
+        Self::with(step_ns.max(1), Keeps::Last(most))
+    }
+
+    fn with(step_ns: u64, keeps: Keeps) -> Self {
         Self {
             counts: StateCounts::default(),
-            step_ns: SHORTEST_NS,
+            step_ns,
+            keeps,
             end_ns: None,
             now: Moment::default(),
-            done: Vec::new(),
+            done: VecDeque::new(),
         }
     }
 
@@ -71,8 +94,10 @@ impl Timeline {
         };
         while end <= now {
             self.close(end, self.step_ns);
-            if self.done.len() >= MOST {
-                self.halve();
+            match self.keeps {
+                Keeps::All if self.done.len() >= MOST => self.halve(),
+                Keeps::Last(most) if self.done.len() > most => drop(self.done.pop_front()),
+                Keeps::All | Keeps::Last(_) => {}
             }
             end = end.saturating_add(self.step_ns);
             if end == u64::MAX {
@@ -85,12 +110,12 @@ impl Timeline {
     fn close(&mut self, end_ns: u64, length_ns: u64) {
         let states = COUNTED.map(|state| self.counts.get(state).map_or(0, |flow| flow.now));
         let now = std::mem::take(&mut self.now);
-        self.done.push(Moment { end_ns, length_ns, states, ..now });
+        self.done.push_back(Moment { end_ns, length_ns, states, ..now });
     }
 
     /// Makes one of each two.
     fn halve(&mut self) {
-        let pairs = self.done.chunks(2).map(|pair| match pair {
+        let pairs = self.done.make_contiguous().chunks(2).map(|pair| match pair {
             [a, b] => joined(a, b),
             rest => rest.first().cloned().unwrap_or_default(),
         });
@@ -104,13 +129,18 @@ impl Timeline {
         let begin = self.end_ns.map(|end| end.saturating_sub(self.step_ns));
         self.close(now, now.saturating_sub(begin.unwrap_or(now)));
         // What was told of the very end is no piece of its own.
-        if let [.., before, last] = self.done.as_mut_slice()
+        if let [.., before, last] = self.done.make_contiguous()
             && last.length_ns == 0
         {
             *before = joined(before, last);
-            self.done.pop();
+            self.done.pop_back();
         }
-        std::mem::take(&mut self.done)
+        std::mem::take(&mut self.done).into()
+    }
+
+    /// The pieces that are over.
+    pub(super) fn pieces(&self) -> impl Iterator<Item = &Moment> {
+        self.done.iter()
     }
 }
 

@@ -21,6 +21,7 @@ use super::{
 use crate::{
     doctor::collect::Setup,
     model::{Change, Input, TcpState},
+    report::{Looked, Recent, facts::Facts},
     stats::{
         counts::{COUNTED, StateCounts},
         group::Key,
@@ -33,6 +34,12 @@ use crate::{
 
 /// How often what is known is left on the shelf.
 const EVERY_NS: u64 = 1_000_000_000;
+
+/// How long the page is kept up to date after somebody has looked at it.
+const WATCHED_NS: u64 = 30_000_000_000;
+
+/// How often who closes is counted for the page, at least.
+const COUNTED_NS: u64 = 60_000_000_000;
 
 /// The kernel's name of what it counts when there is no room for a TIME_WAIT.
 const OVERFLOW: &str = "TCPTimeWaitOverflow";
@@ -57,6 +64,11 @@ pub struct Book {
     missed: u64,
     whole: bool,
     pages: Pages,
+    recent: Recent,
+    /// The facts of the page, as of when, and until when they are wanted each second.
+    page: (Option<Arc<Facts>>, u64),
+    watched_until_ns: u64,
+    counted_ns: u64,
     /// The next publication.
     due_ns: Option<u64>,
 }
@@ -83,6 +95,10 @@ impl Book {
             missed: 0,
             whole: false,
             pages: Pages::new(every, setup),
+            recent: Recent::default(),
+            page: (None, 0),
+            watched_until_ns: 0,
+            counted_ns: 0,
             due_ns: None,
         }
     }
@@ -110,9 +126,10 @@ impl Book {
             Some(_) => self.connections.1.clone(),
             None => counts.collect(),
         };
+        self.renew_page(now, tracker);
         let stuck = self.pages.stuck();
         let stuck =
-            stuck.map(|report| report.states.iter().map(|of| (of.state, of.stuck)).collect());
+            stuck.map(|(_, report)| report.states.iter().map(|of| (of.state, of.stuck)).collect());
         let figures = Figures {
             mono_ns: now,
             whole: self.whole,
@@ -127,11 +144,42 @@ impl Book {
             missed: self.missed,
             counts: tracker.counts(),
             reports: self.pages.last().clone(),
+            page: self.page.0.clone(),
         };
         // Where somebody is just taking the last one, the next tick tries again.
         if self.shelf.leave(Arc::new(figures)).is_ok() {
             self.due_ns = Some(now.saturating_add(EVERY_NS));
         }
+    }
+
+    /// Makes the facts of the page anew, where they are old or somebody looks at it.
+    fn renew_page(&mut self, now: u64, tracker: &Tracker) {
+        let Some(attached) = self.shelf.attached() else { return };
+        if self.shelf.was_watched() {
+            self.watched_until_ns = now.saturating_add(WATCHED_NS);
+        }
+        // A walk over all connections: not each second.
+        let since = now.saturating_sub(self.counted_ns);
+        if since >= self.every_ns.clamp(EVERY_NS, COUNTED_NS) {
+            self.counted_ns = now;
+            self.recent.count(now, tracker);
+        }
+        let (page, made_ns) = &mut self.page;
+        let old = now.saturating_sub(*made_ns) >= self.every_ns;
+        if page.is_some() && !old && now > self.watched_until_ns {
+            return;
+        }
+        let looked = Looked {
+            header: attached.header.clone(),
+            diagnosis: self.pages.diagnosis().cloned(),
+            stuck: self.pages.stuck().map(|(at, report)| (at, report.clone())),
+            ports: self.pages.ports().map(|(at, interval)| (at, interval.clone())),
+            lost: self.lost.iter().sum(),
+            missed: attached.missed_counted.then_some(self.missed),
+            doubts: tracker.counts(),
+        };
+        *page = Some(Arc::new(self.recent.facts(now, looked)));
+        *made_ns = now;
     }
 
     /// Counts the ends since the last time by the labels of their groups.
@@ -207,6 +255,7 @@ impl View for Book {
     fn input(&mut self, input: &Input, tracker: &Tracker, _out: &mut BytesMut) {
         self.counts.input(input);
         self.pages.input(input, tracker);
+        self.recent.input(input);
         match input {
             Input::Lost(lost) => self.lost[lost.hook as usize] += lost.count,
             Input::Missed { count, .. } => self.missed += count,
@@ -231,6 +280,7 @@ impl View for Book {
             self.since.add(moved);
         }
         self.pages.change(change);
+        self.recent.change(change);
     }
 
     fn due_ns(&self) -> Option<u64> {

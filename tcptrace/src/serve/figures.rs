@@ -1,6 +1,6 @@
 //! What is published once a second: all that anybody may ask for, complete in itself.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use bytes::Bytes;
 use tcptrace_common::counters::Hook;
@@ -8,6 +8,8 @@ use tcptrace_common::counters::Hook;
 use super::pages::Report;
 use crate::{
     model::TcpState,
+    record::Header,
+    report::facts::Facts,
     stats::{
         group::By,
         since_start::{End, SinceStart},
@@ -48,6 +50,9 @@ pub struct Figures {
     pub(super) counts: Counts,
     /// The last of each report, in the order of [`Report::ALL`]; `None`: there was none yet.
     pub(super) reports: [Option<Bytes>; Report::ALL.len()],
+    /// What the page at `/` is made of, of some seconds ago where nobody has asked for it lately;
+    /// `None`: nothing is attached yet.
+    pub(super) page: Option<Arc<Facts>>,
 }
 
 /// What is known once the hooks are attached, and does not change.
@@ -55,8 +60,8 @@ pub struct Figures {
 pub struct Attached {
     /// What is listened to.
     pub hooks: Vec<HookBy>,
-    /// Release of the kernel.
-    pub kernel: String,
+    /// Where and how, as a recording would begin with it.
+    pub header: Header,
     /// The kernel counts events that it skipped (since 5.12).
     pub missed_counted: bool,
 }

@@ -251,7 +251,7 @@ impl Moment {
     }
 
     fn own(&self, to: &mut To<'_>) -> fmt::Result {
-        let kernel = self.attached.as_ref().map_or("", |attached| &attached.kernel);
+        let kernel = self.attached.as_ref().map_or("", |attached| &attached.header.kernel);
         let help = "What is running: always 1";
         let pairs = [("version", env!("CARGO_PKG_VERSION")), ("kernel", kernel)];
         to.gauge("tcptrace_build_info", help)?.gauge(&pairs, 1)?;

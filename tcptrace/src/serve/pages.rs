@@ -9,13 +9,14 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 
 use crate::{
-    doctor::collect::Setup,
+    doctor::{Diagnosis, collect::Setup},
     model::{Change, Found, Input, StateSet, TcpState},
     record::{self, Context},
     stats::{
         closers::{Closers, DEFAULT_LIMIT as GROUPS},
         durations::{DEFAULT_LIMIT as HISTOGRAMS, Durations, Spans},
         group::By,
+        ports::Interval,
         stuck::{Report as StuckReport, Wanted},
     },
     track::Tracker,
@@ -95,6 +96,7 @@ pub(super) struct Pages {
     stuck: StuckView,
     ports: PortsView,
     doctor: DoctorView,
+    diagnosis: Option<Diagnosis>,
     setup: Setup,
     /// What still holds, for a doctor that begins anew.
     context: Context,
@@ -128,6 +130,7 @@ impl Pages {
             stuck: StuckView::new(wanted, Format::Json, lines(every), false),
             ports: PortsView::new(Format::Json, shown),
             doctor: DoctorView::new(setup.clone(), doctor::Format::Json, WATCH),
+            diagnosis: None,
             setup,
             context: Context::default(),
             out: BytesMut::new(),
@@ -140,9 +143,19 @@ impl Pages {
         &self.last
     }
 
-    /// The last report of what is stuck.
-    pub(super) fn stuck(&self) -> Option<&StuckReport> {
+    /// The last report of what is stuck, and when that was: `CLOCK_MONOTONIC`, nanoseconds.
+    pub(super) fn stuck(&self) -> Option<(u64, &StuckReport)> {
         self.stuck.last()
+    }
+
+    /// The last look at ephemeral ports, and when that was.
+    pub(super) fn ports(&self) -> Option<(u64, &Interval)> {
+        self.ports.last()
+    }
+
+    /// The last diagnosis.
+    pub(super) fn diagnosis(&self) -> Option<&Diagnosis> {
+        self.diagnosis.as_ref()
     }
 
     /// As [`PortsView::worst_used`].
@@ -163,7 +176,8 @@ impl Pages {
                 *last = Some(line);
             }
         }
-        if self.doctor.is_done() {
+        if let Some(diagnosis) = self.doctor.take() {
+            self.diagnosis = Some(diagnosis);
             self.watch_anew(tracker);
         }
     }

@@ -21,26 +21,17 @@ use super::{
     text::{self, Exposition},
     token::Token,
 };
-use crate::host::{clock, own::OwnUse};
+use crate::{
+    host::{clock, own::OwnUse},
+    report::{self, facts::Facts},
+};
 
 /// How old the last figures may be before the analysis is taken for dead: they come each second.
 const STALE_NS: u64 = 30_000_000_000;
 
 const JSON: &str = "application/json";
 const PLAIN: &str = "text/plain; charset=utf-8";
-
-/// The page at `/`. What is at the end of a link needs no script.
-const INDEX: &str = "<!doctype html><html lang=en><meta charset=utf-8><title>tcptrace</title>\
-<h1>tcptrace</h1><p>TCP connections of this host, as they change their state.</p><ul>\
-<li><a href=/metrics>/metrics</a>: for Prometheus, as OpenMetrics or text 0.0.4\
-<li><a href=/api/v1/states>/api/v1/states</a>: connections in each state, now\
-<li><a href=/api/v1/hist>/api/v1/hist</a>: how long they were in the states of a close\
-<li><a href=/api/v1/closers>/api/v1/closers</a>: who closes first, and how\
-<li><a href=/api/v1/stuck>/api/v1/stuck</a>: what has been too long in a state that should pass\
-<li><a href=/api/v1/ports>/api/v1/ports</a>: ephemeral ports, by peer\
-<li><a href=/api/v1/doctor>/api/v1/doctor</a>: what is wrong, and what helps\
-<li><a href=/healthz>/healthz</a>, <a href=/readyz>/readyz</a></ul>\
-<p>The JSON is what the command of that name prints with <code>-o json</code>.</html>";
+const HTML: &str = "text/html; charset=utf-8";
 
 /// Who answers.
 pub(super) struct Routes {
@@ -48,6 +39,8 @@ pub(super) struct Routes {
     token: Option<Token>,
     /// What was written last, so that a thousand who ask within a second cost as much as one.
     written: Mutex<Option<Written>>,
+    /// The same of the page.
+    page: Mutex<Option<(Arc<Facts>, Bytes)>>,
 }
 
 /// Metrics of a moment, as far as they were asked for.
@@ -83,7 +76,7 @@ fn not_yet(what: &'static str) -> Answer {
 
 impl Routes {
     pub(super) fn new(shelf: Arc<Shelf>, token: Option<Token>) -> Self {
-        Self { shelf, token, written: Mutex::new(None) }
+        Self { shelf, token, written: Mutex::new(None), page: Mutex::new(None) }
     }
 
     /// Answers. `local`: the listener is on loopback, where a name in `Host` is somebody's web
@@ -116,10 +109,7 @@ impl Routes {
             return with(refusal, header::WWW_AUTHENTICATE, "Bearer realm=\"tcptrace\"");
         }
         match request.uri().path() {
-            "/" => {
-                let page = answer(StatusCode::OK, "text/html; charset=utf-8", INDEX);
-                with(page, header::CONTENT_SECURITY_POLICY, "default-src 'none'")
-            }
+            "/" => self.page(),
             "/metrics" => self.metrics(headers),
             path => {
                 let name = path.strip_prefix("/api/v1/").unwrap_or_default();
@@ -170,6 +160,27 @@ impl Routes {
             }
             None => answer(StatusCode::INTERNAL_SERVER_ERROR, PLAIN, "cannot write metrics\n"),
         }
+    }
+
+    /// The page of the last minutes. It asks for itself anew, and so is told of what is new.
+    fn page(&self) -> Answer {
+        self.shelf.watch();
+        let Some(facts) = self.shelf.take().and_then(|figures| figures.page.clone()) else {
+            return not_yet("not yet: the hooks are being attached\n");
+        };
+        let mut last = self.page.lock().unwrap_or_else(PoisonError::into_inner);
+        let html = match &*last {
+            Some((of, html)) if Arc::ptr_eq(of, &facts) => html.clone(),
+            _ => {
+                let html = Bytes::from(report::page(&facts));
+                *last = Some((facts, html.clone()));
+                html
+            }
+        };
+        drop(last);
+        // What else is forbidden to it, it says itself.
+        let page = answer(StatusCode::OK, HTML, html);
+        with(page, header::CONTENT_SECURITY_POLICY, "frame-ancestors 'none'")
     }
 
     fn written(&self, figures: Arc<Figures>, wanted: Exposition) -> Option<Bytes> {

@@ -1,6 +1,9 @@
 //! Where the tracing thread leaves what is known, and others take it from.
 
-use std::sync::{Arc, Mutex, OnceLock, PoisonError, TryLockError};
+use std::sync::{
+    Arc, Mutex, OnceLock, PoisonError, TryLockError,
+    atomic::{AtomicBool, Ordering},
+};
 
 use super::figures::{Attached, Figures};
 
@@ -9,6 +12,8 @@ use super::figures::{Attached, Figures};
 pub struct Shelf {
     attached: OnceLock<Attached>,
     latest: Mutex<Option<Arc<Figures>>>,
+    /// Somebody has looked at the page.
+    watched: AtomicBool,
 }
 
 impl Shelf {
@@ -38,6 +43,16 @@ impl Shelf {
         // Outside of the lock: it may be the last owner of much.
         drop(before);
         Ok(())
+    }
+
+    /// Somebody looks at the page: what it is made of is worth its while.
+    pub(super) fn watch(&self) {
+        self.watched.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether anybody has since this was asked last.
+    pub(super) fn was_watched(&self) -> bool {
+        self.watched.swap(false, Ordering::Relaxed)
     }
 
     /// What was known last.

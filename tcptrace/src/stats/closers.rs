@@ -140,6 +140,11 @@ impl Tally {
             && self.time_wait_ns == 0
     }
 
+    /// What was alive at the end of the interval is not any more.
+    pub fn bury(&mut self) {
+        self.alive = 0;
+    }
+
     /// Adds what was counted of another group.
     pub fn join(&mut self, other: &Self) {
         other.endings.iter().for_each(|(ending, count)| bump(&mut self.endings, *ending, *count));

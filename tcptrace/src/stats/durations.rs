@@ -76,6 +76,7 @@ impl Spans {
 }
 
 /// Histograms by span and group.
+#[derive(Clone)]
 pub struct Durations {
     spans: Spans,
     by: Option<By>,
@@ -150,6 +151,16 @@ impl Durations {
             (*key == Key::Other, std::cmp::Reverse(measure.added()), *key)
         });
         groups
+    }
+
+    /// What `other` measured is added, each histogram to the one of the same name.
+    pub fn join(&mut self, other: &Self) {
+        for (name, measure) in &other.measures {
+            match self.measures.get_mut(name) {
+                Some(sum) => sum.join(measure),
+                None => drop(self.measures.insert(*name, measure.clone())),
+            }
+        }
     }
 
     /// Begins anew.

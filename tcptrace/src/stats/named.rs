@@ -21,6 +21,9 @@ pub struct Group {
 }
 
 impl Group {
+    /// Those for which there was no room.
+    pub const OTHER: Self = Self { name: None, key: Key::Other };
+
     fn new(key: Key, cgroup: Option<&Cgroup>) -> Self {
         Self { name: cgroup.map(|cgroup| escape(cgroup.name().as_bytes()).into()), key }
     }

@@ -40,6 +40,7 @@ pub struct DoctorView {
     enough: bool,
     wall: WallClock,
     severity: Option<Severity>,
+    diagnosis: Option<Diagnosis>,
     now_ns: u64,
 }
 
@@ -53,6 +54,7 @@ impl DoctorView {
             enough: false,
             wall: WallClock::utc(),
             severity: None,
+            diagnosis: None,
             now_ns: 0,
         }
     }
@@ -60,6 +62,11 @@ impl DoctorView {
     /// That of the worst finding; `None`: nothing was shown, since no round of snapshots was over.
     pub fn severity(&self) -> Option<Severity> {
         self.severity
+    }
+
+    /// What it has shown, once.
+    pub fn take(&mut self) -> Option<Diagnosis> {
+        self.diagnosis.take()
     }
 
     fn show(&mut self, tracker: &Tracker, out: &mut BytesMut) {
@@ -78,6 +85,7 @@ impl DoctorView {
             }
         }
         self.severity = Some(diagnosis.severity());
+        self.diagnosis = Some(diagnosis);
     }
 }
 

@@ -54,6 +54,7 @@ pub struct PortsView {
     wall: WallClock,
     json: Json,
     worst: Option<f64>,
+    last: Option<(u64, Interval)>,
 }
 
 impl PortsView {
@@ -70,12 +71,19 @@ impl PortsView {
             },
             json: Json::new(),
             worst: None,
+            last: None,
         }
     }
 
     /// As [`Interval::worst_used`], of the last interval.
     pub fn worst_used(&self) -> Option<f64> {
         self.worst
+    }
+
+    /// The last interval, as it was shown; and when it ended:
+    /// `CLOCK_MONOTONIC`, nanoseconds.
+    pub fn last(&self) -> Option<(u64, &Interval)> {
+        self.last.as_ref().map(|(at, interval)| (*at, interval))
     }
 
     fn tick(&mut self, now: u64, tracker: &Tracker, out: &mut BytesMut) {
@@ -107,6 +115,7 @@ impl PortsView {
             Format::Csv => csv(&interval, mono_ns, &mut self.wall, out),
         }
         self.schedule.printed_at(mono_ns);
+        self.last = Some((mono_ns, interval));
     }
 }
 

@@ -51,7 +51,7 @@ pub struct StuckView {
     /// Local for people, else UTC.
     wall: WallClock,
     json: Json,
-    last: Option<Report>,
+    last: Option<(u64, Report)>,
 }
 
 impl StuckView {
@@ -71,9 +71,9 @@ impl StuckView {
         }
     }
 
-    /// The last report.
-    pub fn last(&self) -> Option<&Report> {
-        self.last.as_ref()
+    /// The last report, and when that was: `CLOCK_MONOTONIC`, nanoseconds.
+    pub fn last(&self) -> Option<(u64, &Report)> {
+        self.last.as_ref().map(|(at, report)| (*at, report))
     }
 
     fn print(&mut self, mono_ns: u64, tracker: &Tracker, out: &mut BytesMut) {
@@ -96,7 +96,7 @@ impl StuckView {
             Format::Csv => csv::print(&moment, &mut self.wall, out),
         }
         self.schedule.printed_at(mono_ns);
-        self.last = Some(report);
+        self.last = Some((mono_ns, report));
     }
 }
 

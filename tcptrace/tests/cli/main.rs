@@ -2,11 +2,13 @@
 //! Real connections on loopback, in the namespace of the test.
 #![expect(clippy::unwrap_used, reason = "a test that cannot set itself up has to panic")]
 
+mod browser;
 mod check;
 mod conns;
 mod doctor;
 mod ending;
 mod host;
+mod live_page;
 mod misuse;
 mod output;
 mod peer;

@@ -1,22 +1,23 @@
 //! `tcptrace report` and `export` as people meet them; and the page in a browser, which is Debian's
 //! Chromium without a window.
 
-use std::{
-    fs, io,
-    io::Write as _,
-    path::Path,
-    process::{Command, Stdio},
-    time::Instant,
-};
+use std::{fs, path::Path};
 
 use serde_json::Value;
 
-use crate::run::{DEADLINE, run, tcptrace};
+use crate::{
+    browser::{browser, spoken, unescaped},
+    run::{run, tcptrace},
+};
 
 const RECORDING: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/recordings/v1.tcptrace");
 
 fn text(path: &Path) -> &str {
     path.to_str().unwrap()
+}
+
+fn file(path: &Path) -> String {
+    format!("file://{}", path.display())
 }
 
 #[test]
@@ -133,41 +134,6 @@ pre.textContent = JSON.stringify(said);
 document.body.append(pre);
 </script>"#;
 
-/// Runs the browser on `page`; `None`, and a word that the test is skipped, where there is none.
-fn browser(page: &Path, width: u32, dark: bool, more: &[&str]) -> Option<(String, String)> {
-    let profile = tempfile::tempdir().unwrap();
-    let scheme = if dark { 0 } else { 1 };
-    let start = Instant::now();
-    let output = Command::new("chromium")
-        .args(["--headless=new", "--no-sandbox", "--disable-gpu", "--hide-scrollbars"])
-        .args(["--disable-background-networking", "--no-first-run", "--enable-logging=stderr"])
-        .arg(format!("--user-data-dir={}", profile.path().display()))
-        .arg(format!("--window-size={width},900"))
-        .arg(format!("--blink-settings=preferredColorScheme={scheme}"))
-        .args(more)
-        .arg(format!("file://{}", page.display()))
-        .stdin(Stdio::null())
-        .output();
-    match output {
-        Ok(output) => {
-            assert!(output.status.success(), "{output:?}");
-            assert!(start.elapsed() < DEADLINE * 6, "{:?}", start.elapsed());
-            let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-            Some((text(&output.stdout), text(&output.stderr)))
-        }
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            // Not by eprintln!, which libtest keeps to itself when the test passes.
-            io::stderr().write_all(b"skipped: chromium is not installed\n").unwrap();
-            None
-        }
-        Err(error) => panic!("chromium: {error}"),
-    }
-}
-
-fn unescaped(html: &str) -> String {
-    html.replace("&lt;", "<").replace("&gt;", ">").replace("&nbsp;", "\u{a0}").replace("&amp;", "&")
-}
-
 #[test]
 fn the_page_works_in_a_browser() {
     let directory = tempfile::tempdir().unwrap();
@@ -178,9 +144,10 @@ fn the_page_works_in_a_browser() {
     fs::write(&probed, html.replace("</body>", &format!("{PROBE}</body>"))).unwrap();
     let mut backgrounds = Vec::new();
     for (width, dark) in [(1200, false), (1200, true), (500, false), (500, true)] {
-        let Some((dom, console)) = browser(&probed, width, dark, &["--dump-dom"]) else { return };
-        let spoken: Vec<_> = console.lines().filter(|line| line.contains("CONSOLE")).collect();
-        assert!(spoken.is_empty(), "{spoken:?}");
+        let Some((dom, console)) = browser(&file(&probed), width, dark, &["--dump-dom"]) else {
+            return;
+        };
+        assert_eq!(spoken(&console), [""; 0]);
         let said = dom.split_once("<pre id=\"probe\">").unwrap().1.split_once("</pre>").unwrap().0;
         let said: Value = serde_json::from_str(&unescaped(said)).unwrap();
         assert_eq!(said["ready"], "yes");
@@ -204,7 +171,7 @@ fn the_page_works_in_a_browser() {
         backgrounds.push((dark, said["background"].clone(), said["ink"].clone()));
         let picture = directory.path().join(format!("{width}-{dark}.png"));
         let shot = format!("--screenshot={}", picture.display());
-        browser(&page, width, dark, &[&shot]).unwrap();
+        browser(&file(&page), width, dark, &[&shot]).unwrap();
         assert!(fs::read(picture).unwrap().len() > 20_000, "there is something on it");
     }
     assert_eq!(backgrounds[0], backgrounds[2]);

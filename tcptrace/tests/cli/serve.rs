@@ -29,13 +29,13 @@ const SERVE: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHO
 const PROMETHEUS: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 9090);
 
 /// A run of `serve` at a socket in a directory: asking it makes no TCP connection.
-struct Serving {
-    running: Running,
+pub struct Serving {
+    pub running: Running,
     directory: tempfile::TempDir,
 }
 
 impl Serving {
-    fn of(netns: &Netns, more: &[&str]) -> Self {
+    pub fn of(netns: &Netns, more: &[&str]) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let socket = directory.path().join("socket");
         let of = path(netns);
@@ -48,22 +48,13 @@ impl Serving {
         serving
     }
 
-    fn socket(&self) -> std::path::PathBuf {
+    pub fn socket(&self) -> std::path::PathBuf {
         self.directory.path().join("socket")
     }
 
     /// Status and body of an answer.
-    fn get(&self, path: &str) -> (u16, String) {
-        self.ask(&format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"))
-    }
-
-    fn ask(&self, request: &str) -> (u16, String) {
-        let mut stream = UnixStream::connect(self.socket()).unwrap();
-        stream.set_read_timeout(Some(DEADLINE)).unwrap();
-        stream.write_all(request.as_bytes()).unwrap();
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).unwrap();
-        split(&answer)
+    pub fn get(&self, path: &str) -> (u16, String) {
+        get(&self.socket(), path)
     }
 
     fn metrics(&self) -> Samples {
@@ -71,6 +62,21 @@ impl Serving {
         assert_eq!(status, 200, "{text}");
         samples(&text)
     }
+}
+
+/// Status and body of an answer to `request` at a socket.
+fn ask(socket: &Path, request: &str) -> (u16, String) {
+    let mut stream = UnixStream::connect(socket).unwrap();
+    stream.set_read_timeout(Some(DEADLINE)).unwrap();
+    stream.write_all(request.as_bytes()).unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    split(&answer)
+}
+
+/// What is answered at a socket for `path`.
+pub fn get(socket: &Path, path: &str) -> (u16, String) {
+    ask(socket, &format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"))
 }
 
 fn split(answer: &str) -> (u16, String) {
@@ -97,7 +103,7 @@ fn sum(samples: &Samples, name: &str, label: &str) -> f64 {
 }
 
 /// So many connections on loopback, closed by the client first.
-fn churn(connections: u32) {
+pub fn churn(connections: u32) {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     for _ in 0..connections {
         let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
@@ -209,7 +215,7 @@ fn an_answer_is_the_line_of_the_command_of_its_name() {
     }
     assert_eq!(serving.get("/api/v1/no-such").0, 404);
     let (status, page) = serving.get("/");
-    assert!(status == 200 && page.contains("href=/metrics"), "{page}");
+    assert!(status == 200 && page.contains("href=\"/metrics\""), "{page}");
 }
 
 /// Many at a time, some of them slow, large or wrong.

@@ -34,7 +34,21 @@ pub(super) fn title(facts: &Facts) -> String {
         "" => "a host without a name".to_owned(),
         host => harmless(host),
     };
-    format!("TCP on {host}, {}", moment(facts, facts.stretch.0))
+    match facts.live {
+        true => format!("TCP on {host}, now"),
+        false => format!("TCP on {host}, {}", moment(facts, facts.stretch.0)),
+    }
+}
+
+/// Where the same is answered to programs.
+pub(super) fn answers() -> Markup {
+    const OF: [&str; 6] = ["states", "hist", "closers", "stuck", "ports", "doctor"];
+    html! {
+        p.answers {
+            "For programs: " a href="/metrics" { "/metrics" }
+            @for of in OF { ", " a href={ "/api/v1/" (of) } { "/api/v1/" (of) } }
+        }
+    }
 }
 
 /// Where, when and how it was recorded.
@@ -147,7 +161,7 @@ pub(super) fn stuck(facts: &Facts) -> Markup {
             @if states.is_empty() {
                 p { "Nothing was stuck." }
             } @else {
-                p { "As of " (moment(facts, *at)) ", when most were." }
+                p { "As of " (moment(facts, *at)) @if !facts.live { ", when most were" } "." }
                 ul {
                     @for state in &states {
                         li { b { (state.stuck) " in " (state.state.name()) } ": "
@@ -224,7 +238,10 @@ pub(super) fn ports(facts: &Facts) -> Markup {
     html! {
         section #ports {
             h2 { "Ephemeral ports" }
-            p { "As of " (moment(facts, *at)) ", when fewest were free on a path." }
+            p {
+                "As of " (moment(facts, *at))
+                @if !facts.live { ", when fewest were free on a path" } "."
+            }
             ul { @for space in &interval.spaces { li { (describe(space)) } } }
             (table(&paths(&interval.rows), "Ports by path"))
         }
@@ -273,30 +290,36 @@ fn paths(rows: &[ports::Row]) -> Table {
 
 /// What the report does not know of.
 pub(super) fn losses(facts: &Facts) -> Markup {
-    let accounts = &facts.accounts;
+    let losses = &facts.losses;
     let doubts = &facts.doubts;
-    let mut rows = vec![
-        ("events seen by the hooks", accounts.seen.to_string()),
-        ("delivered", accounts.delivered.to_string()),
-        ("filtered", accounts.filtered.to_string()),
-        ("lost, the ring being full or the disk too slow", accounts.lost.to_string()),
+    let mut rows = Vec::new();
+    if let Some(accounts) = &losses.accounts {
+        rows.extend([
+            ("events seen by the hooks", accounts.seen.to_string()),
+            ("delivered", accounts.delivered.to_string()),
+            ("filtered", accounts.filtered.to_string()),
+        ]);
+    }
+    rows.extend([
+        ("lost, the ring being full or the disk too slow", losses.lost.to_string()),
         (
             "missed, the kernel having skipped the program",
-            accounts.missed.map_or_else(|| "not observable".to_owned(), |n| n.to_string()),
+            losses.missed.map_or_else(|| "not observable".to_owned(), |n| n.to_string()),
         ),
-    ];
+    ]);
+    let malformed = losses.accounts.map_or(0, |accounts| accounts.malformed);
     rows.extend(
         [
             ("transitions that did not follow from what was known", doubts.anomalies),
             ("connections that a snapshot had otherwise", doubts.drifted),
             ("sockets forgotten to bound memory", doubts.evicted),
-            ("records that could not be understood", accounts.malformed),
+            ("records that could not be understood", malformed),
         ]
         .into_iter()
         .filter(|(_, count)| *count > 0)
         .map(|(name, count)| (name, count.to_string())),
     );
-    let lossy = accounts.lost > 0 || accounts.missed.is_some_and(|missed| missed > 0);
+    let lossy = losses.lost > 0 || losses.missed.is_some_and(|missed| missed > 0);
     html! {
         section #losses {
             h2 { "Losses" }
