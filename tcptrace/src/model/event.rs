@@ -229,10 +229,10 @@ pub struct Minisock {
 #[error("a record with impossible values {0} and {1}")]
 pub struct BadRecord(u8, u8);
 
-impl TryFrom<&record::Transition> for Transition {
-    type Error = BadRecord;
-
-    fn try_from(raw: &record::Transition) -> Result<Self, BadRecord> {
+impl Transition {
+    /// The values of a record, in one go: it is built where it is wanted, and not copied there.
+    #[inline]
+    fn of(raw: &record::Transition, totals: Option<Totals>) -> Result<Self, BadRecord> {
         let (Some(old), Some(new)) =
             (TcpState::from_kernel(raw.old), TcpState::from_kernel(raw.new))
         else {
@@ -269,14 +269,24 @@ impl TryFrom<&record::Transition> for Transition {
             }),
             key_unknown: flag(FLAG_KEY_UNKNOWN),
             buckets_full: flag(FLAG_BUCKETS_FULL),
-            totals: None,
+            totals,
         })
+    }
+}
+
+impl TryFrom<&record::Transition> for Transition {
+    type Error = BadRecord;
+
+    #[inline]
+    fn try_from(raw: &record::Transition) -> Result<Self, BadRecord> {
+        Self::of(raw, None)
     }
 }
 
 impl TryFrom<&record::Closed> for Transition {
     type Error = BadRecord;
 
+    #[inline]
     fn try_from(raw: &record::Closed) -> Result<Self, BadRecord> {
         let totals = &raw.totals;
         let totals = Totals {
@@ -289,7 +299,7 @@ impl TryFrom<&record::Closed> for Transition {
             user_timeout_ms: totals.user_timeout_ms,
             linger2: totals.linger2,
         };
-        Ok(Self { totals: Some(totals), ..Self::try_from(&raw.transition)? })
+        Self::of(&raw.transition, Some(totals))
     }
 }
 

@@ -39,7 +39,14 @@ impl CgroupNames {
 
     /// Hands `input` on, after the name of the cgroup that is in it.
     pub fn pass(&mut self, input: Input, sink: &mut impl FnMut(Input)) {
-        let id = match &input {
+        self.introduce(&input, sink);
+        sink(input);
+    }
+
+    /// Hands out the name of the cgroup that is in `input`, which is to be handed on after it.
+    #[inline]
+    pub fn introduce(&mut self, input: &Input, sink: &mut impl FnMut(Input)) {
+        let id = match input {
             Input::Event(Event::Transition(event)) => {
                 self.now = event.mono_ns;
                 event.sock.and_then(|sock| sock.cgroup)
@@ -54,13 +61,14 @@ impl CgroupNames {
             _ => None,
         };
         if let Some(id) = id {
-            self.name(id, sink);
+            if id != self.last {
+                self.name(id, sink);
+            }
         }
-        sink(input);
     }
 
     fn name(&mut self, id: u64, sink: &mut impl FnMut(Input)) {
-        if id == self.last || self.told.contains(&id) {
+        if self.told.contains(&id) {
             self.last = id;
             return;
         }

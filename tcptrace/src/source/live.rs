@@ -20,7 +20,7 @@ use crate::{
     host::{clock, netns::Netns},
     model::{
         Accept, Accounts, Clock, Event, Input, Lost, Minisock, MinisocksBy, Reset, Transition,
-        filter::Filter,
+        event::BadRecord, filter::Filter,
     },
     probe::{Names, Options, Probe, ProbeError, TimeWaitBackend, Totals, Who},
     track::gate::Gate,
@@ -153,15 +153,7 @@ impl Live {
         {
             count += 1;
             match record {
-                Record::Event(Event::Transition(event)) => {
-                    if let (Some(snapshots), Some(sock)) = (&mut self.snapshots, event.sock) {
-                        snapshots.saw(sock.netns);
-                    }
-                    self.gate.pass(event, |event| {
-                        self.cgroups.pass(Input::Event(Event::Transition(event)), sink);
-                    });
-                }
-                Record::Event(event) => sink(Input::Event(event)),
+                Record::Input(input) => self.pass(input, sink),
                 Record::Nothing => {}
                 Record::Malformed => self.malformed += 1,
             }
@@ -171,6 +163,24 @@ impl Live {
             self.emptied_ns = now;
         }
         count
+    }
+
+    /// Hands one event on, or has it wait.
+    #[inline]
+    fn pass(&mut self, input: Input, sink: &mut impl FnMut(Input)) {
+        if let Input::Event(Event::Transition(event)) = &input {
+            if let (Some(snapshots), Some(sock)) = (&mut self.snapshots, &event.sock) {
+                snapshots.saw(sock.netns);
+            }
+            if self.gate.concerns(event) {
+                self.gate.pass(*event, |event| {
+                    self.cgroups.pass(Input::Event(Event::Transition(event)), sink);
+                });
+                return;
+            }
+            self.cgroups.introduce(&input, sink);
+        }
+        sink(input);
     }
 
     /// Says that the ring has just been emptied, and a few times a second what has been lost and
@@ -277,12 +287,22 @@ impl Live {
 
 /// What a record is.
 enum Record {
-    Event(Event),
+    Input(Input),
     /// Nothing that needs to be told.
     Nothing,
     Malformed,
 }
 
+/// Values of a record, or none where those are impossible.
+#[inline]
+fn event<T>(read: Result<T, BadRecord>, of: impl FnOnce(T) -> Event) -> Record {
+    match read {
+        Ok(event) => Record::Input(Input::Event(of(event))),
+        Err(_) => Record::Malformed,
+    }
+}
+
+#[inline]
 fn parse(bytes: &[u8], names: Names<'_>) -> Record {
     const TRANSITION: u8 = RecordKind::Transition as u8;
     const MINISOCK: u8 = RecordKind::Minisock as u8;
@@ -290,41 +310,32 @@ fn parse(bytes: &[u8], names: Names<'_>) -> Record {
     const CLOSED: u8 = RecordKind::Closed as u8;
     const RESET: u8 = RecordKind::Reset as u8;
     const ACCEPT: u8 = RecordKind::Accept as u8;
-    let event = match bytes.first() {
+    match bytes.first() {
         Some(&TRANSITION) => record::Transition::ref_from_bytes(bytes)
-            .ok()
-            .and_then(|raw| Transition::try_from(raw).ok())
-            .map(Event::Transition),
+            .map_or(Record::Malformed, |raw| event(Transition::try_from(raw), Event::Transition)),
         Some(&CLOSED) => record::Closed::ref_from_bytes(bytes)
-            .ok()
-            .and_then(|raw| Transition::try_from(raw).ok())
-            .map(Event::Transition),
-        Some(&RESET) => record::Reset::ref_from_bytes(bytes)
-            .ok()
-            .and_then(|raw| Reset::from_record(raw, names.reason(raw.reason)).ok())
-            .map(Event::Reset),
-        Some(&ACCEPT) => {
-            record::Accept::ref_from_bytes(bytes).ok().map(|raw| Event::Accept(Accept::from(raw)))
-        }
+            .map_or(Record::Malformed, |raw| event(Transition::try_from(raw), Event::Transition)),
         Some(&MINISOCK) => record::Minisock::ref_from_bytes(bytes)
-            .ok()
-            .and_then(|raw| Minisock::from_record(raw, None).ok())
-            .map(Event::Minisock),
+            .map_or(Record::Malformed, |raw| {
+                event(Minisock::from_record(raw, None), Event::Minisock)
+            }),
         Some(&STOPPED) => {
             let Ok(raw) = record::MinisockStopped::ref_from_bytes(bytes) else {
                 return Record::Malformed;
             };
             match names.who(&raw.frames) {
                 // The start that follows at once tells all.
-                Who::Restarts => return Record::Nothing,
-                Who::Stops(by) => {
-                    Minisock::from_record(&raw.minisock, by).ok().map(Event::Minisock)
-                }
+                Who::Restarts => Record::Nothing,
+                Who::Stops(by) => event(Minisock::from_record(&raw.minisock, by), Event::Minisock),
             }
         }
-        _ => None,
-    };
-    event.map_or(Record::Malformed, Record::Event)
+        Some(&RESET) => record::Reset::ref_from_bytes(bytes).map_or(Record::Malformed, |raw| {
+            event(Reset::from_record(raw, names.reason(raw.reason)), Event::Reset)
+        }),
+        Some(&ACCEPT) => record::Accept::ref_from_bytes(bytes)
+            .map_or(Record::Malformed, |raw| event(Ok(Accept::from(raw)), Event::Accept)),
+        _ => Record::Malformed,
+    }
 }
 
 fn monotonic_ns() -> Result<u64, ProbeError> {

@@ -25,6 +25,12 @@ impl Default for Gate {
 }
 
 impl Gate {
+    /// Whether [`Self::pass`] may do anything but hand this event on.
+    #[inline]
+    pub fn concerns(&self, event: &Transition) -> bool {
+        event.key_unknown || self.held.len() > 0
+    }
+
     /// Takes one event in and hands out, in order, what is now known to pass.
     pub fn pass(&mut self, event: Transition, mut out: impl FnMut(Transition)) {
         if event.key_unknown {
