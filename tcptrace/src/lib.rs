@@ -8,6 +8,7 @@ pub mod cli;
 pub mod doctor;
 pub mod explain;
 pub mod export;
+mod hash;
 pub mod host;
 pub mod model;
 pub mod output;

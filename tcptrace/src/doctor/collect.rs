@@ -5,7 +5,7 @@
 //! business of `stats::closers` and `stats::ports`.
 
 use std::{
-    collections::{BTreeMap, HashMap, HashSet},
+    collections::{BTreeMap, HashMap},
     num::NonZeroU64,
 };
 
@@ -13,6 +13,7 @@ use super::facts::{
     CloseWait, Counted, Ended, HostFacts, Lasting, Listening, NetnsFacts, Setting, Watched, Who,
 };
 use crate::{
+    hash::{Map, Set},
     model::{
         Change, Found, Holder, Input, Knobs, NetStat, SnapFull, SnapSocket, Snapshot, TcpState,
     },
@@ -52,7 +53,7 @@ impl Setup {
 pub struct Collector {
     setup: Setup,
     ports: Ports,
-    closers: HashMap<u32, Closers>,
+    closers: Map<u32, Closers>,
     spaces: BTreeMap<u32, Space>,
     /// The namespace whose dump is being told.
     current: Option<(u32, Sockets)>,
@@ -73,7 +74,7 @@ const UNPLACED: &str = "the hook in force (tracepoint) does not tell the namespa
 struct Round {
     /// Of minisocks alone: not for us.
     minisocks: bool,
-    told: HashSet<u32>,
+    told: Set<u32>,
 }
 
 /// One namespace, so far.
@@ -84,11 +85,11 @@ struct Space {
     first_ns: u64,
     /// The sockets that were in a state to be left soon at the first look, by cookie, and how long
     /// they were in it then, at the least, in milliseconds.
-    early: Option<HashMap<u64, Option<NonZeroU64>>>,
+    early: Option<Map<u64, Option<NonZeroU64>>>,
     looks: u64,
     sockets: Sockets,
     /// By cookie, the longest queue for accept() of any look.
-    queued: HashMap<u64, u32>,
+    queued: Map<u64, u32>,
 }
 
 /// One dump.
@@ -123,7 +124,7 @@ impl Collector {
         Self {
             setup,
             ports: Ports::default(),
-            closers: HashMap::new(),
+            closers: Map::default(),
             spaces: BTreeMap::new(),
             current: None,
             round: Round::default(),
@@ -218,13 +219,13 @@ impl Collector {
     /// The facts at `now_ns`.
     pub fn facts(&mut self, now_ns: u64, tracker: &Tracker) -> HostFacts {
         let interval = self.ports.interval(now_ns, || tracker.census());
-        let mut paths: HashMap<u32, Vec<_>> = HashMap::new();
+        let mut paths: Map<u32, Vec<_>> = Map::default();
         for row in interval.rows {
             if let Some(netns) = row.path.netns {
                 paths.entry(netns).or_default().push(row);
             }
         }
-        let mut unknown: HashMap<u32, String> = HashMap::new();
+        let mut unknown: Map<u32, String> = Map::default();
         for space in interval.spaces {
             let why = match space.limits {
                 Err(why) => why,
@@ -321,7 +322,7 @@ impl Space {
         // The first look is not compared with itself.
         let early = early.filter(|_| looks > 1).unwrap_or_default();
         let mut fin_wait2 = Lasting::default();
-        let mut close_wait: HashMap<Who, CloseWait> = HashMap::new();
+        let mut close_wait: Map<Who, CloseWait> = Map::default();
         for socket in &sockets.waiting {
             let before = early.get(&socket.cookie);
             let stayed = u64::from(before.is_some());

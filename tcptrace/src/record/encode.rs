@@ -12,6 +12,7 @@ use super::{
     wire::{put_i64, put_step, put_u64},
 };
 use crate::{
+    hash::Map,
     model::{
         Accept, Event, Input, Linger, Minisock, MinisockEvent, Reset, ResetDirection, RstReason,
         SnapSocket, Snapshot, SockFacts, Stopper, Task, TcpState, Transition, Tuple,
@@ -91,7 +92,7 @@ const RECENT: usize = 4;
 /// event, and mostly a value is one of the last few: these are looked at first.
 #[derive(Debug)]
 struct Listed<T> {
-    index_of: HashMap<T, u32>,
+    index_of: Map<T, u32>,
     recent: [u32; RECENT],
     /// The one of `recent` that goes next.
     oldest: usize,
@@ -99,7 +100,7 @@ struct Listed<T> {
 
 impl<T> Default for Listed<T> {
     fn default() -> Self {
-        Self { index_of: HashMap::new(), recent: [u32::MAX; RECENT], oldest: 0 }
+        Self { index_of: Map::default(), recent: [u32::MAX; RECENT], oldest: 0 }
     }
 }
 

@@ -4,10 +4,11 @@
 //! →CLOSE. Must not judge: the verdict is the tracker's, and who is not known to have closed first
 //! is nobody.
 
-use std::collections::HashMap;
-
 use super::group::{self, By, Key, Subject};
-use crate::model::{Age, Change, EndReason, Found, How, Initiator, Moved, TcpState};
+use crate::{
+    hash::Map,
+    model::{Age, Change, EndReason, Found, How, Initiator, Moved, TcpState},
+};
 
 /// Groups that are kept at a time unless told otherwise.
 pub const DEFAULT_LIMIT: usize = 10_000;
@@ -199,7 +200,7 @@ pub struct Closers {
     by: Option<By>,
     limit: usize,
     from_ns: u64,
-    groups: HashMap<Key, Tally>,
+    groups: Map<Key, Tally>,
     /// Events were lost in this interval.
     lossy: bool,
 }
@@ -208,7 +209,7 @@ impl Closers {
     /// Counts by `by`, or by owner and service together. From the `limit`th group on, new ones are
     /// counted under [`Key::Other`].
     pub fn new(by: Option<By>, limit: usize) -> Self {
-        Self { by, limit, from_ns: 0, groups: HashMap::new(), lossy: false }
+        Self { by, limit, from_ns: 0, groups: Map::default(), lossy: false }
     }
 
     /// What tells the groups apart, if it is one of the words of `--by`.

@@ -3,9 +3,10 @@
 //! Counts by the law of [`Change`]. Must not guess: what no hook tells of (the SYN queue) is the
 //! number of the last snapshot, and CLOSE is not counted at all.
 
-use std::collections::HashMap;
-
-use crate::model::{Change, Input, Snapshot, TcpState, Unseen};
+use crate::{
+    hash::Map,
+    model::{Change, Input, Snapshot, TcpState, Unseen},
+};
 
 /// The states that are counted, in the order of a connection's life.
 pub const COUNTED: [TcpState; 10] = [
@@ -40,7 +41,7 @@ pub struct StateCounts {
     entered: [u64; SLOTS],
     left: [u64; SLOTS],
     /// By namespace, as of its last snapshot.
-    unseen: HashMap<u32, Unseen>,
+    unseen: Map<u32, Unseen>,
     /// The namespace whose snapshot is being told, if that is of all its sockets.
     snapshot_of: Option<u32>,
     /// The snapshots that are being told are of minisocks alone.

@@ -3,13 +3,14 @@
 //! Must not invent a time: what the tracker knows as a lower bound or not at all is counted as
 //! that.
 
-use std::collections::HashMap;
-
 use super::{
     group::{By, Key},
     measure::Measure,
 };
-use crate::model::{Age, Moved, Opened, StateSet, TcpState};
+use crate::{
+    hash::Map,
+    model::{Age, Moved, Opened, StateSet, TcpState},
+};
 
 /// Histograms that are kept at a time unless told otherwise: some 60 MiB at the worst.
 pub const DEFAULT_LIMIT: usize = 512;
@@ -81,7 +82,7 @@ pub struct Durations {
     spans: Spans,
     by: Option<By>,
     limit: usize,
-    measures: HashMap<(Span, Key), Measure>,
+    measures: Map<(Span, Key), Measure>,
 }
 
 impl Durations {
@@ -90,7 +91,7 @@ impl Durations {
     /// of nothing in particular. From the `limit`th histogram on, new groups are counted under
     /// [`Key::Other`] of their span.
     pub fn new(spans: Spans, by: Option<By>, limit: usize) -> Self {
-        Self { spans, by, limit, measures: HashMap::new() }
+        Self { spans, by, limit, measures: Map::default() }
     }
 
     /// What is measured.

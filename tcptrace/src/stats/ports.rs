@@ -13,7 +13,7 @@ mod forecast;
 mod limits;
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::hash_map::Entry,
     net::{IpAddr, Ipv6Addr},
 };
 
@@ -21,8 +21,11 @@ use forecast::Course;
 pub use forecast::Outlook;
 pub use limits::{Limits, Reuse};
 
-use crate::model::{
-    Birth, Change, Family, Found, How, Input, MinisocksBy, NetnsKnobs, Opened, TcpState, Tuple,
+use crate::{
+    hash::{Map, Set},
+    model::{
+        Birth, Change, Family, Found, How, Input, MinisocksBy, NetnsKnobs, Opened, TcpState, Tuple,
+    },
 };
 
 /// Peers that are told apart; for more there is no room, which is counted.
@@ -269,12 +272,12 @@ struct Taken {
 
 /// Keeps the account.
 pub struct Ports {
-    limits: HashMap<u32, Result<Limits, String>>,
-    flows: HashMap<Path, Flows>,
+    limits: Map<u32, Result<Limits, String>>,
+    flows: Map<Path, Flows>,
     /// Ports that have been listened on: a connection from before that has one was accepted.
-    listening: HashSet<(Option<u32>, u16)>,
+    listening: Set<(Option<u32>, u16)>,
     /// Connections whose port was bound before connect(), by their id.
-    bound: HashSet<u64>,
+    bound: Set<u64>,
     /// Something tells of minisocks.
     time_wait_seen: bool,
     began_ns: u64,
@@ -293,10 +296,10 @@ impl Ports {
     /// An account of at most `limit` paths.
     pub fn new(limit: usize) -> Self {
         Self {
-            limits: HashMap::new(),
-            flows: HashMap::new(),
-            listening: HashSet::new(),
-            bound: HashSet::new(),
+            limits: Map::default(),
+            flows: Map::default(),
+            listening: Set::default(),
+            bound: Set::default(),
             time_wait_seen: false,
             began_ns: 0,
             hz: 0,
@@ -395,12 +398,18 @@ impl Ports {
     }
 
     fn flow(&mut self, path: Path, at_ns: u64) -> Option<&mut Flow<i64>> {
-        if !self.flows.contains_key(&path) && self.flows.len() >= self.limit {
-            self.left_out += 1;
-            return None;
-        }
-        let new = || Flows { first_ns: Some(at_ns), ..Flows::default() };
-        Some(&mut self.flows.entry(path).or_insert_with(new).now)
+        let room = self.flows.len() < self.limit;
+        let flows = match self.flows.entry(path) {
+            Entry::Occupied(known) => known.into_mut(),
+            Entry::Vacant(new) if room => {
+                new.insert(Flows { first_ns: Some(at_ns), ..Flows::default() })
+            }
+            Entry::Vacant(_) => {
+                self.left_out += 1;
+                return None;
+            }
+        };
+        Some(&mut flows.now)
     }
 
     /// Ends the interval at `now_ns`, with all connections that are known then. The time of each
@@ -411,7 +420,7 @@ impl Ports {
     {
         let (taken, bound) = self.count(&census);
         let seconds = now_ns.saturating_sub(self.began_ns) as f64 / 1e9;
-        let paths: HashSet<Path> = taken.keys().chain(self.flows.keys()).copied().collect();
+        let paths: Set<Path> = taken.keys().chain(self.flows.keys()).copied().collect();
         let nothing = Taken::default();
         let mut rows: Vec<Row> = Vec::with_capacity(paths.len());
         for path in paths {
@@ -439,12 +448,12 @@ impl Ports {
     fn count<C>(
         &mut self,
         census: &impl Fn() -> C,
-    ) -> (HashMap<Path, Taken>, HashMap<Option<u32>, HashSet<u16>>)
+    ) -> (Map<Path, Taken>, Map<Option<u32>, Set<u16>>)
     where
         C: Iterator<Item = Found>,
     {
-        let mut taken: HashMap<Path, Taken> = HashMap::new();
-        let mut bound: HashMap<Option<u32>, HashSet<u16>> = HashMap::new();
+        let mut taken: Map<Path, Taken> = Map::default();
+        let mut bound: Map<Option<u32>, Set<u16>> = Map::default();
         // Listeners first: they say which connections from before were accepted.
         for found in census().filter(|found| found.state == TcpState::Listen) {
             self.listens(found.netns, found.tuple.lport);
@@ -526,9 +535,9 @@ impl Ports {
         }
     }
 
-    fn spaces(&self, rows: &[Row], bound: &HashMap<Option<u32>, HashSet<u16>>) -> Vec<Space> {
+    fn spaces(&self, rows: &[Row], bound: &Map<Option<u32>, Set<u16>>) -> Vec<Space> {
         let mut spaces: Vec<Space> = Vec::new();
-        let mut told = HashSet::new();
+        let mut told = Set::default();
         for netns in rows.iter().map(|row| row.path.netns).filter(|netns| told.insert(*netns)) {
             let limits = match netns {
                 None => Err("this hook does not tell the network namespace".to_owned()),

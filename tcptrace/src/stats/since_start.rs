@@ -7,9 +7,10 @@ use super::{
     counts::COUNTED,
     group::{By, Key},
 };
-use crate::model::{EndReason, How, Initiator, Moved, TcpState};
-
-use std::collections::HashMap;
+use crate::{
+    hash::Map,
+    model::{EndReason, How, Initiator, Moved, TcpState},
+};
 
 /// Groups of which ends are counted apart between two calls of [`SinceStart::take_ends`]; the
 /// others are [`Key::Other`].
@@ -34,7 +35,7 @@ pub struct SinceStart {
     durations: Vec<Buckets>,
     /// In the order of [`EndReason::ALL`].
     time_waits: Vec<Buckets>,
-    ends: HashMap<(Key, End), u64>,
+    ends: Map<(Key, End), u64>,
 }
 
 /// The kernel's numbers of states.
@@ -48,7 +49,7 @@ impl SinceStart {
             transitions: [[0; SLOTS]; SLOTS],
             durations: vec![Buckets::new(ANY_NS); COUNTED.len()],
             time_waits: vec![Buckets::new(MINUTE_NS); EndReason::ALL.len()],
-            ends: HashMap::new(),
+            ends: Map::default(),
         }
     }
 

@@ -3,17 +3,14 @@
 //! Counted anew from what is known at each report. What is not known to have been there for long
 //! is not stuck: a lower bound counts as what it is.
 
-use std::{
-    cmp::Reverse,
-    collections::{BTreeMap, HashMap},
-    time::Duration,
-};
+use std::{cmp::Reverse, collections::BTreeMap, time::Duration};
 
 use super::{
     conns::least_ns,
     group::{By, Key},
 };
 use crate::{
+    hash::Map,
     model::{Age, Cgroup, Found, Input, Queues, Snapshot, StateSet, SynQueue, TcpState},
     track::{Standing, Tracker},
 };
@@ -276,7 +273,7 @@ pub struct Report {
 pub struct Survey {
     wanted: Wanted,
     /// How many were in each state at the report before.
-    before: Option<HashMap<(TcpState, Whose), u64>>,
+    before: Option<Map<(TcpState, Whose), u64>>,
     syn_queues: BTreeMap<u32, Vec<SynQueue>>,
     /// The namespace whose sockets are being told, unless they are minisocks alone.
     netns: Option<u32>,
@@ -335,10 +332,10 @@ impl Survey {
         keep: impl Fn(&Found) -> bool,
     ) -> Report {
         let wanted = self.wanted;
-        let mut counts: HashMap<(TcpState, Whose), Count> = HashMap::new();
-        let mut groups: HashMap<TcpState, usize> = HashMap::new();
+        let mut counts: Map<(TcpState, Whose), Count> = Map::default();
+        let mut groups: Map<TcpState, usize> = Map::default();
         let mut oldest = Oldest::new(wanted.top);
-        let mut accept_queues: HashMap<(u32, u16), Queues> = HashMap::new();
+        let mut accept_queues: Map<(u32, u16), Queues> = Map::default();
         for standing in tracker.standing(now) {
             let found = &standing.found;
             let state = found.state;
@@ -391,7 +388,7 @@ impl Survey {
         }
     }
 
-    fn syn_rows(&self, accept_queues: &HashMap<(u32, u16), Queues>) -> Vec<SynRow> {
+    fn syn_rows(&self, accept_queues: &Map<(u32, u16), Queues>) -> Vec<SynRow> {
         if !self.wanted.states.contains(TcpState::SynRecv) {
             return Vec::new();
         }
@@ -415,7 +412,7 @@ fn fuller(one: Queues, other: Queues) -> Queues {
     if room(other) < room(one) { other } else { one }
 }
 
-fn of_state(state: TcpState, counts: &HashMap<(TcpState, Whose), Count>, top: usize) -> OfState {
+fn of_state(state: TcpState, counts: &Map<(TcpState, Whose), Count>, top: usize) -> OfState {
     let here = || counts.iter().filter(|((of, _), _)| *of == state);
     let all = here().map(|(_, count)| count.all).sum();
     let mut groups: Vec<(Whose, Count)> = here()

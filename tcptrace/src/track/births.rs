@@ -4,9 +4,7 @@
 //! more. Must stay fast when there are thousands all the same: the new start of a timer that is
 //! not known looks like a birth.
 
-use std::collections::HashMap;
-
-use crate::model::Tuple;
+use crate::{hash::Map, model::Tuple};
 
 /// As many are looked through one by one, the last first.
 const FEW: usize = 64;
@@ -23,7 +21,7 @@ struct Birth {
 pub(super) struct Births {
     few: Vec<Birth>,
     /// Those that found `few` full. A stranger has a say in the ends: a hash that he cannot guess.
-    more: HashMap<(u32, Tuple), u64>,
+    more: Map<(u32, Tuple), u64>,
 }
 
 impl Births {

@@ -16,10 +16,7 @@
 //!   in the ring may wait behind one that another CPU has not finished. What two rounds in a row
 //!   show is believed, and counted as drift.
 
-use std::{
-    collections::{HashMap, HashSet},
-    hash::BuildHasherDefault,
-};
+use std::{collections::HashSet, hash::BuildHasherDefault};
 
 use super::{
     conn::{Conn, Entered, better},
@@ -29,19 +26,22 @@ use super::{
     slab::AddressHasher,
     tracker::Tracker,
 };
-use crate::model::{Change, Owner, OwnerFrom, SnapSocket, Snapshot, TcpState, Tuple};
+use crate::{
+    hash::{Map, Set},
+    model::{Change, Owner, OwnerFrom, SnapSocket, Snapshot, TcpState, Tuple},
+};
 
 /// A round of snapshots.
 #[derive(Default)]
 pub(super) struct Round {
-    spaces: HashMap<u32, Space>,
+    spaces: Map<u32, Space>,
     rows: Rows,
     /// The namespace whose sockets are being told.
     current: Option<u32>,
     over_ns: Option<u64>,
     /// What ended since the opening: by cookie, and by the ends where there is no cookie.
     ended: HashSet<u64, BuildHasherDefault<AddressHasher>>,
-    ended_ends: HashSet<Tuple>,
+    ended_ends: Set<Tuple>,
     /// There was no room for all rows.
     cut: bool,
 }
@@ -193,7 +193,7 @@ impl Tracker {
         for (cookie, seed) in self.seeds.iter() {
             judge(Place::Seed(cookie), &seed.conn(cookie), seed.mini);
         }
-        let mut doubts = HashSet::new();
+        let mut doubts = Set::default();
         for (place, conn, finding) in findings {
             match finding {
                 Finding::AsKnown => {}

@@ -4,9 +4,12 @@
 //! who accepted it, it is its listener's owner's, and said so. Must not choose among several: where
 //! listeners of different processes share a port (`SO_REUSEPORT`), it is nobody's for now.
 
-use std::{collections::HashMap, net::Ipv6Addr};
+use std::net::Ipv6Addr;
 
-use crate::model::{Owner, Tuple};
+use crate::{
+    hash::Map,
+    model::{Owner, Tuple},
+};
 
 /// Listeners kept; later ones are not asked for.
 const LIMIT: usize = 65_536;
@@ -24,7 +27,7 @@ struct Listener {
 /// Listeners by where they listen.
 #[derive(Default)]
 pub(super) struct Listeners {
-    by_place: HashMap<Place, Vec<Listener>>,
+    by_place: Map<Place, Vec<Listener>>,
     count: usize,
 }
 

@@ -3,13 +3,14 @@
 //! Apart from the connections: of a million of those, few are in a state where it is asked what
 //! hangs in their queues. Must hold nothing that the last snapshot of a namespace had not.
 
-use std::collections::HashMap;
-
-use crate::model::{Queues, SnapSocket, TcpState};
+use crate::{
+    hash::Map,
+    model::{Queues, SnapSocket, TcpState},
+};
 
 /// Queues by cookie, with the namespace.
 #[derive(Default)]
-pub(super) struct LastQueues(HashMap<u64, (u32, Last)>);
+pub(super) struct LastQueues(Map<u64, (u32, Last)>);
 
 /// What the last snapshot had of a full socket.
 #[derive(Clone, Copy)]

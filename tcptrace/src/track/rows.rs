@@ -1,18 +1,19 @@
 //! What a round of snapshots has, to be matched with what is known.
 
-use std::collections::HashMap;
-
 use super::{
     conn::{Conn, has_listeners_ends},
     slab::Slab,
 };
-use crate::model::{SnapSocket, Tuple};
+use crate::{
+    hash::Map,
+    model::{SnapSocket, Tuple},
+};
 
 /// Sockets of a round by cookie, and by their ends once one without a cookie is looked for.
 #[derive(Default)]
 pub(super) struct Rows {
     by_cookie: Slab<(u32, SnapSocket)>,
-    by_ends: Option<HashMap<Tuple, Vec<u64>>>,
+    by_ends: Option<Map<Tuple, Vec<u64>>>,
 }
 
 impl Rows {
@@ -56,7 +57,7 @@ impl Rows {
     fn find(&mut self, conn: &Conn, fits: impl Fn(&(u32, SnapSocket)) -> bool) -> Option<u64> {
         let by_cookie = &self.by_cookie;
         let by_ends = self.by_ends.get_or_insert_with(|| {
-            let mut by_ends: HashMap<Tuple, Vec<u64>> = HashMap::new();
+            let mut by_ends: Map<Tuple, Vec<u64>> = Map::default();
             for (cookie, (_, row)) in by_cookie.iter() {
                 by_ends.entry(row.tuple).or_default().push(cookie);
             }

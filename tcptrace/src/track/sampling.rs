@@ -10,10 +10,7 @@
 //! `expired`. The moment is known to lie between two looks: the middle is told, and how far off it
 //! may be.
 
-use std::{
-    collections::{HashMap, HashSet, VecDeque},
-    num::NonZeroU64,
-};
+use std::{collections::VecDeque, num::NonZeroU64};
 
 use super::{
     conn::{Conn, Entered, at_least},
@@ -25,7 +22,10 @@ use super::{
     tracker::Tracker,
     verdict::Judgement,
 };
-use crate::model::{Age, Change, EndReason, Moved, Reset, SnapSocket, Snapshot, TcpState};
+use crate::{
+    hash::{Map, Set},
+    model::{Age, Change, EndReason, Moved, Reset, SnapSocket, Snapshot, TcpState},
+};
 
 /// Looks in a row in which a namespace is not found, before what was in it is not known any more.
 const HIDDEN_LOOKS: u8 = 2;
@@ -75,7 +75,7 @@ struct Look {
     alone: bool,
     /// No namespace that can be reached is missing.
     whole: bool,
-    spaces: HashMap<u32, Space>,
+    spaces: Map<u32, Space>,
     /// The namespace whose sockets are being told.
     current: Option<u32>,
     /// Of minisocks that were not known when they were told.
@@ -114,9 +114,9 @@ pub(super) struct Sampling {
     held: VecDeque<Pending>,
     look: Option<Look>,
     /// Namespaces of which there was a look.
-    seen: HashSet<u32>,
+    seen: Set<u32>,
     /// Cookies that the last look had, though no hand-over to them was told.
-    strange: HashSet<u64>,
+    strange: Set<u64>,
     limit: usize,
     /// Transitions that were handed out before their time, to keep the limit.
     let_go: u64,
@@ -144,8 +144,8 @@ impl Sampling {
             minis: Table::new(limit),
             held: VecDeque::new(),
             look: None,
-            seen: HashSet::new(),
-            strange: HashSet::new(),
+            seen: Set::default(),
+            strange: Set::default(),
             limit,
             let_go: 0,
         }
@@ -472,8 +472,8 @@ impl Tracker {
         // What is left was there before the hooks, or its hand-over was not told. That two looks
         // must show: a record in the ring may wait behind one that another CPU has not finished.
         let rows = std::mem::take(&mut look.rows);
-        let mut strange = HashSet::new();
-        let mut handed_over: Option<HashMap<u64, u64>> = None;
+        let mut strange = Set::default();
+        let mut handed_over: Option<Map<u64, u64>> = None;
         for (cookie, (netns, row)) in rows.into_iter() {
             let space = look.space(netns);
             let seed = Seed::of(0, &row, netns, space.began_ns, space.ended_ns);

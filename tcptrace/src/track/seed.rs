@@ -4,16 +4,16 @@
 //! it comes. A snapshot is settled after the events of its time (see `compare`), so what is here
 //! has not moved since; where an event says otherwise all the same, the event is right.
 
-use std::{
-    collections::{HashMap, hash_map::Entry},
-    num::NonZeroU64,
-};
+use std::{collections::hash_map::Entry, num::NonZeroU64};
 
 use super::{
     conn::{Conn, Entered},
     slab::Slab,
 };
-use crate::model::{Owner, OwnerFrom, SnapSocket, TcpState, Tuple};
+use crate::{
+    hash::Map,
+    model::{Owner, OwnerFrom, SnapSocket, TcpState, Tuple},
+};
 
 /// `TCP_TIMEWAIT_LEN` in nanoseconds.
 const TIMEWAIT_LEN_NS: u64 = 60_000_000_000;
@@ -94,7 +94,7 @@ pub(super) struct Seeds {
     by_cookie: Slab<Seed>,
     /// Several have the same ends where listeners share a port (`SO_REUSEPORT`), or namespaces an
     /// address.
-    by_ends: Option<HashMap<Tuple, Vec<u64>>>,
+    by_ends: Option<Map<Tuple, Vec<u64>>>,
 }
 
 impl Seeds {
@@ -155,7 +155,7 @@ impl Seeds {
     fn find(&mut self, tuple: &Tuple, fits: impl Fn(&Seed) -> bool) -> Option<u64> {
         let by_cookie = &self.by_cookie;
         let by_ends = self.by_ends.get_or_insert_with(|| {
-            let mut by_ends: HashMap<Tuple, Vec<u64>> = HashMap::new();
+            let mut by_ends: Map<Tuple, Vec<u64>> = Map::default();
             for (cookie, seed) in by_cookie.iter() {
                 by_ends.entry(seed.tuple).or_default().push(cookie);
             }

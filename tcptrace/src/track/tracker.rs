@@ -1,7 +1,5 @@
 //! One incarnation for each skaddr: how long it was in each state, and whose it is.
 
-use std::collections::HashSet;
-
 use super::{
     cgroups::Cgroups,
     compare::{Doubt, Round},
@@ -15,10 +13,13 @@ use super::{
     table::Table,
     verdict::{Close, Judgement},
 };
-use crate::model::{
-    Accept, Age, Birth, Cgroup, Change, EndReason, Event, Found, Input, Lost, MinisockEvent,
-    MinisocksBy, Moved, Owner, OwnerFrom, Reset, ResetDirection, Retired, TcpState, Transition,
-    Verdict, change::is_birth,
+use crate::{
+    hash::Set,
+    model::{
+        Accept, Age, Birth, Cgroup, Change, EndReason, Event, Found, Input, Lost, MinisockEvent,
+        MinisocksBy, Moved, Owner, OwnerFrom, Reset, ResetDirection, Retired, TcpState, Transition,
+        Verdict, change::is_birth,
+    },
 };
 
 /// Connections that are tracked at a time unless told otherwise.
@@ -65,11 +66,11 @@ pub struct Tracker {
     /// Something tells of minisocks.
     minisocks_told: bool,
     /// Namespaces of which there was a snapshot.
-    pub(super) seeded: HashSet<u32>,
+    pub(super) seeded: Set<u32>,
     /// The snapshots that are being taken, or wait for the tick after them.
     pub(super) round: Option<Round>,
     /// What the last snapshots had otherwise than it was known.
-    pub(super) doubts: HashSet<Doubt>,
+    pub(super) doubts: Set<Doubt>,
     pub(super) queues: LastQueues,
     cgroups: Cgroups,
     pub(super) limit: usize,
@@ -103,9 +104,9 @@ impl Tracker {
             listeners: Listeners::default(),
             held: Held::default(),
             minisocks_told: true,
-            seeded: HashSet::new(),
+            seeded: Set::default(),
             round: None,
-            doubts: HashSet::new(),
+            doubts: Set::default(),
             queues: LastQueues::default(),
             cgroups: Cgroups::default(),
             limit,
