@@ -62,6 +62,7 @@ impl Tuple {
     /// The kernel sets the ports late (autobind) and clears them early (`inet_put_port()`,
     /// `tcp_disconnect()`).
     #[must_use]
+    #[inline]
     pub fn completed_by(mut self, earlier: &Self) -> Self {
         if self.lport == 0 {
             self.lport = earlier.lport;
@@ -83,8 +84,10 @@ fn is_mapped(addr: Ipv6Addr) -> bool {
     addr.to_ipv4_mapped().is_some()
 }
 
+/// `::` or `::ffff:0.0.0.0`.
+#[inline]
 fn is_unspecified(addr: Ipv6Addr) -> bool {
-    addr.to_canonical().is_unspecified()
+    matches!(addr.to_bits(), 0 | 0xffff_0000_0000)
 }
 
 #[cfg(test)]

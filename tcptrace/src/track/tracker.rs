@@ -262,6 +262,9 @@ impl Tracker {
             self.anomalies += 1;
         }
         self.held.moves_on(event.skaddr, out);
+        if self.step(event, out) {
+            return;
+        }
         let born = is_birth(event.old, event.new);
         let known = self.known(event, born, out);
         let is_known = known.is_some();
@@ -269,29 +272,7 @@ impl Tracker {
             let id = self.ids.next();
             (Conn::new(id, event.old, event.mono_ns, Entered::Before, event.tuple), Age::Unknown)
         });
-        conn.tuple = event.tuple.completed_by(&conn.tuple);
-        conn.birth = Birth::of(event.old, event.new, event.mono_ns).or(conn.birth);
-        conn.netns = event.sock.map(|sock| sock.netns).or(conn.netns);
-        conn.owner = better(conn.owner, owner_of(event));
-        let is_child = event.old == TcpState::Listen && event.new == TcpState::SynRecv;
-        if is_child {
-            conn.owner = conn.owner.or(self.listeners.owner(conn.netns, &conn.tuple));
-        }
-        let mut moved = Moved {
-            id: conn.id,
-            mono_ns: event.mono_ns,
-            skaddr: event.skaddr,
-            old: event.old,
-            new: event.new,
-            tuple: conn.tuple,
-            netns: conn.netns,
-            birth: conn.birth,
-            in_old,
-            owner: conn.owner,
-            sock: event.sock,
-            end_reason: None,
-            verdict: Verdict::default(),
-        };
+        let mut moved = told(&mut conn, in_old, event, &self.listeners);
         if event.new == TcpState::Close {
             self.closed(event, conn, is_known, moved, out);
             return;
@@ -299,11 +280,8 @@ impl Tracker {
         moved.verdict.initiator = conn.ending.moved(event.old, event.new);
         out(Change::Moved(moved));
         // A connection in SYN_RECV was in the SYN queue before, unseen, as a request_sock.
-        conn.enter(
-            event.new,
-            event.mono_ns,
-            if is_child { Entered::Before } else { Entered::Seen },
-        );
+        let entered = if is_child(event) { Entered::Before } else { Entered::Seen };
+        conn.enter(event.new, event.mono_ns, entered);
         conn.set_sock(event.sock.as_ref());
         if event.new == TcpState::Listen
             && let Some(owner) = conn.owner
@@ -318,6 +296,30 @@ impl Tracker {
             self.complete_since = Some(event.mono_ns);
             out(evicted.gone(event.mono_ns));
         }
+    }
+
+    /// What most transitions are: a known connection goes on to another state, and nothing was
+    /// lost since it came into this one. Changed where it is; false where it is not so simple.
+    fn step(&mut self, event: &Transition, out: &mut impl FnMut(Change)) -> bool {
+        use TcpState::{Close, Listen};
+        if matches!(event.old, Close | Listen) || matches!(event.new, Close | Listen) {
+            return false;
+        }
+        let Some(conn) = self.conns.get_mut(event.skaddr) else { return false };
+        let cookie = event.sock.as_ref().and_then(|sock| sock.cookie);
+        if conn.state != event.old
+            || self.last_loss.is_some_and(|loss| loss >= conn.since_ns)
+            || differ(conn.cookie(), cookie)
+        {
+            return false;
+        }
+        let in_old = conn.age(event.mono_ns, self.last_loss);
+        let mut moved = told(conn, in_old, event, &self.listeners);
+        moved.verdict.initiator = conn.ending.moved(event.old, event.new);
+        conn.enter(event.new, event.mono_ns, Entered::Seen);
+        conn.set_sock(event.sock.as_ref());
+        out(Change::Moved(moved));
+        true
     }
 
     /// The socket of `conn` goes to CLOSE: to a minisock, or to its end.
@@ -433,6 +435,39 @@ impl Tracker {
         out(Change::Found(conn.found(event.mono_ns)));
         let age = self.complete_since.map_or(Age::Unknown, |since| at_least(since, event.mono_ns));
         Some((conn, age))
+    }
+}
+
+/// Whether a child of a listener is born.
+fn is_child(event: &Transition) -> bool {
+    event.old == TcpState::Listen && event.new == TcpState::SynRecv
+}
+
+/// Has `conn` take in whose it is and which, and gives what is to be said of the event, but for the
+/// verdict.
+#[inline]
+fn told(conn: &mut Conn, in_old: Age, event: &Transition, listeners: &Listeners) -> Moved {
+    conn.tuple = event.tuple.completed_by(&conn.tuple);
+    conn.birth = Birth::of(event.old, event.new, event.mono_ns).or(conn.birth);
+    conn.netns = event.sock.as_ref().map(|sock| sock.netns).or(conn.netns);
+    conn.owner = better(conn.owner, owner_of(event));
+    if is_child(event) {
+        conn.owner = conn.owner.or(listeners.owner(conn.netns, &conn.tuple));
+    }
+    Moved {
+        id: conn.id,
+        mono_ns: event.mono_ns,
+        skaddr: event.skaddr,
+        old: event.old,
+        new: event.new,
+        tuple: conn.tuple,
+        netns: conn.netns,
+        birth: conn.birth,
+        in_old,
+        owner: conn.owner,
+        sock: event.sock,
+        end_reason: None,
+        verdict: Verdict::default(),
     }
 }
 
