@@ -70,7 +70,7 @@ pub(super) const REASONS: [RstReason; 8] = [
 ];
 
 /// A block is closed at so many bytes.
-const FULL_BYTES: usize = 1 << 20;
+const FULL_BYTES: usize = 256 << 10;
 
 fn number<T: PartialEq>(list: &[T], value: Option<T>) -> u8 {
     let index = value.and_then(|value| list.iter().position(|one| *one == value));
@@ -228,14 +228,13 @@ impl Encoder {
 
     fn tuple(&mut self, tuple: &Tuple) {
         let Tuple { laddr, raddr, lport, rport, v6_socket } = tuple;
+        let ([l0, l1], [r0, r1]) = (lport.to_le_bytes(), rport.to_le_bytes());
         for addr in [laddr, raddr] {
             put_listed(&mut self.out, &mut self.scene.addrs, &mut self.addr_of, *addr, |out| {
                 out.extend_from_slice(&addr.octets());
             });
         }
-        self.out.extend_from_slice(&lport.to_le_bytes());
-        self.out.extend_from_slice(&rport.to_le_bytes());
-        self.out.push(u8::from(*v6_socket));
+        self.out.extend_from_slice(&[l0, l1, r0, r1, u8::from(*v6_socket)]);
     }
 
     fn task(&mut self, task: &Task) -> u32 {
@@ -269,10 +268,10 @@ impl Encoder {
         self.out.push(0);
         self.time(event.mono_ns);
         let index = self.slot(event.skaddr);
-        let slot = self.scene.slots[index];
         self.out.push(states(event.old, event.new));
+        let slot = &self.scene.slots[index];
         let bit = |on: bool, bit: u8| if on { bit } else { 0 };
-        let same_tuple = slot.tuple == Some(event.tuple);
+        let same_tuple = slot.tuple.as_ref() == Some(&event.tuple);
         let same_task = slot.task.is_some_and(|task| self.scene.tasks[task as usize] == event.task);
         let same_sock = event.sock.is_some() && slot.sock == event.sock;
         self.out[at] = TRANSITION
@@ -313,7 +312,7 @@ impl Encoder {
     }
 
     fn sock(&mut self, index: usize, sock: &SockFacts) {
-        let slot = self.scene.slots[index];
+        let slot = &self.scene.slots[index];
         let place = (sock.netns, sock.cgroup);
         let same_place = slot.place == Some(place);
         let same_cookie = slot.cookie == sock.cookie;
@@ -356,9 +355,9 @@ impl Encoder {
         };
         self.out.push(number(&STOPPERS, by) << 4 | u8::from(may_run) << 3 | kind);
         self.out.push(event.substate as u8);
-        let slot = self.scene.slots[index];
+        let slot = &self.scene.slots[index];
         let place = (event.netns, None);
-        let same_ends = slot.tuple == Some(event.tuple);
+        let same_ends = slot.tuple.as_ref() == Some(&event.tuple);
         let same_cookie = slot.cookie == event.cookie;
         let same_place = slot.place == Some(place);
         let bit = |on: bool, bit: u8| if on { bit } else { 0 };

@@ -9,9 +9,21 @@ use thiserror::Error;
 #[error("its contents make no sense: {0}")]
 pub struct Malformed(pub &'static str);
 
-/// Appends a number.
+/// Appends a number. Nearly all are short, and these take one look at the room there is.
 #[inline]
-pub(super) fn put_u64(out: &mut Vec<u8>, mut n: u64) {
+pub(super) fn put_u64(out: &mut Vec<u8>, n: u64) {
+    if n < 1 << 7 {
+        out.push(n as u8);
+    } else if n < 1 << 14 {
+        out.extend_from_slice(&[n as u8 | 0x80, (n >> 7) as u8]);
+    } else if n < 1 << 21 {
+        out.extend_from_slice(&[n as u8 | 0x80, (n >> 7) as u8 | 0x80, (n >> 14) as u8]);
+    } else {
+        put_long(out, n);
+    }
+}
+
+fn put_long(out: &mut Vec<u8>, mut n: u64) {
     while n >= 0x80 {
         out.push(n as u8 | 0x80);
         n >>= 7;
@@ -135,7 +147,8 @@ mod tests {
 
     #[test]
     fn numbers_come_back() {
-        for n in [0, 1, 127, 128, 16_383, 16_384, u64::from(u32::MAX), u64::MAX - 1, u64::MAX] {
+        let powers = (0..64).flat_map(|bits| [(1 << bits) - 1, 1 << bits]);
+        for n in powers.chain([u64::from(u32::MAX), u64::MAX - 1, u64::MAX]) {
             let mut out = Vec::new();
             put_u64(&mut out, n);
             put_i64(&mut out, n as i64);
