@@ -26,7 +26,7 @@ use crate::{
         recording::{Cue, Recording},
         snapshot::Round,
     },
-    track::Tracker,
+    track::{Tracker, Watch},
     view::View,
 };
 
@@ -51,6 +51,8 @@ const SETTLE_NS: u64 = 200_000_000;
 /// The analysis and what it shows.
 pub struct Analysis<V> {
     tracker: Tracker,
+    /// In place of tracker and view, where nothing is shown.
+    watch: Option<Watch>,
     view: V,
     out: BytesMut,
     tap: Option<Tap>,
@@ -64,13 +66,20 @@ impl<V: View> Analysis<V> {
         let mut out = BytesMut::new();
         let mut view = view;
         view.begin(&mut out);
-        Self { tracker, view, out, tap: None, tap_decides: false }
+        Self { tracker, watch: None, view, out, tap: None, tap_decides: false }
     }
 
     /// Has every input recorded before it is taken in. With `decides`, the run ends where that
     /// cannot go on.
     pub fn record(&mut self, tap: Tap, decides: bool) {
         (self.tap, self.tap_decides) = (Some(tap), decides);
+    }
+
+    /// Has nothing concluded from the inputs, which are only recorded: the tracker learns nothing,
+    /// and the view is told nothing. Not where minisocks are [sampled](Live::is_sampled), of which
+    /// only the tracker knows when to look.
+    pub fn only_record(&mut self) {
+        self.watch = Some(Watch::default());
     }
 
     /// The recording, for its end.
@@ -85,9 +94,13 @@ impl<V: View> Analysis<V> {
 
     /// Takes one input in.
     pub fn feed(&mut self, input: &Input) {
-        let Self { tracker, view, out, tap, .. } = self;
+        let Self { tracker, watch, view, out, tap, .. } = self;
         if let Some(tap) = tap {
             tap.put(input);
+        }
+        if let Some(watch) = watch {
+            watch.take(input);
+            return;
         }
         tracker.apply(input, &mut |change| view.change(&change, out));
         if !matches!(input, Input::Event(_)) {
@@ -97,7 +110,16 @@ impl<V: View> Analysis<V> {
 
     /// Minisocks that the source should look at now.
     pub fn due_peeks(&mut self) -> io::Result<Vec<u64>> {
-        Ok(self.tracker.due_peeks(clock::monotonic_ns()?))
+        let now = clock::monotonic_ns()?;
+        Ok(match &mut self.watch {
+            Some(watch) => watch.due_peeks(now),
+            None => self.tracker.due_peeks(now),
+        })
+    }
+
+    /// Whether another snapshot soon would settle something.
+    fn in_doubt(&self) -> bool {
+        self.watch.as_ref().map_or_else(|| self.tracker.in_doubt(), Watch::in_doubt)
     }
 
     /// Takes one input in that is from before what is shown.
@@ -187,7 +209,7 @@ pub async fn run_live<V: View>(
     let mut dumps: Option<JoinHandle<Round>> = None;
     loop {
         if dumps.is_none()
-            && let Some(job) = live.due_snapshots(analysis.tracker().in_doubt())?
+            && let Some(job) = live.due_snapshots(analysis.in_doubt())?
         {
             // On a thread of its own, so that the ring is drained meanwhile.
             analysis.feed(&job.opening());

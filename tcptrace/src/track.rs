@@ -20,7 +20,9 @@ mod slab;
 mod table;
 mod tracker;
 mod verdict;
+mod watch;
 
 pub(crate) use slab::AddressHasher;
 pub(crate) use table::Table;
 pub use tracker::{Counts, DEFAULT_LIMIT, Standing, Tracker};
+pub use watch::Watch;

@@ -44,6 +44,10 @@ pub trait View {
     }
     /// Whether it has shown all that it was asked for.
     fn is_done(&self) -> bool;
+    /// Whether it shows anything at all.
+    fn shows(&self) -> bool {
+        true
+    }
 }
 
 /// Shows nothing, for ever: where inputs are only recorded.
@@ -57,6 +61,10 @@ impl View for Nothing {
     fn change(&mut self, _change: &Change, _out: &mut BytesMut) {}
 
     fn is_done(&self) -> bool {
+        false
+    }
+
+    fn shows(&self) -> bool {
         false
     }
 }

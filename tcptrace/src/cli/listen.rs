@@ -148,6 +148,9 @@ pub(super) async fn listen<V: View>(
         .context("cannot open the kernel side's log")?;
     let (output, name) = target.start()?;
     let mut analysis = Analysis::new(Tracker::default(), view);
+    if !analysis.view().shows() && !live.is_sampled() {
+        analysis.only_record();
+    }
     if let Some(file) = save {
         let files = file.begin(record::header(live.probe(), &options.filter)?)?;
         let tap = Tap::start(files).context("cannot start the recording's thread")?;

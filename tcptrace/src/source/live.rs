@@ -96,7 +96,7 @@ impl Live {
     }
 
     /// Minisocks have no hook: snapshots, which must be taken then, tell of them.
-    fn is_sampled(&self) -> bool {
+    pub fn is_sampled(&self) -> bool {
         self.probe.time_wait() == Some(TimeWaitBackend::Sampling)
     }
 
