@@ -39,9 +39,6 @@ const BATCH: usize = 1024;
 /// some 150 wake-ups a second.
 const BUSY_TICK: Duration = Duration::from_millis(10);
 
-/// The tick of a quiet host: the longest that a transition waits.
-const IDLE_TICK: Duration = Duration::from_millis(50);
-
 /// The least tick.
 const LEAST_TICK: Duration = Duration::from_millis(1);
 
@@ -221,7 +218,8 @@ pub async fn run_live<V: View>(
             break;
         }
         // Longer while nothing comes, so that a quiet host costs nothing.
-        tick = if count > 0 { BUSY_TICK } else { (tick * 2).min(IDLE_TICK) };
+        let longest = analysis.view().patience();
+        tick = if count > 0 { BUSY_TICK } else { (tick * 2).min(longest) };
         // What is due and still not shown waits for a slow reader: no reason to spin.
         let due = analysis.until_due()?.max(LEAST_TICK);
         let wake = sleep_until(Instant::now() + tick.min(due));

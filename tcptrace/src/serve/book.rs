@@ -41,6 +41,10 @@ const WATCHED_NS: u64 = 30_000_000_000;
 /// How often who closes is counted for the page, at least.
 const COUNTED_NS: u64 = 60_000_000_000;
 
+/// Nobody sees a transition before the next second; but what a look at a minisock is to tell should
+/// not be long past.
+const PATIENCE: Duration = Duration::from_millis(250);
+
 /// The kernel's name of what it counts when there is no room for a TIME_WAIT.
 const OVERFLOW: &str = "TCPTimeWaitOverflow";
 
@@ -285,6 +289,10 @@ impl View for Book {
 
     fn due_ns(&self) -> Option<u64> {
         self.due_ns.into_iter().chain(self.pages.due_ns()).min()
+    }
+
+    fn patience(&self) -> Duration {
+        PATIENCE
     }
 
     fn is_done(&self) -> bool {

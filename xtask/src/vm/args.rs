@@ -46,7 +46,7 @@ pub struct VmTestArgs {
     /// Run only tests whose name contains this
     #[arg(long, value_name = "FILTER", conflicts_with = "binary")]
     pub(super) tests: Vec<String>,
-    /// Wall time of a boot in seconds [default: 1500; in real time 1800]
+    /// Wall time of a boot in seconds [default: 2400]
     #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..))]
     pub(super) timeout: Option<u64>,
     /// Memory of a guest in MiB
@@ -131,7 +131,7 @@ impl VmTestArgs {
     }
 
     pub(super) fn machine(&self) -> Machine {
-        let seconds = self.timeout.unwrap_or(if self.smp == 1 { 1500 } else { 1800 });
+        let seconds = self.timeout.unwrap_or(2400);
         Machine {
             cpus: self.smp,
             memory_mib: self.memory,

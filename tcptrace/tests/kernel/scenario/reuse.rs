@@ -42,10 +42,12 @@ pub fn by_bind(family: Family) -> Result<Reused> {
 /// A step that did not come about.
 pub fn by_tw_reuse(family: Family) -> Result<Reused> {
     only_two_ports()?;
-    sysctl("net/ipv4/tcp_tw_reuse", "1")?;
+    // By that clock the first may be a second old when the second comes: not to be reused yet.
+    sysctl("net/ipv4/tcp_tw_reuse", "0")?;
     let listener = Listener::open(family, 50_000)?;
     let one = listener.connect(None)?.close_by_client()?;
     let other = listener.connect(None)?.close_by_client()?;
+    sysctl("net/ipv4/tcp_tw_reuse", "1")?;
     // tcp_twsk_unique wants the TIME_WAIT to be older than a second by a clock that ticks in
     // seconds (and in milliseconds since 6.14): two of them are enough for either.
     let ripe = Duration::from_nanos(other.time_wait_seen) + Duration::from_secs(2);
