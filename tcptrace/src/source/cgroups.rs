@@ -60,10 +60,10 @@ impl CgroupNames {
             }
             _ => None,
         };
-        if let Some(id) = id {
-            if id != self.last {
-                self.name(id, sink);
-            }
+        if let Some(id) = id
+            && id != self.last
+        {
+            self.name(id, sink);
         }
     }
 
