@@ -3,19 +3,23 @@
 //! ```text
 //!  pipeline ── Input, Change ──► book ── Figures, once a second ──► shelf ──► http (a thread)
 //!  (the ring's thread)           a View, pure                       a pointer   /metrics /api …
+//!                                                               └─────────► otlp (a thread)
 //! ```
 //! The book is fed as every view is, and is as pure. What it publishes is complete in itself, so
 //! whoever asks, and however many do, nothing of the tracing thread's is touched: it swaps a
 //! pointer once a second and waits for nobody.
 
 pub mod book;
+mod families;
 mod figures;
 pub mod http;
 mod labels;
 mod metrics;
+pub mod otlp;
 mod pages;
 mod routes;
 mod shelf;
+mod tally;
 mod text;
 mod tls;
 mod token;
@@ -24,15 +28,18 @@ pub use figures::{Attached, Figures, HookBy};
 pub use http::{Limits, Listeners, Server};
 pub use labels::LabelOptions;
 pub use shelf::Shelf;
-pub use tls::{TlsError, tls};
+pub use tls::{TlsError, tls, tls_to};
 pub use token::{Token, TokenError};
 
 #[cfg(test)]
 mod tests {
     use std::{sync::Arc, time::Duration};
 
-    use super::{Figures, LabelOptions, Shelf, book::Book};
-    use crate::{doctor::collect::Setup, pipeline::Analysis, source::script, track::Tracker};
+    use super::{Figures, LabelOptions, Shelf, book::Book, families::Moment};
+    use crate::{
+        doctor::collect::Setup, host::own::OwnUse, pipeline::Analysis, source::script,
+        track::Tracker,
+    };
 
     /// A host where all is known.
     pub(super) fn begun() -> &'static str {
@@ -50,6 +57,11 @@ mod tests {
 
     pub(super) fn shelf(text: &str) -> Arc<Shelf> {
         shelf_with(text, None)
+    }
+
+    /// `figures` and nothing else.
+    pub(super) fn moment(figures: Arc<Figures>) -> Moment {
+        Moment { figures, attached: None, own: OwnUse::default(), pushes: None }
     }
 
     /// What a book that was told `text` has published.

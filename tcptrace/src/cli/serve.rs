@@ -2,6 +2,8 @@
 //!
 //! Whatever is wrong with addresses and files is found before anything is attached.
 
+mod otlp;
+
 use std::{
     fs, io,
     net::{Ipv4Addr, SocketAddr, TcpListener},
@@ -112,6 +114,7 @@ pub(super) fn run(args: &ServeArgs) -> Result<ExitCode> {
         unix: unix.as_ref().map(|u| u.0.try_clone()).transpose()?,
     };
 
+    let push = otlp::push(&args.otlp)?;
     let sandbox = !args.no_sandbox;
     if sandbox {
         told("new privileges are not ruled out", confine::no_new_privileges());
@@ -124,6 +127,7 @@ pub(super) fn run(args: &ServeArgs) -> Result<ExitCode> {
     };
     let server = Server::start(listeners, Arc::clone(&shelf), token, Limits::default(), prepare)
         .context("cannot start the HTTP thread")?;
+    let pusher = push.map(|push| otlp::start(push, &shelf, sandbox)).transpose()?;
     if let Origin::Host(host) = &mut origin {
         let shelf = Arc::clone(&shelf);
         let own = NetnsId::own().ok();
@@ -143,8 +147,10 @@ pub(super) fn run(args: &ServeArgs) -> Result<ExitCode> {
     let book = Book::new(shelf, label, args.interval, doctor::host_setup());
     let snapshots = Snapshots { every: Snapshots::OFTEN, owners: true };
     let ended = listen::run(origin, snapshots, Target::none(), None, book, |_| {});
+    // Before the others: the last push is of how it ended.
+    let pushed = pusher.map_or(Ok(()), |pusher| pusher.finish().context("cannot push metrics"));
     let served = server.finish().context("cannot serve");
-    ended.and_then(|code| served.map(|()| code))
+    ended.and_then(|code| served.and(pushed).map(|()| code))
 }
 
 fn label(args: &ServeArgs) -> Result<Option<LabelOptions>, Usage> {

@@ -304,15 +304,17 @@ impl View for Book {
 mod tests {
     use super::*;
     use crate::{
-        host::own::OwnUse,
-        serve::{metrics, tests::shelf_with},
+        serve::{
+            metrics,
+            tests::{moment, shelf_with},
+        },
         stats::group::By,
     };
 
     /// What metrics say after `text`.
     fn metrics(text: &str, label: Option<LabelOptions>) -> String {
         let figures = shelf_with(text, label).take().unwrap();
-        metrics::openmetrics(figures, None, OwnUse::default()).unwrap()
+        metrics::openmetrics(moment(figures)).unwrap()
     }
 
     /// Connections of tasks of these names, each opened and reset here.

@@ -14,6 +14,7 @@ use hyper::{
 };
 
 use super::{
+    families::Moment,
     figures::Figures,
     metrics,
     pages::Report,
@@ -22,7 +23,7 @@ use super::{
     token::Token,
 };
 use crate::{
-    host::{clock, own::OwnUse},
+    host::clock,
     report::{self, facts::Facts},
 };
 
@@ -192,9 +193,8 @@ impl Routes {
         let written = match fresh {
             Some(written) => written,
             None => {
-                let own = OwnUse::read();
-                let openmetrics =
-                    metrics::openmetrics(Arc::clone(&figures), attached.cloned(), own).ok()?;
+                let moment = Moment::of(&self.shelf, Arc::clone(&figures));
+                let openmetrics = metrics::openmetrics(moment).ok()?;
                 let text = text::prometheus(&openmetrics).into();
                 let attached = attached.is_some();
                 Written { figures, attached, openmetrics: openmetrics.into(), text }

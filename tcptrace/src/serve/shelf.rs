@@ -5,7 +5,10 @@ use std::sync::{
     atomic::{AtomicBool, Ordering},
 };
 
-use super::figures::{Attached, Figures};
+use super::{
+    figures::{Attached, Figures},
+    tally::Pushes,
+};
 
 /// The place between.
 #[derive(Debug, Default)]
@@ -14,6 +17,7 @@ pub struct Shelf {
     latest: Mutex<Option<Arc<Figures>>>,
     /// Somebody has looked at the page.
     watched: AtomicBool,
+    pushes: OnceLock<Pushes>,
 }
 
 impl Shelf {
@@ -30,6 +34,16 @@ impl Shelf {
     /// How the hooks are on, if they are.
     pub(super) fn attached(&self) -> Option<&Attached> {
         self.attached.get()
+    }
+
+    /// How pushes went, if there are any; from the first call of this on, there are.
+    pub(super) fn pushing(&self) -> &Pushes {
+        self.pushes.get_or_init(Pushes::default)
+    }
+
+    /// How pushes went, if there are any.
+    pub(super) fn pushes(&self) -> Option<&Pushes> {
+        self.pushes.get()
     }
 
     /// Leaves what is known now. Never waits: if somebody is just taking the last, this one is

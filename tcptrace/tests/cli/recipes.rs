@@ -3,7 +3,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    fs, io,
+    fs,
     io::Write as _,
     path::{Path, PathBuf},
     process::{Command, Stdio},
@@ -16,7 +16,10 @@ use tcptrace::{
     source::script,
 };
 
-use crate::run::{run, tcptrace};
+use crate::{
+    python::python,
+    run::{run, tcptrace},
+};
 
 /// What is installed, as pip has it.
 const ENGINES: [&str; 2] = ["duckdb==2.0.0", "chdb==4.4.0"];
@@ -38,43 +41,6 @@ else:
 for line in sys.stdin:
     print(json.dumps(rows(json.loads(line)), default=str), flush=True)
 "#;
-
-fn skipped(why: &str) {
-    // Not by eprintln!, which libtest keeps to itself when the test passes.
-    io::stderr().write_all(format!("skipped: {why}\n").as_bytes()).unwrap();
-}
-
-/// A Python with the engines, made below `target` once; `None`, and a word that the test is skipped,
-/// where there is none or no way to PyPI.
-fn python() -> Option<PathBuf> {
-    let venv = Path::new(env!("CARGO_TARGET_TMPDIR")).join("recipes");
-    let python = venv.join("bin/python");
-    let stamp = venv.join("engines");
-    if fs::read_to_string(&stamp).is_ok_and(|engines| engines == ENGINES.join("\n")) {
-        return Some(python);
-    }
-    let mut make = Command::new("python3");
-    make.args(["-m", "venv"]).arg(&venv);
-    let mut install = Command::new(&python);
-    install.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check"]).args(ENGINES);
-    for (command, what) in [(&mut make, "python3 -m venv"), (&mut install, "pip install")] {
-        match command.stdin(Stdio::null()).output() {
-            Ok(output) if output.status.success() => {}
-            Ok(output) => {
-                let said = String::from_utf8_lossy(&output.stderr);
-                let last = said.lines().last().unwrap_or_default();
-                skipped(&format!("{what} does not work here: {last}"));
-                return None;
-            }
-            Err(error) => {
-                skipped(&format!("{what}: {error}"));
-                return None;
-            }
-        }
-    }
-    fs::write(stamp, ENGINES.join("\n")).unwrap();
-    Some(python)
-}
 
 /// The statements for `engine`, by the heading that they are under.
 fn recipes<'a>(document: &'a str, engine: &str) -> BTreeMap<&'a str, String> {
@@ -285,7 +251,7 @@ fn recipes_say_what_the_views_say() {
     let (resets, transitions) = (resets(&recordings), transitions(&recordings));
     assert!(closers.len() >= 3 && time_waits.len() == 2 && resets.len() >= 2, "{closers:?}");
 
-    let Some(python) = python() else { return };
+    let Some(python) = python("recipes", &ENGINES) else { return };
     let document = include_str!("../../../docs/RECIPES.md");
     for engine in ["duckdb", "clickhouse"] {
         let recipes = recipes(document, engine);

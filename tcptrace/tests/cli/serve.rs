@@ -36,13 +36,18 @@ pub struct Serving {
 
 impl Serving {
     pub fn of(netns: &Netns, more: &[&str]) -> Self {
+        Self::between(netns, netns, more)
+    }
+
+    /// One that runs in `home` and looks at `watched`.
+    pub fn between(home: &Netns, watched: &Netns, more: &[&str]) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let socket = directory.path().join("socket");
-        let of = path(netns);
+        let of = path(watched);
         let arguments =
             [&["serve", "--unix", socket.to_str().unwrap(), "-N", &of][..], more].concat();
         let mut command = tcptrace(&arguments);
-        let running = netns.run(|| Running::listening(&mut command));
+        let running = home.run(|| Running::listening(&mut command));
         let serving = Self { running, directory };
         until("it to be ready", || (serving.get("/readyz").0 == 200).then_some(()));
         serving
@@ -57,7 +62,7 @@ impl Serving {
         get(&self.socket(), path)
     }
 
-    fn metrics(&self) -> Samples {
+    pub fn metrics(&self) -> Samples {
         let (status, text) = self.get("/metrics");
         assert_eq!(status, 200, "{text}");
         samples(&text)
@@ -86,7 +91,7 @@ fn split(answer: &str) -> (u16, String) {
 }
 
 /// By name and labels.
-type Samples = BTreeMap<String, f64>;
+pub type Samples = BTreeMap<String, f64>;
 
 fn samples(text: &str) -> Samples {
     let samples = text.lines().filter(|line| !line.starts_with('#'));
@@ -97,7 +102,7 @@ fn samples(text: &str) -> Samples {
     samples.map(sample).collect()
 }
 
-fn sum(samples: &Samples, name: &str, label: &str) -> f64 {
+pub fn sum(samples: &Samples, name: &str, label: &str) -> f64 {
     let of = |key: &&String| key.starts_with(name) && key.contains(label);
     samples.keys().filter(of).map(|key| samples[key]).sum()
 }
@@ -514,7 +519,7 @@ fn what_cannot_be_served_is_said_at_once() {
     let taken = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     let taken = taken_address(&taken);
     let (empty, short) = (file("empty", ""), file("short", "x\n"));
-    let refused: [(&[&str], i32, &str); 9] = [
+    let refused: [(&[&str], i32, &str); 16] = [
         (&["--listen", &taken], 1, "Address already in use"),
         (&["--listen", "0.0.0.0:0"], 2, "--allow-remote"),
         (&["--listen", "localhost:9718"], 2, "invalid socket address"),
@@ -524,6 +529,13 @@ fn what_cannot_be_served_is_said_at_once() {
         (&["--tls-cert", "/no/such", "--tls-key", &empty], 1, "/no/such: No such file"),
         (&["--token-file", &short], 1, "openssl rand -hex 32"),
         (&["--label", "peer"], 2, "owner, port or unit"),
+        (&["--otlp", "localhost:4318"], 2, "give a URL like http://127.0.0.1:4318"),
+        (&["--otlp", "grpc://localhost:4317"], 2, "neither http nor https"),
+        (&["--otlp", "http://me:secret@localhost:4318"], 2, "--otlp-headers-file"),
+        (&["--otlp", "http://c:4318", "--otlp-interval", "10ms"], 2, "at least 1s"),
+        (&["--otlp-interval", "1m"], 2, "--otlp"),
+        (&["--otlp", "http://c:4318", "--otlp-headers-file", &short], 1, "line 1 is no header"),
+        (&["--otlp", "https://c:4318", "--otlp-ca", &empty], 1, "there is none in PEM in it"),
     ];
     for (arguments, code, says) in refused {
         let ended = run(tcptrace(&[&["serve"], arguments].concat()));

@@ -5,7 +5,7 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 use clap::Args;
 
 use super::{FilterArgs, ProbeArgs, at_least_one};
-use crate::{cli::duration, stats::group::By};
+use crate::{cli::duration, serve::otlp::Endpoint, stats::group::By};
 
 /// `tcptrace serve`
 #[derive(Debug, Args)]
@@ -40,6 +40,9 @@ pub struct ServeArgs {
     /// The time of which each answer under /api tells: 10s, 1m. States are told each second
     #[arg(long, value_name = "TIME", default_value = "10s", value_parser = duration::parse)]
     pub interval: Duration,
+    /// Push metrics.
+    #[command(flatten)]
+    pub otlp: OtlpArgs,
     /// Keep all capabilities and system calls. Without it, those that only attaching needs are
     /// given up once the hooks are on, and the thread that answers has none
     #[arg(long)]
@@ -50,4 +53,24 @@ pub struct ServeArgs {
     /// How to listen.
     #[command(flatten)]
     pub probe: ProbeArgs,
+}
+
+/// Pushing metrics to a collector.
+#[derive(Debug, Args)]
+pub struct OtlpArgs {
+    /// Push the metrics too, by OTLP over HTTP, to the collector at this URL, such as
+    /// http://127.0.0.1:4318; /v1/metrics is added
+    #[arg(long, value_name = "URL")]
+    pub otlp: Option<Endpoint>,
+    /// How often: 30s, 1m
+    #[arg(long, value_name = "TIME", default_value = "30s", requires = "otlp",
+        value_parser = duration::parse)]
+    pub otlp_interval: Duration,
+    /// Send the headers in this file along, one a line: Authorization: Bearer …
+    #[arg(long, value_name = "FILE", requires = "otlp")]
+    pub otlp_headers_file: Option<PathBuf>,
+    /// Trust the certificates of this file, in PEM, where the URL has https (default: those that
+    /// the host trusts)
+    #[arg(long, value_name = "FILE", requires = "otlp")]
+    pub otlp_ca: Option<PathBuf>,
 }
