@@ -4,20 +4,30 @@
 //! its value are said once, in `transitions` and `connections`, whatever the format. Must not
 //! conclude anything; rows wait in memory until a batch of them is written, and batches until a row
 //! group is.
+//!
+//! `ExportView` writes one table of what was recorded. Of what goes on, `Stream` hands the rows of
+//! both to `Exporter`, a thread that writes files of so much time each.
 
 mod column;
 mod connections;
+mod folder;
 mod shared;
 mod sink;
+mod stream;
+mod tally;
 mod text;
 mod transitions;
+mod worker;
 
 use bytes::BytesMut;
 use thiserror::Error;
 
 pub use column::ColumnDoc;
 use column::{Column, Row, docs};
-use sink::Sink;
+use sink::{Absent, Sink};
+pub use stream::{Stream, Way};
+pub use tally::Tally;
+pub use worker::{ExportDir, Exporter};
 
 use crate::{
     model::{Accounts, Change, Input, Moved},
@@ -201,7 +211,7 @@ impl ExportView {
         }
         self.flush(out);
         if let Some(sink) = &mut self.sink
-            && let Err(failure) = sink.finish(accounts, out)
+            && let Err(failure) = sink.finish(&Absent::of(accounts), out)
         {
             self.fail(failure);
         }

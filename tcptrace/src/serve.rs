@@ -61,7 +61,7 @@ mod tests {
 
     /// `figures` and nothing else.
     pub(super) fn moment(figures: Arc<Figures>) -> Moment {
-        Moment { figures, attached: None, own: OwnUse::default(), pushes: None }
+        Moment { figures, attached: None, own: OwnUse::default(), pushes: None, export: None }
     }
 
     /// What a book that was told `text` has published.

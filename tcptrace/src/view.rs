@@ -57,6 +57,32 @@ pub trait View {
     }
 }
 
+/// A view, and perhaps another that goes along: the first says when it is enough.
+impl<V: View, W: View> View for (V, Option<W>) {
+    fn begin(&mut self, out: &mut BytesMut) {
+        self.0.begin(out);
+        self.1.iter_mut().for_each(|along| along.begin(out));
+    }
+
+    fn input(&mut self, input: &Input, tracker: &Tracker, out: &mut BytesMut) {
+        self.0.input(input, tracker, out);
+        self.1.iter_mut().for_each(|along| along.input(input, tracker, out));
+    }
+
+    fn change(&mut self, change: &Change, out: &mut BytesMut) {
+        self.0.change(change, out);
+        self.1.iter_mut().for_each(|along| along.change(change, out));
+    }
+
+    fn due_ns(&self) -> Option<u64> {
+        self.0.due_ns().into_iter().chain(self.1.as_ref().and_then(View::due_ns)).min()
+    }
+
+    fn is_done(&self) -> bool {
+        self.0.is_done()
+    }
+}
+
 /// Shows nothing, for ever: where inputs are only recorded.
 pub struct Nothing;
 

@@ -5,7 +5,7 @@ use std::{path::PathBuf, time::Duration};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-pub use self::serve::{OtlpArgs, ServeArgs};
+pub use self::serve::{ExportDirArgs, OtlpArgs, ServeArgs};
 use self::shared::SELECT_HEADING;
 pub use self::shared::{
     ColorChoice, FilterArgs, HookChoice, OutputFormat, ProbeArgs, ReadArgs, RecordingArgs,

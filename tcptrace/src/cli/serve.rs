@@ -2,6 +2,7 @@
 //!
 //! Whatever is wrong with addresses and files is found before anything is attached.
 
+mod export_dir;
 mod otlp;
 
 use std::{
@@ -115,6 +116,7 @@ pub(super) fn run(args: &ServeArgs) -> Result<ExitCode> {
     };
 
     let push = otlp::push(&args.otlp)?;
+    let export = export_dir::export_dir(&args.export)?;
     let sandbox = !args.no_sandbox;
     if sandbox {
         told("new privileges are not ruled out", confine::no_new_privileges());
@@ -128,6 +130,11 @@ pub(super) fn run(args: &ServeArgs) -> Result<ExitCode> {
     let server = Server::start(listeners, Arc::clone(&shelf), token, Limits::default(), prepare)
         .context("cannot start the HTTP thread")?;
     let pusher = push.map(|push| otlp::start(push, &shelf, sandbox)).transpose()?;
+    let export = export.map(|to| export_dir::start(to, &shelf, sandbox)).transpose()?;
+    let (exporter, stream, way) = match export {
+        Some((exporter, stream, way)) => (Some(exporter), Some(stream), Some(way)),
+        None => (None, None, None),
+    };
     if let Origin::Host(host) = &mut origin {
         let shelf = Arc::clone(&shelf);
         let own = NetnsId::own().ok();
@@ -139,6 +146,9 @@ pub(super) fn run(args: &ServeArgs) -> Result<ExitCode> {
                 let kept = if elsewhere { &KEPT[..] } else { &KEPT[1..] };
                 give_up(kept, confine::only_listen);
             }
+            if let Some(way) = way {
+                way.begin(header.clone());
+            }
             shelf.attach(attached(probe, header));
             say(&format!("serving at {}", places.join(" and ")));
             Ok(())
@@ -146,11 +156,14 @@ pub(super) fn run(args: &ServeArgs) -> Result<ExitCode> {
     }
     let book = Book::new(shelf, label, args.interval, doctor::host_setup());
     let snapshots = Snapshots { every: Snapshots::OFTEN, owners: true };
-    let ended = listen::run(origin, snapshots, Target::none(), None, book, |_| {});
-    // Before the others: the last push is of how it ended.
+    let ended = listen::run(origin, snapshots, Target::none(), None, (book, stream), |_| {});
+    let exported = exporter.map_or(Ok(()), |exporter| {
+        exporter.finish().context("the last files of --export-dir are not closed")
+    });
+    // Before what answers: the last push is of how it ended.
     let pushed = pusher.map_or(Ok(()), |pusher| pusher.finish().context("cannot push metrics"));
     let served = server.finish().context("cannot serve");
-    ended.and_then(|code| served.and(pushed).map(|()| code))
+    ended.and_then(|code| served.and(pushed).and(exported).map(|()| code))
 }
 
 fn label(args: &ServeArgs) -> Result<Option<LabelOptions>, Usage> {

@@ -30,6 +30,22 @@ impl From<ParquetError> for ExportError {
     }
 }
 
+/// Events of its time that a table has nothing of; `None`: not known.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Absent {
+    pub(super) lost: u64,
+    pub(super) missed: Option<u64>,
+    pub(super) filtered: Option<u64>,
+}
+
+impl Absent {
+    /// All that `accounts` tell of.
+    pub(super) fn of(accounts: &Accounts) -> Self {
+        let Accounts { lost, missed, filtered, .. } = *accounts;
+        Self { lost, missed, filtered: Some(filtered) }
+    }
+}
+
 /// Where batches go.
 pub(super) enum Sink {
     Parquet(Box<ArrowWriter<Vec<u8>>>),
@@ -83,17 +99,17 @@ impl Sink {
         Ok(())
     }
 
-    /// Writes what is left, and the end.
+    /// Writes what is left, and the end, with what is not in it.
     pub(super) fn finish(
         &mut self,
-        accounts: &Accounts,
+        absent: &Absent,
         out: &mut BytesMut,
     ) -> Result<(), ExportError> {
         if let Self::Parquet(writer) = self {
             for (name, value) in [
-                ("tcptrace.lost", Some(accounts.lost)),
-                ("tcptrace.missed", accounts.missed),
-                ("tcptrace.filtered", Some(accounts.filtered)),
+                ("tcptrace.lost", Some(absent.lost)),
+                ("tcptrace.missed", absent.missed),
+                ("tcptrace.filtered", absent.filtered),
             ] {
                 let value = value.map(|value| value.to_string());
                 writer.append_key_value_metadata(KeyValue::new(name.to_owned(), value));

@@ -14,6 +14,7 @@ use super::{
     tally::Pushes,
 };
 use crate::{
+    export::{Table, Tally},
     host::own::OwnUse,
     model::{How, Initiator},
     stats::{buckets::Buckets, since_start::End},
@@ -27,13 +28,16 @@ pub(super) struct Moment {
     pub(super) own: OwnUse,
     /// Pushes of metrics by their outcome, if there are any.
     pub(super) pushes: Option<[(&'static str, u64); 3]>,
+    /// Files of tables, if they are written.
+    pub(super) export: Option<Arc<Tally>>,
 }
 
 impl Moment {
     /// What `shelf` has as of now: `figures`, which were taken from it.
     pub(super) fn of(shelf: &Shelf, figures: Arc<Figures>) -> Self {
         let pushes = shelf.pushes().map(Pushes::outcomes);
-        Self { figures, attached: shelf.attached().cloned(), own: OwnUse::read(), pushes }
+        let (attached, export) = (shelf.attached().cloned(), shelf.exported().cloned());
+        Self { figures, attached, own: OwnUse::read(), pushes, export }
     }
 }
 
@@ -237,6 +241,21 @@ impl Moment {
 
     /// What is done beside answering.
     fn beside<'a>(&'a self, to: &mut To<'a>) {
+        if let Some(tally) = &self.export {
+            let by_table = |family: &mut Family<'a>, counts: [u64; 2]| {
+                for (table, count) in Table::ALL.into_iter().zip(counts) {
+                    family.is(&[("table", table.name())], count);
+                }
+            };
+            let help = "Files of --export-dir that are there as a whole";
+            by_table(to.counter("tcptrace_export_files", help), tally.files());
+            let help = "Rows in these files";
+            by_table(to.counter("tcptrace_export_rows", help), tally.rows());
+            let help = "Rows that are in no file, since the disk was full or too slow";
+            by_table(to.counter("tcptrace_export_rows_lost", help), tally.lost());
+            let help = "How often something could not be written to --export-dir";
+            to.counter("tcptrace_export_failures", help).is(&[], tally.failures());
+        }
         let Some(pushes) = &self.pushes else { return };
         let help = "Pushes of metrics by OTLP, by whether they were accepted, refused, or came to \
                     no answer";

@@ -9,6 +9,7 @@ use super::{
     figures::{Attached, Figures},
     tally::Pushes,
 };
+use crate::export::Tally;
 
 /// The place between.
 #[derive(Debug, Default)]
@@ -18,6 +19,7 @@ pub struct Shelf {
     /// Somebody has looked at the page.
     watched: AtomicBool,
     pushes: OnceLock<Pushes>,
+    export: OnceLock<Arc<Tally>>,
 }
 
 impl Shelf {
@@ -44,6 +46,16 @@ impl Shelf {
     /// How pushes went, if there are any.
     pub(super) fn pushes(&self) -> Option<&Pushes> {
         self.pushes.get()
+    }
+
+    /// Files are written, and `tally` counts them. Said once; what is said again is not heard.
+    pub fn export(&self, tally: Arc<Tally>) {
+        let _ = self.export.set(tally);
+    }
+
+    /// What is counted of files, if they are written.
+    pub(super) fn exported(&self) -> Option<&Arc<Tally>> {
+        self.export.get()
     }
 
     /// Leaves what is known now. Never waits: if somebody is just taking the last, this one is

@@ -7,6 +7,7 @@ mod check;
 mod conns;
 mod doctor;
 mod ending;
+mod export_dir;
 mod host;
 mod live_page;
 mod misuse;

@@ -131,6 +131,11 @@ impl Running {
         }
     }
 
+    /// What it said until the last line that was waited for.
+    pub fn heard(&self) -> &str {
+        &self.heard
+    }
+
     pub fn pid(&self) -> u32 {
         self.child.id()
     }

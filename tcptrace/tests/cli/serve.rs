@@ -441,7 +441,11 @@ fn what_is_not_needed_any_more_is_given_up() {
         return;
     }
     let netns = Netns::new().unwrap();
-    let serving = Serving::of(&netns, &[]);
+    let directory = tempfile::tempdir().unwrap();
+    // All threads that there can be; nobody listens there.
+    let more = ["--otlp", "http://127.0.0.1:4318", "--export-dir"];
+    let more = [&more[..], &[directory.path().to_str().unwrap()]].concat();
+    let serving = Serving::of(&netns, &more);
     let pid = serving.running.pid();
     let field = |status: &str, name: &str| -> String {
         let line = status.lines().find_map(|line| line.strip_prefix(name)).unwrap();
@@ -455,7 +459,9 @@ fn what_is_not_needed_any_more_is_given_up() {
         let held = u64::from_str_radix(&field(&status, "CapPrm:"), 16).unwrap();
         threads.push((field(&status, "Name:"), held));
     }
-    assert!(threads.contains(&("http".to_owned(), 0)), "{threads:?}");
+    for name in ["http", "otlp", "export"] {
+        assert!(threads.contains(&(name.to_owned(), 0)), "{threads:?}");
+    }
     // CAP_DAC_READ_SEARCH and CAP_BPF at most: its own namespace is the only one that it looks at.
     let kept = 1_u64 << 2 | 1 << 19 | 1 << 39;
     for (name, held) in &threads {
@@ -519,7 +525,7 @@ fn what_cannot_be_served_is_said_at_once() {
     let taken = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     let taken = taken_address(&taken);
     let (empty, short) = (file("empty", ""), file("short", "x\n"));
-    let refused: [(&[&str], i32, &str); 16] = [
+    let refused: [(&[&str], i32, &str); 20] = [
         (&["--listen", &taken], 1, "Address already in use"),
         (&["--listen", "0.0.0.0:0"], 2, "--allow-remote"),
         (&["--listen", "localhost:9718"], 2, "invalid socket address"),
@@ -534,6 +540,10 @@ fn what_cannot_be_served_is_said_at_once() {
         (&["--otlp", "http://me:secret@localhost:4318"], 2, "--otlp-headers-file"),
         (&["--otlp", "http://c:4318", "--otlp-interval", "10ms"], 2, "at least 1s"),
         (&["--otlp-interval", "1m"], 2, "--otlp"),
+        (&["--export-dir", "/no/such"], 1, "/no/such: No such file"),
+        (&["--export-dir", &empty], 1, "is no directory"),
+        (&["--export-dir", "/", "--export-every", "10ms"], 2, "at least 1s"),
+        (&["--export-keep", "3"], 2, "--export-dir"),
         (&["--otlp", "http://c:4318", "--otlp-headers-file", &short], 1, "line 1 is no header"),
         (&["--otlp", "https://c:4318", "--otlp-ca", &empty], 1, "there is none in PEM in it"),
     ];

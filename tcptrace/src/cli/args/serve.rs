@@ -43,6 +43,9 @@ pub struct ServeArgs {
     /// Push metrics.
     #[command(flatten)]
     pub otlp: OtlpArgs,
+    /// Write tables.
+    #[command(flatten)]
+    pub export: ExportDirArgs,
     /// Keep all capabilities and system calls. Without it, those that only attaching needs are
     /// given up once the hooks are on, and the thread that answers has none
     #[arg(long)]
@@ -73,4 +76,21 @@ pub struct OtlpArgs {
     /// the host trusts)
     #[arg(long, value_name = "FILE", requires = "otlp")]
     pub otlp_ca: Option<PathBuf>,
+}
+
+/// Writing tables as it goes on.
+#[derive(Debug, Args)]
+pub struct ExportDirArgs {
+    /// Write transitions and connections as Parquet, as export does, into this directory: each file
+    /// is there once it is whole, named by host and time
+    #[arg(long, value_name = "DIR")]
+    pub export_dir: Option<PathBuf>,
+    /// Begin other files so often: 10m, 1h
+    #[arg(long, value_name = "TIME", default_value = "10m", requires = "export_dir",
+        value_parser = duration::parse)]
+    pub export_every: Duration,
+    /// Keep the last N files of each table of this host there, and remove those before (default:
+    /// all stay)
+    #[arg(long, value_name = "N", requires = "export_dir", value_parser = at_least_one)]
+    pub export_keep: Option<u64>,
 }
