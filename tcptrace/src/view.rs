@@ -78,8 +78,16 @@ impl<V: View, W: View> View for (V, Option<W>) {
         self.0.due_ns().into_iter().chain(self.1.as_ref().and_then(View::due_ns)).min()
     }
 
+    fn patience(&self) -> Duration {
+        self.1.as_ref().map_or(Duration::MAX, View::patience).min(self.0.patience())
+    }
+
     fn is_done(&self) -> bool {
         self.0.is_done()
+    }
+
+    fn shows(&self) -> bool {
+        self.0.shows() || self.1.as_ref().is_some_and(View::shows)
     }
 }
 

@@ -224,6 +224,10 @@ impl View for Stream {
         }
     }
 
+    fn patience(&self) -> Duration {
+        Duration::MAX
+    }
+
     fn is_done(&self) -> bool {
         false
     }
