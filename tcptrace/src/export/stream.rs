@@ -232,3 +232,61 @@ impl View for Stream {
         false
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fmt::Write as _;
+
+    use super::*;
+    use crate::{model::Accounts, pipeline::Analysis, source::script};
+
+    const PAIRS: u64 = 40_000;
+
+    /// Connects that are refused, of two rows each in the one table and one in the other.
+    fn refused(from: u64, count: u64) -> String {
+        let mut text = String::new();
+        for i in from..from + count {
+            let (sk, ms) = (i + 1, i);
+            writeln!(text, "{ms}ms sk={sk:x} CLOSE>SYN_SENT 10.0.0.1:0 10.0.0.2:443").unwrap();
+            writeln!(text, "{ms}.5ms sk={sk:x} SYN_SENT>CLOSE 10.0.0.1:7 10.0.0.2:443").unwrap();
+        }
+        text
+    }
+
+    #[test]
+    fn a_disk_that_takes_nothing_costs_rows_and_no_more() {
+        let (way, handed) = Way::new();
+        let (tally, waiting) = (Arc::new(Tally::default()), way.waiting());
+        let stream = Stream::new(way, Arc::clone(&tally), Duration::from_secs(600));
+        let mut analysis = Analysis::new(Tracker::default(), stream);
+        let mut feed = |text: &str| {
+            script::inputs(text).unwrap().iter().for_each(|input| analysis.feed(input));
+        };
+        feed(&format!("0ms begin\n0ms clock 1795330800000000000\n{}", refused(0, PAIRS)));
+        let on_the_way = waiting.load(Ordering::Relaxed);
+        assert!((WAITING - PARCEL..=WAITING).contains(&on_the_way), "{on_the_way}");
+        let lost = tally.lost();
+        assert!(lost[0] > 0 && lost[1] > 0, "{lost:?}");
+        // Now it takes them.
+        let parcels = |handed: &Receiver<Handed>| -> Vec<Parcel> {
+            let parcel = |handed| match handed {
+                Handed::Parcel(parcel) => *parcel,
+                Handed::Begin(_) => panic!("nothing has begun"),
+            };
+            handed.try_iter().map(parcel).collect()
+        };
+        let early = parcels(&handed);
+        Way::taken(&waiting, on_the_way);
+        feed(&refused(PAIRS, 10));
+        analysis.feed(&Input::End(Accounts::default()));
+        let late = parcels(&handed);
+        assert_eq!(tally.lost(), lost, "no more than that");
+        assert_eq!(late.last().map(|parcel| parcel.then), Some(Then::End));
+        assert!(early.iter().all(|parcel| parcel.missing == [0, 0]));
+        let missing = late.iter().map(|parcel| parcel.missing);
+        assert_eq!(missing.fold([0, 0], |sum, more| [sum[0] + more[0], sum[1] + more[1]]), lost);
+        let all = early.iter().chain(&late);
+        let rows = all.map(|parcel| parcel.rows() as u64).sum::<u64>();
+        assert_eq!(rows + lost[0] + lost[1], 3 * (PAIRS + 10));
+    }
+}
