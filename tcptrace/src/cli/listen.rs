@@ -323,14 +323,14 @@ fn announce(probe: &Probe, fell_back: bool) {
     say(&format!("listening by {}{by}{lacking}; Ctrl-C ends", probe.backend()));
 }
 
-/// Says what became of the events, and what the tracker counts of itself.
 /// What to do about events that are lost.
 const LOST_HERE: &str = "lost to a full ring: take a larger --ring-size, or filter";
 
 /// The same of a recording, where nothing can be done any more.
 pub(super) const LOST_THEN: &str = "lost to a full ring when it was recorded: the next is to have a larger --ring-size, or a filter";
 
-/// Says what became of the events, and `lost_says` if some were lost.
+/// Says what became of the events, with `lost_says` if some were lost, and what the tracker counts of
+/// itself.
 pub(super) fn summary(accounts: &Accounts, counts: Counts, lost_says: &str) {
     let Accounts { seconds, seen, delivered, filtered, lost, .. } = accounts;
     let missed = match accounts.missed {

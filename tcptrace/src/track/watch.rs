@@ -2,8 +2,9 @@
 //! when the socket tables are worth reading again soon.
 //!
 //! Stands in for the tracker where nothing is concluded from the inputs, so that recording does not
-//! cost what analysis does. Must ask the host for no less than the tracker would: what is not in a
-//! recording, no later analysis can conclude.
+//! cost what analysis does. Must have the host look at every minisock that the tracker would: what is
+//! not in a recording, no later analysis can conclude. Of the socket tables it asks for less: where
+//! they differ from the events with nothing lost, the next round, when it is due, settles that.
 
 use std::{
     collections::{HashMap, hash_map::Entry},
