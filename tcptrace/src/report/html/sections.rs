@@ -328,6 +328,7 @@ pub(super) fn losses(facts: &Facts) -> Markup {
                     "Events are missing: counts are lower bounds, and times that began before a \
                      loss are marked with ≥."
                 } @else { "No event is missing." }
+                @if facts.live { " All of these are since tcptrace was started." }
             }
             dl { @for (name, value) in &rows { dt { (name) } dd { (value) } } }
         }
