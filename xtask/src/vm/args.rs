@@ -76,7 +76,7 @@ pub struct VmTestArgs {
     /// Keep image, initramfs and a script that boots them again, beside the log
     #[arg(long)]
     pub(super) keep: bool,
-    /// Write the table to docs/KERNELS.md
+    /// Write the table to docs/KERNELS.md, and its beginning to README.md
     #[arg(long, conflicts_with_all = ["versions", "tests", "binary"])]
     pub(super) write_docs: bool,
     /// Where kernels are kept [default: $XDG_CACHE_HOME/tcptrace-vm, ~/.cache/tcptrace-vm]

@@ -291,8 +291,8 @@ fn details(out: &mut String, report: &Report) {
 const BEGIN: &str = "<!-- vm-test:begin -->";
 const END: &str = "<!-- vm-test:end -->";
 
-/// The tables for the documentation: without times, which differ from run to run.
-pub fn markdown(reports: &[Report]) -> String {
+/// What works on which kernel, for the README.
+pub fn overview(reports: &[Report]) -> String {
     let mut out = String::new();
     let mut kernels = vec![["kernel", "release", "result", "tests"].map(str::to_owned).to_vec()];
     for (row, report) in summary(reports).into_iter().skip(1).zip(reports) {
@@ -302,18 +302,15 @@ pub fn markdown(reports: &[Report]) -> String {
         }
         kernels.push(row);
     }
-    for table in [kernels, matrix(reports, false), instructions(reports)] {
-        if table.len() <= 1 {
-            continue;
-        }
-        for (index, row) in table.iter().enumerate() {
-            let cells: Vec<_> = row.iter().map(|cell| cell.replace('|', "\\|")).collect();
-            let _ = writeln!(out, "| {} |", cells.join(" | "));
-            if index == 0 {
-                let _ = writeln!(out, "|{}", " --- |".repeat(row.len()));
-            }
-        }
-        out.push('\n');
+    put_table(&mut out, &kernels);
+    out
+}
+
+/// The tables for the documentation: without times, which differ from run to run.
+pub fn markdown(reports: &[Report]) -> String {
+    let mut out = overview(reports);
+    for table in [matrix(reports, false), instructions(reports)] {
+        put_table(&mut out, &table);
     }
     let reasons = reasons(reports);
     for (what, kernels) in &reasons {
@@ -323,6 +320,21 @@ pub fn markdown(reports: &[Report]) -> String {
         out.push('\n');
     }
     out
+}
+
+fn put_table(out: &mut String, table: &Table) {
+    if table.len() <= 1 {
+        return;
+    }
+    for (index, row) in table.iter().enumerate() {
+        let cells: Vec<_> = row.iter().map(|cell| cell.replace('|', "\\|")).collect();
+        // Writing to a String does not fail.
+        let _ = writeln!(out, "| {} |", cells.join(" | "));
+        if index == 0 {
+            let _ = writeln!(out, "|{}", " --- |".repeat(row.len()));
+        }
+    }
+    out.push('\n');
 }
 
 /// Why something is not available, each with the kernels that it is true of.
@@ -463,6 +475,8 @@ p                               9 / 7  loads / 7  -
         assert!(new.starts_with("intro\n# Kernels") && new.ends_with("outro\n"), "{new}");
         assert!(new.contains(&format!("{BEGIN}\n\nnew\n{END}")), "{new}");
         assert!(!new.contains("a::timer"), "{new}");
+
+        assert!(text.starts_with(&overview(&reports())), "the README has the beginning of it");
 
         fs::write(&file, "no markers").unwrap();
         assert!(write_between_markers(&file, "new\n").is_err());
