@@ -30,7 +30,7 @@ pub enum TlsError {
     #[error("this host has no list of certificate authorities: give one with --otlp-ca")]
     NoAuthorities,
     /// The two do not fit together, or are not supported.
-    #[error("certificate and key are refused: {0}")]
+    #[error("certificate and key are refused")]
     Refused(#[from] rustls::Error),
 }
 

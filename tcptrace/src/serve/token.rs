@@ -21,7 +21,7 @@ pub struct Token(Box<[u8]>);
 #[derive(Debug, Error)]
 pub enum TokenError {
     /// It cannot be read.
-    #[error("cannot read the token: {0}")]
+    #[error("cannot read the token")]
     Unreadable(#[from] io::Error),
     /// It is none.
     #[error(

@@ -525,7 +525,7 @@ fn what_cannot_be_served_is_said_at_once() {
     let taken = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     let taken = taken_address(&taken);
     let (empty, short) = (file("empty", ""), file("short", "x\n"));
-    let refused: [(&[&str], i32, &str); 20] = [
+    let refused: [(&[&str], i32, &str); 22] = [
         (&["--listen", &taken], 1, "Address already in use"),
         (&["--listen", "0.0.0.0:0"], 2, "--allow-remote"),
         (&["--listen", "localhost:9718"], 2, "invalid socket address"),
@@ -534,23 +534,30 @@ fn what_cannot_be_served_is_said_at_once() {
         (&["--tls-cert", &empty, "--tls-key", &empty], 1, "there is none in PEM in it"),
         (&["--tls-cert", "/no/such", "--tls-key", &empty], 1, "/no/such: No such file"),
         (&["--token-file", &short], 1, "openssl rand -hex 32"),
+        (&["--token-file", "/no/such"], 1, "cannot read the token: No such file"),
         (&["--label", "peer"], 2, "owner, port or unit"),
         (&["--otlp", "localhost:4318"], 2, "give a URL like http://127.0.0.1:4318"),
         (&["--otlp", "grpc://localhost:4317"], 2, "neither http nor https"),
         (&["--otlp", "http://me:secret@localhost:4318"], 2, "--otlp-headers-file"),
         (&["--otlp", "http://c:4318", "--otlp-interval", "10ms"], 2, "at least 1s"),
         (&["--otlp-interval", "1m"], 2, "--otlp"),
-        (&["--export-dir", "/no/such"], 1, "/no/such: No such file"),
+        (&["--export-dir", "/no/such"], 1, "/no/such: it has to be there already: No such file"),
         (&["--export-dir", &empty], 1, "is no directory"),
         (&["--export-dir", "/", "--export-every", "10ms"], 2, "at least 1s"),
         (&["--export-keep", "3"], 2, "--export-dir"),
         (&["--otlp", "http://c:4318", "--otlp-headers-file", &short], 1, "line 1 is no header"),
+        (
+            &["--otlp", "http://c:4318", "--otlp-headers-file", "/no/such"],
+            1,
+            "headers: No such file",
+        ),
         (&["--otlp", "https://c:4318", "--otlp-ca", &empty], 1, "there is none in PEM in it"),
     ];
     for (arguments, code, says) in refused {
         let ended = run(tcptrace(&[&["serve"], arguments].concat()));
         let line = ended.refusal(code);
         assert!(line.contains(says), "{arguments:?}: {line}");
+        assert!(line.matches("No such file").count() <= 1, "said twice: {line}");
     }
     let left = directory.path().join("left");
     drop(std::os::unix::net::UnixListener::bind(&left).unwrap());

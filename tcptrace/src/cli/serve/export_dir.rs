@@ -21,7 +21,8 @@ pub(super) fn export_dir(args: &ExportDirArgs) -> Result<Option<ExportDir>> {
     if args.export_every < SHORTEST {
         return Err(Usage("--export-every: at least 1s".to_owned()).into());
     }
-    let there = fs::metadata(path).with_context(|| format!("--export-dir {}", path.display()))?;
+    let there = fs::metadata(path)
+        .with_context(|| format!("--export-dir {}: it has to be there already", path.display()))?;
     if !there.is_dir() {
         bail!("--export-dir {}: is no directory", path.display());
     }
@@ -47,7 +48,13 @@ pub(super) fn start(
         }
     };
     let (exporter, stream, way) = Exporter::start(to, prepare, say).with_context(|| {
-        format!("--export-dir {shown}: no file can be made there, without capabilities")
+        // Root is root no more there.
+        let hint = if sandbox {
+            ", without capabilities (let it belong to the user that runs this, or give --no-sandbox)"
+        } else {
+            ""
+        };
+        format!("--export-dir {shown}: no file can be made there{hint}")
     })?;
     let left = exporter.tally().left();
     if left > 0 {

@@ -25,7 +25,7 @@ pub struct Headers(pub(super) HeaderMap);
 #[derive(Debug, Error)]
 pub enum HeadersError {
     /// The file cannot be read.
-    #[error("cannot read the headers: {0}")]
+    #[error("cannot read the headers")]
     Unreadable(#[from] io::Error),
     /// The file is too large.
     #[error("cannot read the headers: there are more than {LARGEST} bytes")]
