@@ -11,6 +11,7 @@ mod format;
 mod globals;
 mod minisock;
 mod offsets;
+mod reader;
 mod reset;
 mod ring;
 mod set_state;
@@ -23,6 +24,7 @@ pub use error::{ProbeError, Refusal};
 pub use facts::{Fact, Unobservable};
 pub use minisock::Who;
 pub use offsets::sock_offsets;
+pub use reader::Reserved;
 pub use ring::{
     BadRingSize, DEFAULT_RING_BYTES, RING_UNIT_HINT, page_bytes, parse_ring_size, ring_supported,
 };

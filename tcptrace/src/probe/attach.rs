@@ -2,12 +2,12 @@
 
 use std::{
     fs,
-    os::fd::{AsFd as _, AsRawFd as _},
+    os::fd::{AsFd as _, AsRawFd as _, BorrowedFd},
 };
 
 use aya::{
     Btf, Ebpf, EbpfLoader, VerifierLogLevel,
-    maps::{MapData, MapError, PerCpuArray, RingBuf},
+    maps::{MapData, MapError, PerCpuArray},
     programs::{Program, ProgramError},
 };
 use nix::sys::resource::{RLIM_INFINITY, Resource, setrlimit};
@@ -25,7 +25,9 @@ use super::{
     error::{Attempt, COOKIES, ProbeError, Refusal, lines, refused_map, setup},
     facts, globals,
     minisock::{self, Who},
-    offsets, reset,
+    offsets,
+    reader::{Reserved, RingReader},
+    reset,
     set_state::{self, Backend, Link},
     time_wait::{self, Minisocks, TimeWaitBackend, TimeWaitChoice},
 };
@@ -72,7 +74,7 @@ pub struct Totals {
 /// The kernel side in force. Dropping it detaches everything.
 pub struct Probe {
     ebpf: Ebpf,
-    ring: RingBuf<MapData>,
+    ring: RingReader,
     counters: PerCpuArray<MapData, [u64; 3]>,
     guard: PerCpuArray<MapData, [u64; Guard::WORDS]>,
     backend: Backend,
@@ -259,13 +261,24 @@ impl Probe {
     /// Reads the next record out of the ring, if there is one. `read` gets its bytes, which are
     /// aligned to eight, and what its numbers mean.
     pub fn next_record<T>(&mut self, read: impl FnOnce(&[u8], Names<'_>) -> T) -> Option<T> {
-        let item = self.ring.next()?;
-        Some(read(&item, Names { time_wait: self.time_wait.as_ref(), reasons: &self.reasons }))
+        let names = Names { time_wait: self.time_wait.as_ref(), reasons: &self.reasons };
+        self.ring.next(|bytes| read(bytes, names))
+    }
+
+    /// All records that have been begun by now, whether they are finished or not. A record is begun
+    /// before it is given its time.
+    pub fn reserved(&self) -> Reserved {
+        self.ring.reserved()
+    }
+
+    /// Whether [`Self::next_record`] has given all of these.
+    pub fn has_read(&self, reserved: Reserved) -> bool {
+        self.ring.has_read(reserved)
     }
 
     /// The file descriptor of the ring, which polls as readable when the kernel side calls.
-    pub fn ring_fd(&self) -> std::os::fd::BorrowedFd<'_> {
-        self.ring.as_fd()
+    pub fn ring_fd(&self) -> BorrowedFd<'_> {
+        self.ring.fd()
     }
 
     /// Has the kernel side look at minisocks: those that are in TIME_WAIT come out of the ring.
@@ -382,7 +395,7 @@ impl Probe {
 /// An attempt that worked.
 struct Attached {
     ebpf: Ebpf,
-    ring: RingBuf<MapData>,
+    ring: RingReader,
     counters: PerCpuArray<MapData, [u64; 3]>,
     guard: PerCpuArray<MapData, [u64; Guard::WORDS]>,
     link: Link,
@@ -482,7 +495,7 @@ fn attempt(
     let mut ebpf = load(&mut known.loader, options, values)?;
     globals::fill_filter_maps(&mut ebpf, &options.filter).map_err(setup)?;
     // The maps before the hook: whoever attaches must be able to count from the first event.
-    let ring = RingBuf::try_from(take(&mut ebpf, "RING")?).map_err(setup)?;
+    let ring = RingReader::new(take(&mut ebpf, "RING")?).map_err(setup)?;
     let counters = PerCpuArray::try_from(take(&mut ebpf, "COUNTERS")?).map_err(setup)?;
     let guard = PerCpuArray::try_from(take(&mut ebpf, "GUARD")?).map_err(setup)?;
     // Most refusals come here, before anything is in force.

@@ -33,6 +33,11 @@ const CLOCK_TOLERANCE_NS: u64 = 100_000;
 /// How often the counters and the wall clock are looked at.
 const CHECK_EVERY_NS: u64 = 250_000_000;
 
+/// A record is begun before it gets its time, but another CPU sees the beginning a little later: the
+/// store waits in the store buffer of its CPU (2 ns late were seen), and clocks of CPUs may differ by
+/// as little. What was not seen to be begun is younger than so long.
+const SEEN_AFTER_NS: u64 = 1_000;
+
 /// A live host as a source of inputs.
 pub struct Live {
     probe: Probe,
@@ -145,8 +150,9 @@ impl Live {
     /// Hands out what is in the ring, at most `limit` records, and says how many those were.
     /// Every record before one that was handed out has been handed out.
     pub fn drain(&mut self, limit: usize, sink: &mut impl FnMut(Input)) -> usize {
-        // What is not in the ring by now may still come; what is, is handed out below.
+        // What is begun after this has a later time; what has been, is to be handed out below.
         let now = clock::monotonic_ns().unwrap_or(self.emptied_ns);
+        let reserved = self.probe.reserved();
         let mut count = 0;
         while count < limit
             && let Some(record) = self.probe.next_record(parse)
@@ -159,8 +165,9 @@ impl Live {
             }
         }
         self.delivered += count as u64;
-        if count < limit {
-            self.emptied_ns = now;
+        // A record that another CPU has not finished hides those behind it.
+        if self.probe.has_read(reserved) {
+            self.emptied_ns = now.saturating_sub(SEEN_AFTER_NS);
         }
         count
     }
@@ -196,9 +203,16 @@ impl Live {
             self.checked_ns = now;
             self.check_now(sink)?;
         } else if had_events {
-            sink(Input::Tick { mono_ns: self.emptied_ns });
+            self.tick(sink);
         }
         Ok(())
+    }
+
+    /// Says up to when everything has been told.
+    fn tick(&self, sink: &mut impl FnMut(Input)) {
+        if self.emptied_ns > 0 {
+            sink(Input::Tick { mono_ns: self.emptied_ns });
+        }
     }
 
     /// Has the kernel side look at minisocks: those in TIME_WAIT come out of the ring.
@@ -230,7 +244,7 @@ impl Live {
             self.clock = Some(now);
             sink(Input::Clock(now));
         }
-        sink(Input::Tick { mono_ns: self.emptied_ns });
+        self.tick(sink);
         Ok(())
     }
 

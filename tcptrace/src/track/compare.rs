@@ -12,9 +12,8 @@
 //!   the timer changes its slot. It moved, and its timer tells when.
 //! - It was not known, in a namespace that is seen for the first time: it is a seed.
 //! - Else there is a doubt. A dump may leave out a socket whose neighbour in the hash table goes,
-//!   a socket leaves the table before its event (`tcp_set_state()` unhashes it first), and a record
-//!   in the ring may wait behind one that another CPU has not finished. What two rounds in a row
-//!   show is believed, and counted as drift.
+//!   and a socket leaves the table before its event (`tcp_set_state()` unhashes it first). What two
+//!   rounds in a row show is believed, and counted as drift.
 
 use std::{collections::HashSet, hash::BuildHasherDefault};
 

@@ -27,6 +27,7 @@ mod sys;
 mod time_wait;
 mod totals;
 mod trace;
+mod unfinished;
 mod unsupported;
 mod verdicts;
 mod verifier;
