@@ -3,9 +3,11 @@
 //! Capabilities and filters are a thread's own and go on to the threads that it starts. Each step
 //! is one way: nothing here can be taken back.
 
+mod calls;
+
 use std::{collections::BTreeMap, io};
 
-use caps::{CapSet, CapsHashSet, errors::CapsError};
+use caps::{CapSet, CapsHashSet};
 use libc::c_long;
 use nix::sys::prctl;
 use seccompiler::{
@@ -14,6 +16,7 @@ use seccompiler::{
 };
 
 use super::caps::Capability;
+use calls::{ANSWERING, BPF_MAKES, NEVER, READING_TABLES};
 
 /// From now on no program that is started can have more privileges than its starter.
 ///
@@ -28,7 +31,6 @@ pub fn no_new_privileges() -> io::Result<()> {
 /// # Errors
 /// The kernel refuses.
 pub fn keep_only(keep: &[Capability]) -> io::Result<()> {
-    let failed = |error: CapsError| io::Error::other(error.to_string());
     let wanted = |cap: &caps::Capability| keep.iter().any(|keep| *keep as u8 == cap.index());
     // Before permitted ones: what is ambient must be permitted.
     caps::clear(None, CapSet::Ambient).map_err(failed)?;
@@ -40,148 +42,24 @@ pub fn keep_only(keep: &[Capability]) -> io::Result<()> {
     caps::set(None, CapSet::Permitted, &kept).map_err(failed)
 }
 
-/// What no thread needs once the hooks are on: `EPERM`. Of bpf(), to look at maps and to run what
-/// is loaded stays; to load or to attach anything more does not.
-const NEVER: &[c_long] = &[
-    libc::SYS_execve,
-    libc::SYS_execveat,
-    libc::SYS_ptrace,
-    libc::SYS_process_vm_readv,
-    libc::SYS_process_vm_writev,
-    libc::SYS_mount,
-    libc::SYS_umount2,
-    libc::SYS_pivot_root,
-    libc::SYS_move_mount,
-    libc::SYS_open_tree,
-    libc::SYS_fsopen,
-    libc::SYS_fsconfig,
-    libc::SYS_fsmount,
-    libc::SYS_chroot,
-    libc::SYS_unshare,
-    libc::SYS_init_module,
-    libc::SYS_finit_module,
-    libc::SYS_delete_module,
-    libc::SYS_kexec_load,
-    libc::SYS_reboot,
-    libc::SYS_swapon,
-    libc::SYS_swapoff,
-    libc::SYS_acct,
-    libc::SYS_quotactl,
-    libc::SYS_syslog,
-    libc::SYS_setuid,
-    libc::SYS_setgid,
-    libc::SYS_setreuid,
-    libc::SYS_setregid,
-    libc::SYS_setresuid,
-    libc::SYS_setresgid,
-    libc::SYS_setgroups,
-    libc::SYS_setfsuid,
-    libc::SYS_setfsgid,
-    libc::SYS_add_key,
-    libc::SYS_request_key,
-    libc::SYS_keyctl,
-    libc::SYS_perf_event_open,
-    libc::SYS_userfaultfd,
-    libc::SYS_personality,
-    libc::SYS_settimeofday,
-    libc::SYS_clock_settime,
-    libc::SYS_clock_adjtime,
-    libc::SYS_adjtimex,
-    libc::SYS_sethostname,
-    libc::SYS_setdomainname,
-    libc::SYS_fchownat,
-    libc::SYS_fchown,
-    libc::SYS_fchmodat,
-    libc::SYS_fchmod,
-    libc::SYS_linkat,
-    libc::SYS_symlinkat,
-    libc::SYS_mknodat,
-    libc::SYS_renameat2,
-    libc::SYS_truncate,
-    libc::SYS_setxattr,
-    libc::SYS_io_uring_setup,
-    libc::SYS_io_uring_enter,
-    libc::SYS_io_uring_register,
-    libc::SYS_memfd_create,
-    libc::SYS_seccomp,
-];
-
-/// Commands of bpf() that make or attach something (`enum bpf_cmd`, `include/uapi/linux/bpf.h`).
-const BPF_MAKES: [u64; 8] = [
-    0,  // BPF_MAP_CREATE
-    5,  // BPF_PROG_LOAD
-    6,  // BPF_OBJ_PIN
-    8,  // BPF_PROG_ATTACH
-    17, // BPF_RAW_TRACEPOINT_OPEN
-    18, // BPF_BTF_LOAD
-    28, // BPF_LINK_CREATE
-    29, // BPF_LINK_UPDATE
-];
-
-/// What the thread does that answers over the network: reads and writes what is open, waits,
-/// allocates, and reads a few files of `/proc`.
-const ANSWERING: &[c_long] = &[
-    libc::SYS_accept4,
-    libc::SYS_brk,
-    libc::SYS_clock_gettime,
-    libc::SYS_clock_nanosleep,
-    libc::SYS_close,
-    libc::SYS_epoll_create1,
-    libc::SYS_epoll_ctl,
-    libc::SYS_epoll_pwait,
-    libc::SYS_eventfd2,
-    libc::SYS_exit,
-    libc::SYS_exit_group,
-    libc::SYS_fcntl,
-    libc::SYS_fstat,
-    libc::SYS_futex,
-    libc::SYS_getdents64,
-    libc::SYS_getpeername,
-    libc::SYS_getpid,
-    libc::SYS_getrandom,
-    libc::SYS_getrusage,
-    libc::SYS_getsockname,
-    libc::SYS_getsockopt,
-    libc::SYS_gettid,
-    libc::SYS_ioctl,
-    libc::SYS_lseek,
-    libc::SYS_madvise,
-    libc::SYS_membarrier,
-    libc::SYS_mmap,
-    libc::SYS_mprotect,
-    libc::SYS_mremap,
-    libc::SYS_munmap,
-    libc::SYS_nanosleep,
-    libc::SYS_newfstatat,
-    libc::SYS_ppoll,
-    libc::SYS_prctl,
-    libc::SYS_read,
-    libc::SYS_readv,
-    libc::SYS_recvfrom,
-    libc::SYS_recvmsg,
-    libc::SYS_restart_syscall,
-    libc::SYS_rseq,
-    libc::SYS_rt_sigaction,
-    libc::SYS_rt_sigprocmask,
-    libc::SYS_rt_sigreturn,
-    libc::SYS_sched_getaffinity,
-    libc::SYS_sched_yield,
-    libc::SYS_sendmsg,
-    libc::SYS_sendto,
-    libc::SYS_set_robust_list,
-    libc::SYS_setsockopt,
-    libc::SYS_shutdown,
-    libc::SYS_sigaltstack,
-    libc::SYS_socketpair,
-    libc::SYS_statx,
-    libc::SYS_tgkill,
-    libc::SYS_write,
-    libc::SYS_writev,
-    #[cfg(target_arch = "x86_64")]
-    libc::SYS_epoll_wait,
-    #[cfg(target_arch = "x86_64")]
-    libc::SYS_poll,
-];
+/// Gives up all capabilities of the calling thread but those of the first of `choices` with which
+/// `works` says so, tried in order. What it does not hold of a choice, it goes without.
+///
+/// # Errors
+/// The kernel refuses; or no choice works, and then nothing is given up.
+pub fn keep_fewest(choices: &[&[Capability]], works: impl Fn() -> bool) -> io::Result<()> {
+    let held = caps::read(None, CapSet::Permitted).map_err(failed)?;
+    for choice in choices {
+        let wanted = |cap: &caps::Capability| choice.iter().any(|keep| *keep as u8 == cap.index());
+        let tried: CapsHashSet = held.iter().copied().filter(wanted).collect();
+        caps::set(None, CapSet::Effective, &tried).map_err(failed)?;
+        if works() {
+            return keep_only(choice);
+        }
+    }
+    caps::set(None, CapSet::Effective, &held).map_err(failed)?;
+    Err(io::Error::other("it does not work with fewer"))
+}
 
 type Rules = BTreeMap<c_long, Vec<SeccompRule>>;
 
@@ -223,9 +101,36 @@ pub fn only_listen() -> io::Result<()> {
 /// As [`only_listen`].
 pub fn only_answer() -> io::Result<()> {
     let mut rules: Rules = ANSWERING.iter().map(|&call| (call, Vec::new())).collect();
+    rules.insert(libc::SYS_openat, vec![opens_to_read()?]);
+    apply(rules, SeccompAction::Allow, REFUSE)
+}
+
+fn opens_to_read() -> io::Result<SeccompRule> {
     let writes = (libc::O_ACCMODE | libc::O_CREAT | libc::O_TRUNC) as u64;
-    let reads = rule(2, SeccompCmpOp::MaskedEq(writes), libc::O_RDONLY as u64)?;
-    rules.insert(libc::SYS_openat, vec![reads]);
+    rule(2, SeccompCmpOp::MaskedEq(writes), libc::O_RDONLY as u64)
+}
+
+/// Has the kernel refuse the calling thread, and those that it starts from now on, all that is not
+/// needed to read the tables of all namespaces and hand them over on a socket that is open already.
+/// Threads can be started, but no processes; files opened to read only; of namespaces network ones
+/// entered; sockets opened of netlink only.
+///
+/// # Errors
+/// As [`only_listen`].
+pub fn only_read_tables() -> io::Result<()> {
+    let mut rules: Rules = READING_TABLES.iter().map(|&call| (call, Vec::new())).collect();
+    let thread = libc::CLONE_THREAD as u64;
+    rules.insert(libc::SYS_clone, vec![rule(0, SeccompCmpOp::MaskedEq(thread), thread)?]);
+    rules.insert(libc::SYS_openat, vec![opens_to_read()?]);
+    let network = libc::CLONE_NEWNET as u64;
+    rules.insert(libc::SYS_setns, vec![rule(1, SeccompCmpOp::Eq, network)?]);
+    let netlink = libc::AF_NETLINK as u64;
+    rules.insert(libc::SYS_socket, vec![rule(0, SeccompCmpOp::Eq, netlink)?]);
+    // The flags of clone3() are in memory, where a filter cannot look. Where there is no such call,
+    // clone() is used.
+    let lacks = SeccompAction::Errno(libc::ENOSYS as u32);
+    let clone3 = Rules::from([(libc::SYS_clone3, Vec::new())]);
+    apply(clone3, lacks, SeccompAction::Allow)?;
     apply(rules, SeccompAction::Allow, REFUSE)
 }
 
@@ -273,6 +178,52 @@ mod tests {
             assert!(super::super::own::OwnUse::read().resident_bytes > 0);
         });
         assert!(!file.exists());
+    }
+
+    #[test]
+    fn who_reads_tables_does_so_and_neither_writes_nor_connects_nor_forks() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("file");
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        on_a_thread(|| {
+            no_new_privileges().unwrap();
+            only_read_tables().unwrap();
+            assert!(is_refused(fs::write(&file, "x")));
+            assert!(is_refused(std::net::TcpStream::connect(address)));
+            assert!(Command::new("/bin/true").status().is_err());
+            let leaves = nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET);
+            assert_eq!(leaves, Err(nix::Error::EPERM));
+            let here = super::super::netns::namespaces().unwrap().found.swap_remove(0);
+            here.open_diag().unwrap();
+            assert!(super::super::sysctl::knobs(&here).unwrap().tcp_fin_timeout.value().is_some());
+            super::super::netstat::read(&here).unwrap();
+            let none = std::collections::HashSet::new();
+            assert!(super::super::process::holders(&none).unwrap().files > 0);
+            assert!(super::super::own::OwnUse::read().cpu_s > 0.0);
+            thread::scope(|scope| {
+                assert!(is_refused(scope.spawn(|| fs::write(&file, "x")).join().unwrap()));
+            });
+        });
+        assert!(!file.exists());
+    }
+
+    #[test]
+    fn the_first_choice_that_works_is_kept() {
+        let held = super::super::caps::Capabilities::effective().unwrap();
+        let now = || super::super::caps::Capabilities::effective().unwrap();
+        on_a_thread(|| {
+            let none_works = keep_fewest(&[&[], &[Capability::Bpf]], || false);
+            assert!(none_works.is_err() && now() == held);
+            if held.has(Capability::Bpf) {
+                let choices: [&[Capability]; 3] =
+                    [&[], &[Capability::Bpf], &[Capability::SysAdmin]];
+                keep_fewest(&choices, || now().has(Capability::Bpf)).unwrap();
+                assert!(now().has(Capability::Bpf) && !now().has(Capability::SysAdmin));
+            }
+            keep_fewest(&[&[], &[Capability::Bpf]], || true).unwrap();
+            assert!(!now().has(Capability::Bpf));
+        });
     }
 
     #[test]
