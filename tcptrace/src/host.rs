@@ -1,11 +1,12 @@
 //! What the host says about itself: the only reader of `/proc`, `/sys` and netlink.
 //!
 //! Everything here asks and reports, once for each call. It keeps no history, starts no lasting
-//! thread, decides nothing about TCP, and leaves the caller's thread in the network namespace it
+//! thread (a [`child`] is its caller's), decides nothing about TCP, and leaves the caller's thread in the network namespace it
 //! was in. Each format that the kernel prints has a parser that is pure and takes any bytes.
 
 pub mod caps;
 pub mod cgroup;
+pub mod child;
 pub mod clock;
 pub mod confine;
 pub mod kallsyms;

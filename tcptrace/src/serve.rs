@@ -61,7 +61,8 @@ mod tests {
 
     /// `figures` and nothing else.
     pub(super) fn moment(figures: Arc<Figures>) -> Moment {
-        Moment { figures, attached: None, own: OwnUse::default(), pushes: None, export: None }
+        let own = OwnUse::default();
+        Moment { figures, attached: None, own, pushes: None, export: None, helper: None }
     }
 
     /// What a book that was told `text` has published.

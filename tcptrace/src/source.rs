@@ -2,6 +2,7 @@
 
 mod ages;
 pub mod cgroups;
+pub mod helper;
 pub mod live;
 pub mod moment;
 pub mod owners;
@@ -11,3 +12,4 @@ mod refilter;
 pub mod script;
 pub mod self_test;
 pub mod snapshot;
+mod tables;

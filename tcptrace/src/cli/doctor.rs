@@ -37,7 +37,7 @@ use crate::{
     probe::{ProbeError, TimeWaitChoice},
     source::{
         owners::Owners,
-        snapshot::{Job, Scope},
+        snapshot::{Job, Reader, Scope},
     },
     track::Tracker,
     view::{
@@ -117,12 +117,12 @@ fn without_events(
     mut view: DoctorView,
 ) -> Result<Option<Severity>> {
     let owners = Some(Owners::default());
-    let scope = Arc::new(Scope { only, filter, minisocks_told: true, owners });
+    let reader = Reader::here(Scope { only, filter, owners });
     let mut ignored = BytesMut::new();
     let none = Tracker::default();
     let open = Input::Snapshot(Snapshot::Open);
     view.input(&open, &none, &mut ignored);
-    let round = Job::all(Arc::clone(&scope)).run();
+    let round = Job::all(Arc::clone(&reader)).run();
     round.remarks().iter().for_each(|remark| say(remark));
     round.feed(&mut |input| view.input(&input, &none, &mut ignored));
     thread::sleep(watch);
@@ -135,7 +135,7 @@ fn without_events(
     analysis.feed(&Input::Begin { mono_ns: clocks.mono_ns, hz, minisocks });
     analysis.feed(&Input::Clock(clocks));
     analysis.feed(&open);
-    Job::all(scope).run().feed(&mut |input| analysis.feed(&input));
+    Job::all(reader).run().feed(&mut |input| analysis.feed(&input));
     let mono_ns = clock::monotonic_ns().context("cannot read the clock")?;
     analysis.feed(&Input::Tick { mono_ns });
     write(&analysis.take_output())?;

@@ -133,7 +133,7 @@ pub(super) async fn listen<V: View>(
     tell: impl FnOnce(&V),
 ) -> Result<ExitCode> {
     let mut live = host.start()?;
-    let Host { options, only, save, attached, .. } = host;
+    let Host { options, only, save, helper, attached, .. } = host;
     let Run { snapshots, duration } = run;
     // Before other threads are started: what is given up here is given up in these too.
     if let Some(attached) = attached {
@@ -159,8 +159,13 @@ pub(super) async fn listen<V: View>(
     announce(live.probe(), options.backend.is_none());
     beside.begin(live.probe(), &options.filter, &mut analysis)?;
     let every_ns = u64::try_from(snapshots.every.as_nanos())?;
-    let owners = snapshots.owners.then(Owners::default);
-    live.take_snapshots(only, options.filter.clone(), owners, every_ns);
+    match helper {
+        Some(helper) => live.take_snapshots_by(helper, every_ns),
+        None => {
+            let owners = snapshots.owners.then(Owners::default);
+            live.take_snapshots(only, options.filter.clone(), owners, every_ns);
+        }
+    }
     let stop = async {
         match duration {
             Some(duration) => tokio::select! {
@@ -187,7 +192,7 @@ pub(super) async fn listen<V: View>(
         summary(accounts, analysis.tracker().counts(), LOST_HERE);
         tell(analysis.view());
     }
-    // The hooks are off since run_live().
+    // The hooks are off since run_live(); a helper process ends here.
     drop(live);
     finish(analysis, output, &name, signals, ended.map(|_| ())).await
 }

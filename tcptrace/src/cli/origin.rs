@@ -15,6 +15,7 @@ use crate::{
     probe::{Options, Probe},
     record::NewFile,
     source::{
+        helper::Helper,
         owners::Owners,
         recording::{Recording, Stretch},
         snapshot::Scope,
@@ -39,6 +40,8 @@ pub(super) struct Host {
     pub(super) save: Option<NewFile>,
     /// Try the hooks first.
     pub(super) self_test: bool,
+    /// Who reads the tables in place of this process.
+    pub(super) helper: Option<Helper>,
     /// Done once the hooks are on, before anything is read from them.
     pub(super) attached: Option<Attached>,
 }
@@ -79,7 +82,14 @@ impl Origin {
         };
         let self_test = !probe.no_self_test;
         let only = only(filter)?;
-        Ok(Self::Host(Box::new(Host { options, only, save, self_test, attached: None })))
+        Ok(Self::Host(Box::new(Host {
+            options,
+            only,
+            save,
+            self_test,
+            helper: None,
+            attached: None,
+        })))
     }
 
     /// With `at_once`, one look at the tables of this host in place of listening to it.
@@ -92,7 +102,7 @@ impl Origin {
                 let owners = owners.then(Owners::default);
                 let Host { options, only, .. } = *host;
                 let filter = options.filter;
-                Ok(Look::Now(Box::new(Scope { only, filter, minisocks_told: true, owners })))
+                Ok(Look::Now(Box::new(Scope { only, filter, owners })))
             }
             Self::Host(_) if at_once => {
                 let misuse = "--save: give an interval; one look at the tables is no recording";

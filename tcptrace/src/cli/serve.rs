@@ -28,7 +28,7 @@ use super::{
     doctor,
     listen::{self, Snapshots},
     log::say,
-    origin::Origin,
+    origin::{Host, Origin},
     record,
     target::Target,
 };
@@ -39,6 +39,7 @@ use crate::{
     serve::{
         Attached, HookBy, LabelOptions, Limits, Listeners, Server, Shelf, Token, book::Book, tls,
     },
+    source::helper::Helper,
     stats::group::By,
 };
 
@@ -51,16 +52,36 @@ const QUEUE: i32 = 1024;
 /// Groups with a label, at most.
 const LABELS: u64 = 1000;
 
-/// What is needed to the end: to enter network namespaces, first; to read counters and look at
-/// minisocks; to see whose sockets are whose; to name cgroups.
-const KEPT: [Capability; 4] =
-    [Capability::SysAdmin, Capability::Bpf, Capability::SysPtrace, Capability::DacReadSearch];
+/// What the tracing thread may keep, the least that works first. It reads maps and runs a program
+/// that is loaded, which takes an open file and no more since 5.19 (c8644cd0efe7, "bpf: refine
+/// kernel.unprivileged_bpf_disabled behaviour"); before, where that sysctl is not 0, any bpf() takes
+/// CAP_BPF, or CAP_SYS_ADMIN, which stands for it. The ring is memory. Nothing else takes any: the
+/// tables are read by the helper process.
+const KEPT: [&[Capability]; 3] = [&[], &[Capability::Bpf], &[Capability::SysAdmin]];
 
-/// Gives up what the calling thread does not need any more. What cannot be given up is said, and
-/// no reason not to run.
-fn give_up(keep: &[Capability], filter: fn() -> io::Result<()>) {
-    told("capabilities are not given up", confine::keep_only(keep));
+/// Gives up what a thread does not need that only works with what is open. What cannot be given up
+/// is said, and no reason not to run.
+fn give_up(filter: fn() -> io::Result<()>) {
+    told("capabilities are not given up", confine::keep_only(&[]));
     told("system calls are not filtered", filter());
+}
+
+/// The same once the hooks are on, of the thread that reads what they tell.
+fn give_up_but_tracing(probe: &Probe) {
+    // All of bpf() is allowed or refused alike.
+    let works = || probe.totals(Hook::SetState).is_ok();
+    told("capabilities are not given up", confine::keep_fewest(&KEPT, works));
+    told("system calls are not filtered", confine::only_listen());
+}
+
+/// Starts the process that reads the tables of `host`.
+fn helper(host: &Host) -> Result<Helper> {
+    let own = NetnsId::own().ok();
+    let elsewhere = host.only.as_ref().is_none_or(|only| Some(only.id) != own);
+    Helper::start(host.only.clone(), host.options.filter.clone(), elsewhere).context(
+        "cannot start the helper process that reads the socket tables (--no-sandbox does without, \
+         and keeps all rights in one process)",
+    )
 }
 
 fn told(what: &str, done: io::Result<()>) {
@@ -92,6 +113,17 @@ pub(super) fn run(args: &ServeArgs) -> Result<ExitCode> {
         return Err(Usage("--tls-cert: is for --listen".to_owned()).into());
     }
     let mut origin = Origin::new(&args.probe, &args.filter, &RecordingArgs::default())?;
+    let shelf = Shelf::new();
+    let sandbox = !args.no_sandbox;
+    if sandbox {
+        told("new privileges are not ruled out", confine::no_new_privileges());
+        // While there is one thread, and nothing is open that the helper must not hold.
+        if let Origin::Host(host) = &mut origin {
+            let helper = helper(host)?;
+            shelf.help(helper.tally());
+            host.helper = Some(helper);
+        }
+    }
 
     let token = args.token_file.as_deref().map(token).transpose()?;
     let tls = match (&args.tls_cert, &args.tls_key) {
@@ -117,14 +149,9 @@ pub(super) fn run(args: &ServeArgs) -> Result<ExitCode> {
 
     let push = otlp::push(&args.otlp)?;
     let export = export_dir::export_dir(&args.export)?;
-    let sandbox = !args.no_sandbox;
-    if sandbox {
-        told("new privileges are not ruled out", confine::no_new_privileges());
-    }
-    let shelf = Shelf::new();
     let prepare = move || {
         if sandbox {
-            give_up(&[], confine::only_answer);
+            give_up(confine::only_answer);
         }
     };
     let server = Server::start(listeners, Arc::clone(&shelf), token, Limits::default(), prepare)
@@ -137,14 +164,11 @@ pub(super) fn run(args: &ServeArgs) -> Result<ExitCode> {
     };
     if let Origin::Host(host) = &mut origin {
         let shelf = Arc::clone(&shelf);
-        let own = NetnsId::own().ok();
         let filter = host.options.filter.clone();
-        let elsewhere = host.only.as_ref().is_none_or(|only| Some(only.id) != own);
         host.attached = Some(Box::new(move |probe| {
             let header = record::header(probe, &filter)?;
             if sandbox {
-                let kept = if elsewhere { &KEPT[..] } else { &KEPT[1..] };
-                give_up(kept, confine::only_listen);
+                give_up_but_tracing(probe);
             }
             if let Some(way) = way {
                 way.begin(header.clone());

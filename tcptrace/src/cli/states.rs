@@ -1,6 +1,6 @@
 //! `tcptrace states`.
 
-use std::{process::ExitCode, sync::Arc};
+use std::process::ExitCode;
 
 use anyhow::{Context as _, Result};
 
@@ -18,7 +18,7 @@ use crate::{
     pipeline::Analysis,
     source::{
         cgroups::CgroupNames,
-        snapshot::{Job, Scope},
+        snapshot::{Job, Reader, Scope},
     },
     stats::group::By,
     track::Tracker,
@@ -70,7 +70,7 @@ pub(super) fn once<V: View>(scope: Scope, target: Target, view: V) -> Result<Exi
     analysis.feed(&Input::Begin { mono_ns: clocks.mono_ns, hz, minisocks: MinisocksBy::Nothing });
     analysis.feed(&Input::Clock(clocks));
     analysis.feed(&Input::Snapshot(Snapshot::Open));
-    let round = Job::all(Arc::new(scope)).run();
+    let round = Job::all(Reader::here(scope)).run();
     round.remarks().iter().for_each(|remark| say(remark));
     let mut cgroups = CgroupNames::open();
     round.feed(&mut |input| cgroups.pass(input, &mut |input| analysis.feed(&input)));

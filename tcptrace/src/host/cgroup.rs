@@ -22,6 +22,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use serde::{Deserialize, Serialize};
+
 use super::mounts::{self, Mount};
 
 pub use resolve::{CgroupError, resolve};
@@ -42,7 +44,7 @@ struct Handle {
 }
 
 /// An answer.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Answer {
     /// The path from the root of the hierarchy; `/` for the root itself. Untrusted text; bytes that
     /// are no UTF-8 are replaced.

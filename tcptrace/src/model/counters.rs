@@ -4,11 +4,13 @@
 
 use std::collections::BTreeMap;
 
+use serde::{Deserialize, Serialize};
+
 /// Counters by the kernel's name, such as `TWKilled`.
 pub type Counters = BTreeMap<String, i64>;
 
 /// What one namespace counted since it was made.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NetStat {
     /// `Tcp` of `snmp`. `MaxConn` is -1 for "no limit", and `CurrEstab` is a present count.
     pub tcp: Counters,
@@ -19,7 +21,7 @@ pub struct NetStat {
 }
 
 /// How many TCP sockets there are now.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SockStat {
     /// IPv4 sockets in use in the namespace, minisocks not among them.
     pub inuse: i64,
@@ -36,7 +38,7 @@ pub struct SockStat {
 }
 
 /// The counters of a namespace at a moment.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NetnsCounters {
     /// When they were read: `CLOCK_MONOTONIC`, nanoseconds.
     pub mono_ns: u64,

@@ -2,6 +2,7 @@
 
 use std::num::NonZeroU64;
 
+use serde::{Deserialize, Serialize};
 use tcptrace_common::counters::Hook;
 
 use super::{
@@ -188,7 +189,7 @@ pub enum Snapshot {
 }
 
 /// What is told of a dump as a whole.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SnapshotEnd {
     /// `CLOCK_MONOTONIC`, nanoseconds.
     pub mono_ns: u64,
@@ -200,7 +201,7 @@ pub struct SnapshotEnd {
 
 /// Connections in states that no hook tells of: their number as of a snapshot is all that is
 /// known.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Unseen {
     /// In the SYN queue (`request_sock`), which is SYN_RECV.
     pub syn_queue: u32,
@@ -212,7 +213,7 @@ pub struct Unseen {
 
 /// Connections in SYN_RECV that have no socket yet (`request_sock`), at one port: also a child of TCP
 /// Fast Open that was not accepted yet, which a dump does not tell from them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SynQueue {
     /// Local port, host order.
     pub lport: u16,
@@ -223,7 +224,7 @@ pub struct SynQueue {
 }
 
 /// A socket in a snapshot.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SnapSocket {
     /// Its state; of a minisock the substate.
     pub state: TcpState,
@@ -239,7 +240,7 @@ pub struct SnapSocket {
 }
 
 /// A full socket in a snapshot.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SnapFull {
     /// Of the open file; 0 where no process holds one: an orphan, or not accepted yet.
     pub inode: u32,
@@ -259,7 +260,7 @@ pub struct SnapFull {
 }
 
 /// The two queues of a full socket (`idiag_rqueue`, `idiag_wqueue`).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Queues {
     /// Bytes received and not read yet, a FIN counted as one. Of a listener, connections that wait
     /// for accept().
@@ -270,7 +271,7 @@ pub struct Queues {
 }
 
 /// Processes that have a socket open.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Holder {
     /// The process that was started first, if there are several: the parent of a pre-forking server.
     /// Its first thread.

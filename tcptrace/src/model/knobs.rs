@@ -6,10 +6,11 @@
 
 use std::{fmt, str::FromStr};
 
+use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 /// One sysctl.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Knob<T> {
     /// Its value.
     Is(T),
@@ -42,7 +43,7 @@ impl<T> Knob<T> {
 
 /// The knobs of one network namespace. Numbers are as the kernel prints them, in the unit that is
 /// said.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Knobs {
     /// 0 never, 1 when the SYN queue is full, 2 always.
     pub tcp_syncookies: Knob<i64>,
@@ -83,7 +84,7 @@ pub struct Knobs {
 }
 
 /// The knobs of a namespace at a moment.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NetnsKnobs {
     /// When they were read: `CLOCK_MONOTONIC`, nanoseconds.
     pub mono_ns: u64,
@@ -94,7 +95,7 @@ pub struct NetnsKnobs {
 }
 
 /// Ports from `low` to `high`, both part of it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct PortRange {
     /// The first.
     pub low: u16,

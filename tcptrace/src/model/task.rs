@@ -2,8 +2,10 @@
 
 use std::fmt;
 
+use serde::{Deserialize, Serialize};
+
 /// A task's name: whatever bytes it chose, up to 15.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Comm([u8; 16]);
 
 impl Comm {
@@ -85,7 +87,7 @@ pub fn escape(bytes: &[u8]) -> String {
 
 /// A thread, as the kernel saw it on the CPU. Whether it has to do with the socket depends on
 /// the transition.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Task {
     /// Process (thread group).
     pub tgid: u32,

@@ -17,6 +17,7 @@ use crate::{
     export::{Table, Tally},
     host::own::OwnUse,
     model::{How, Initiator},
+    source::helper,
     stats::{buckets::Buckets, since_start::End},
 };
 
@@ -30,6 +31,8 @@ pub(super) struct Moment {
     pub(super) pushes: Option<[(&'static str, u64); 3]>,
     /// Files of tables, if they are written.
     pub(super) export: Option<Arc<Tally>>,
+    /// The helper process, if there is one.
+    pub(super) helper: Option<Arc<helper::Tally>>,
 }
 
 impl Moment {
@@ -37,7 +40,8 @@ impl Moment {
     pub(super) fn of(shelf: &Shelf, figures: Arc<Figures>) -> Self {
         let pushes = shelf.pushes().map(Pushes::outcomes);
         let (attached, export) = (shelf.attached().cloned(), shelf.exported().cloned());
-        Self { figures, attached, own: OwnUse::read(), pushes, export }
+        let helper = shelf.helper().cloned();
+        Self { figures, attached, own: OwnUse::read(), pushes, export, helper }
     }
 }
 
@@ -271,7 +275,8 @@ impl Moment {
         let pairs = [("version", env!("CARGO_PKG_VERSION")), ("kernel", kernel)];
         to.gauge("tcptrace_build_info", help).is(&pairs, 1);
         let own = &self.own;
-        let help = "CPU time that tcptrace itself has used, its programs in the kernel left out";
+        let help = "CPU time that tcptrace itself has used, its programs in the kernel and its \
+                    helper process left out";
         to.counter("process_cpu_seconds", help).real(&[], own.cpu_s);
         let help = "Memory of tcptrace itself";
         to.gauge("process_resident_memory_bytes", help).is(&[], own.resident_bytes);
@@ -279,5 +284,14 @@ impl Moment {
         to.gauge("process_open_fds", help).is(&[], own.open_fds);
         let help = "When tcptrace was started, seconds since 1970";
         to.gauge("process_start_time_seconds", help).real(&[], own.started_s);
+        let Some(helper) = &self.helper else { return };
+        let help = "Whether the helper process that reads the socket tables lives: without it \
+                    there are no snapshots any more";
+        to.gauge("tcptrace_helper_up", help).is(&[], u64::from(helper.lives()));
+        let help = "CPU time that the helper process had used by its last answer";
+        to.counter("tcptrace_helper_cpu_seconds", help).real(&[], helper.cpu_s());
+        let help = "Memory of the helper process by its last answer, what it shares with tcptrace \
+                    itself among it";
+        to.gauge("tcptrace_helper_resident_memory_bytes", help).is(&[], helper.resident_bytes());
     }
 }

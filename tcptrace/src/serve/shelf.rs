@@ -9,7 +9,7 @@ use super::{
     figures::{Attached, Figures},
     tally::Pushes,
 };
-use crate::export::Tally;
+use crate::{export::Tally, source::helper};
 
 /// The place between.
 #[derive(Debug, Default)]
@@ -20,6 +20,7 @@ pub struct Shelf {
     watched: AtomicBool,
     pushes: OnceLock<Pushes>,
     export: OnceLock<Arc<Tally>>,
+    helper: OnceLock<Arc<helper::Tally>>,
 }
 
 impl Shelf {
@@ -56,6 +57,16 @@ impl Shelf {
     /// What is counted of files, if they are written.
     pub(super) fn exported(&self) -> Option<&Arc<Tally>> {
         self.export.get()
+    }
+
+    /// There is a helper process, and `tally` says how it does. Said once.
+    pub fn help(&self, tally: Arc<helper::Tally>) {
+        let _ = self.helper.set(tally);
+    }
+
+    /// How the helper process does, if there is one.
+    pub(super) fn helper(&self) -> Option<&Arc<helper::Tally>> {
+        self.helper.get()
     }
 
     /// Leaves what is known now. Never waits: if somebody is just taking the last, this one is

@@ -5,6 +5,7 @@
 
 use std::collections::{HashSet, VecDeque};
 
+use super::helper::Names;
 use crate::{
     host::cgroup::{Answer, Hierarchy},
     model::{Event, Input, Snapshot},
@@ -14,6 +15,8 @@ use crate::{
 /// What has been told.
 #[derive(Debug)]
 pub struct CgroupNames {
+    /// The helper process, which may find any by its id.
+    helper: Option<Names>,
     /// `None` where there is no such hierarchy.
     hierarchy: Option<Hierarchy>,
     told: HashSet<u64>,
@@ -29,12 +32,18 @@ impl CgroupNames {
     /// Finds the hierarchy. Where that cannot be, no cgroup gets a name.
     pub fn open() -> Self {
         Self {
+            helper: None,
             hierarchy: Hierarchy::open().ok(),
             told: HashSet::new(),
             order: VecDeque::new(),
             last: 0,
             now: 0,
         }
+    }
+
+    /// Asks `helper` from now on, for as long as it answers.
+    pub(super) fn ask(&mut self, helper: Option<Names>) {
+        self.helper = helper;
     }
 
     /// Hands `input` on, after the name of the cgroup that is in it.
@@ -72,8 +81,14 @@ impl CgroupNames {
             self.last = id;
             return;
         }
-        let Some(hierarchy) = &mut self.hierarchy else { return };
-        match hierarchy.path(id, self.now) {
+        let mut answer = self.helper.as_mut().and_then(|helper| helper.path(id, self.now));
+        if answer.is_none() {
+            // From now on as it can be found here.
+            self.helper = None;
+            answer = self.hierarchy.as_mut().map(|hierarchy| hierarchy.path(id, self.now));
+        }
+        let Some(answer) = answer else { return };
+        match answer {
             Answer::NotYet => return,
             Answer::Nowhere => {}
             Answer::Path(path) => sink(Input::Cgroup { id, path }),

@@ -2,7 +2,7 @@
 //!
 //! Reads the ring and the counters; must not interpret what it reads.
 
-use std::io;
+use std::{io, sync::Arc};
 
 use tcptrace_common::{
     counters::Hook,
@@ -12,9 +12,10 @@ use zerocopy::FromBytes as _;
 
 use super::{
     cgroups::CgroupNames,
+    helper::Helper,
     owners::Owners,
     reconcile::Reconciler,
-    snapshot::{Job, Round, Scope},
+    snapshot::{Job, Reader, Round, Scope},
 };
 use crate::{
     host::{clock, netns::Netns},
@@ -54,6 +55,8 @@ pub struct Live {
     clock: Option<Clock>,
     snapshots: Option<Reconciler>,
     cgroups: CgroupNames,
+    /// Ends with this.
+    helper: Option<Helper>,
     /// A tick is wanted at the next check: a snapshot waits for it.
     tick_wanted: bool,
 }
@@ -81,6 +84,7 @@ impl Live {
             clock: None,
             snapshots: None,
             cgroups: CgroupNames::open(),
+            helper: None,
             tick_wanted: false,
         })
     }
@@ -95,9 +99,20 @@ impl Live {
         owners: Option<Owners>,
         every_ns: u64,
     ) {
-        let minisocks_told = self.probe.time_wait().is_some();
-        let scope = Scope { only, filter, minisocks_told, owners };
-        self.snapshots = Some(Reconciler::new(scope, every_ns, self.is_sampled()));
+        self.read_by(Reader::here(Scope { only, filter, owners }), every_ns);
+    }
+
+    /// The same by the helper process, which has been told what to dump. It finds the names of
+    /// cgroups too.
+    pub fn take_snapshots_by(&mut self, mut helper: Helper, every_ns: u64) {
+        self.read_by(helper.reader(), every_ns);
+        self.cgroups.ask(helper.take_names());
+        self.helper = Some(helper);
+    }
+
+    fn read_by(&mut self, reader: Arc<Reader>, every_ns: u64) {
+        let told = self.probe.time_wait().is_some();
+        self.snapshots = Some(Reconciler::new(reader, every_ns, told, self.is_sampled()));
     }
 
     /// Minisocks have no hook: snapshots, which must be taken then, tell of them.

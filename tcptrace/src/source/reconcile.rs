@@ -8,9 +8,9 @@ use std::{
     sync::Arc,
 };
 
-use super::snapshot::{Job, Round, Scope, Space};
+use super::snapshot::{Job, Of, Reader, Round, Space};
 use crate::{
-    host::{clock, netns::Netns},
+    host::clock,
     model::{Input, Knobs},
 };
 
@@ -43,13 +43,11 @@ const LOOK_SELDOM_NS: u64 = 16 * LOOK_EVERY_NS;
 struct Looks {
     last_ns: u64,
     every_ns: u64,
-    /// The namespaces as of the last time that they were looked for.
-    namespaces: Option<Arc<Vec<Netns>>>,
 }
 
 impl Looks {
     fn new() -> Self {
-        Self { last_ns: 0, every_ns: LOOK_EVERY_NS, namespaces: None }
+        Self { last_ns: 0, every_ns: LOOK_EVERY_NS }
     }
 
     /// A look took so much CPU time. Says what is to be said of it.
@@ -71,7 +69,9 @@ impl Looks {
 
 /// The schedule.
 pub(super) struct Reconciler {
-    scope: Arc<Scope>,
+    reader: Arc<Reader>,
+    /// Minisocks have events, or are looked at.
+    minisocks_told: bool,
     every_ns: u64,
     /// Where minisocks are sampled.
     looks: Option<Looks>,
@@ -93,10 +93,11 @@ pub(super) struct Reconciler {
 }
 
 impl Reconciler {
-    /// `sampled`: minisocks have no hook and are to be looked at.
-    pub(super) fn new(scope: Scope, every_ns: u64, sampled: bool) -> Self {
+    /// `told`: minisocks have events, or, with `sampled`, have no hook and are to be looked at.
+    pub(super) fn new(reader: Arc<Reader>, every_ns: u64, told: bool, sampled: bool) -> Self {
         Self {
-            scope: Arc::new(scope),
+            reader,
+            minisocks_told: told,
             every_ns: every_ns.max(SOON_NS),
             looks: sampled.then(Looks::new),
             last_full_ns: None,
@@ -127,6 +128,9 @@ impl Reconciler {
 
     /// What is to be dumped at `now`. Not to be asked again before that was handed in.
     pub(super) fn due(&mut self, now: u64, in_doubt: bool) -> Option<Job> {
+        if self.reader.is_gone() {
+            return None;
+        }
         let Some(last_full_ns) = self.last_full_ns else {
             return Some(self.full(now));
         };
@@ -134,11 +138,11 @@ impl Reconciler {
             if in_doubt || now.saturating_sub(last_full_ns) >= self.every_ns {
                 return Some(self.full(now));
             }
-            if !self.wanted.is_empty() && self.scope.only.is_none() {
+            if !self.wanted.is_empty() && !self.reader.is_of_one() {
                 self.last_ns = now;
                 self.not_found.extend(&self.wanted);
                 let wanted = std::mem::take(&mut self.wanted);
-                return Some(Job::among(Arc::clone(&self.scope), wanted));
+                return Some(self.job(Of::Among(wanted)));
             }
         }
         let looks = self.looks.as_ref()?;
@@ -150,8 +154,11 @@ impl Reconciler {
         let looks = self.looks.as_mut()?;
         looks.last_ns = now;
         // A namespace that an event named is to be looked for.
-        let namespaces = looks.namespaces.clone().filter(|_| self.wanted.is_empty());
-        Some(Job::minisocks(Arc::clone(&self.scope), namespaces))
+        Some(self.job(Of::Minisocks { anew: !self.wanted.is_empty() }))
+    }
+
+    fn job(&self, of: Of) -> Job {
+        Job::of(Arc::clone(&self.reader), of).minisocks_told(self.minisocks_told)
     }
 
     fn full(&mut self, now: u64) -> Job {
@@ -163,16 +170,15 @@ impl Reconciler {
         self.wanted.clear();
         self.not_found.clear();
         self.last_seen = 0;
-        Job::all(Arc::clone(&self.scope)).after(self.seen.keys().copied().collect())
+        self.job(Of::All).after(self.seen.keys().copied().collect())
     }
 
     /// Hands out what was dumped.
     pub(super) fn feed(&mut self, mut round: Round, sink: &mut impl FnMut(Input)) {
-        if let Some(looks) = &mut self.looks {
-            looks.namespaces = Some(Arc::clone(&round.namespaces));
-            if round.minisocks_alone {
-                round.remarks.extend(looks.took(round.cpu_ns));
-            }
+        if let Some(looks) = &mut self.looks
+            && round.minisocks_alone
+        {
+            round.remarks.extend(looks.took(round.cpu_ns));
         }
         for space in round.spaces.iter_mut().filter(|_| !round.minisocks_alone) {
             self.seen.insert(space.netns, None);
@@ -212,6 +218,7 @@ impl Reconciler {
     }
 
     pub(super) fn take_remarks(&mut self) -> Vec<String> {
+        self.remarks.extend(self.reader.farewell());
         std::mem::take(&mut self.remarks)
     }
 }

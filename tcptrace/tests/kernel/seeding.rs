@@ -4,7 +4,6 @@
 use std::{
     fs::File,
     path::{Path, PathBuf},
-    sync::Arc,
     thread,
     time::Duration,
 };
@@ -16,7 +15,7 @@ use tcptrace::{
     probe::{Backend, Options, TimeWaitBackend, TimeWaitChoice},
     source::{
         live::Live,
-        snapshot::{Job, Scope},
+        snapshot::{Job, Reader, Scope},
     },
     stats::counts::{COUNTED, StateCounts},
     track::Tracker,
@@ -107,14 +106,9 @@ impl Seeded {
     /// Takes a round of one namespace now.
     fn round_of(&mut self, netns: &Netns) -> Result<()> {
         self.feed(&[Input::Snapshot(Snapshot::Open)]);
-        let scope = Scope {
-            only: Some(reach(netns)),
-            filter: inside(netns),
-            minisocks_told: true,
-            owners: None,
-        };
+        let scope = Scope { only: Some(reach(netns)), filter: inside(netns), owners: None };
         let mut inputs = Vec::new();
-        Job::all(Arc::new(scope)).run().feed(&mut |input| inputs.push(input));
+        Job::all(Reader::here(scope)).run().feed(&mut |input| inputs.push(input));
         self.feed(&inputs);
         self.drain()
     }

@@ -44,7 +44,7 @@ pub(super) fn start(
     let shown = to.path.display().to_string();
     let prepare = move || {
         if sandbox {
-            give_up(&[], confine::only_listen);
+            give_up(confine::only_listen);
         }
     };
     let (exporter, stream, way) = Exporter::start(to, prepare, say).with_context(|| {

@@ -3,7 +3,8 @@
 use libc::c_long;
 
 /// What no thread needs once the hooks are on: `EPERM`. Of bpf(), to look at maps and to run what
-/// is loaded stays; to load or to attach anything more does not.
+/// is loaded stays; to load or to attach anything more does not. Other network namespaces are the
+/// helper process's.
 pub(super) const NEVER: &[c_long] = &[
     libc::SYS_execve,
     libc::SYS_execveat,
@@ -20,6 +21,8 @@ pub(super) const NEVER: &[c_long] = &[
     libc::SYS_fsmount,
     libc::SYS_chroot,
     libc::SYS_unshare,
+    libc::SYS_setns,
+    libc::SYS_open_by_handle_at,
     libc::SYS_init_module,
     libc::SYS_finit_module,
     libc::SYS_delete_module,
