@@ -8,6 +8,7 @@ mod conns;
 mod doctor;
 mod ending;
 mod export_dir;
+mod helper;
 mod host;
 mod live_page;
 mod misuse;
