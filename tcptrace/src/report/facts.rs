@@ -61,11 +61,14 @@ pub struct Losses {
     pub lost: u64,
     /// Missed, the kernel having skipped the program; `None` where it does not tell.
     pub missed: Option<u64>,
+    /// No snapshots are taken any more, although it runs.
+    pub snapshots_ended: bool,
 }
 
 impl From<Accounts> for Losses {
     fn from(accounts: Accounts) -> Self {
-        Self { accounts: Some(accounts), lost: accounts.lost, missed: accounts.missed }
+        let Accounts { lost, missed, .. } = accounts;
+        Self { accounts: Some(accounts), lost, missed, snapshots_ended: false }
     }
 }
 

@@ -46,6 +46,8 @@ pub struct Looked {
     pub lost: u64,
     /// Events missed, in all; `None` where the kernel does not tell.
     pub missed: Option<u64>,
+    /// No snapshots are taken any more.
+    pub snapshots_ended: bool,
     /// The tracker's doubts.
     pub doubts: Counts,
 }
@@ -161,7 +163,12 @@ impl Recent {
             closers: most_first(closers.into_iter().collect()),
             stuck: looked.stuck,
             ports: looked.ports,
-            losses: Losses { accounts: None, lost: looked.lost, missed: looked.missed },
+            losses: Losses {
+                accounts: None,
+                lost: looked.lost,
+                missed: looked.missed,
+                snapshots_ended: looked.snapshots_ended,
+            },
             doubts: looked.doubts,
         }
     }
@@ -209,6 +216,7 @@ mod tests {
                 ports: None,
                 lost: 0,
                 missed: None,
+                snapshots_ended: false,
                 doubts: tracker.counts(),
             };
             let facts = recent.facts(now, looked);

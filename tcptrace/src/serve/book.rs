@@ -180,6 +180,7 @@ impl Book {
             ports: self.pages.ports().map(|(at, interval)| (at, interval.clone())),
             lost: self.lost.iter().sum(),
             missed: attached.missed_counted.then_some(self.missed),
+            snapshots_ended: self.shelf.helper().is_some_and(|helper| !helper.lives()),
             doubts: tracker.counts(),
         };
         *page = Some(Arc::new(self.recent.facts(now, looked)));

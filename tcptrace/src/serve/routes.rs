@@ -135,6 +135,9 @@ impl Routes {
     fn ready(&self) -> Answer {
         match self.shelf.take() {
             Some(figures) if figures.whole => answer(StatusCode::OK, PLAIN, "ready\n"),
+            _ if self.shelf.helper().is_some_and(|helper| !helper.lives()) => {
+                not_yet("what was there before will not be known: the helper process is gone\n")
+            }
             _ => not_yet("not yet: what was there before is being read\n"),
         }
     }

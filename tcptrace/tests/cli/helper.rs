@@ -140,6 +140,9 @@ fn without_it_the_run_says_so_once_and_goes_on() {
     assert_eq!(samples["tcptrace_helper_up"], 0.0);
     assert_eq!(samples["tcptrace_helper_resident_memory_bytes"], 0.0);
     assert_eq!((serving.get("/healthz").0, serving.get("/readyz").0), (200, 200));
+    until("the page to say so", || {
+        serving.get("/").1.contains("The helper process is gone").then_some(())
+    });
     let ended = serving.running.interrupt();
     assert_eq!(ended.code, Some(0), "{ended:?}");
     assert_eq!(ended.stderr.matches("helper process").count(), 1, "{ended:?}");

@@ -330,6 +330,13 @@ pub(super) fn losses(facts: &Facts) -> Markup {
                 } @else { "No event is missing." }
                 @if facts.live { " All of these are since tcptrace was started." }
             }
+            @if losses.snapshots_ended {
+                p {
+                    "The helper process is gone, so there are no snapshots any more: sysctls, the \
+                     kernel's own counters, queues, and whose connections from before are, stay \
+                     as they were. A restart brings them back."
+                }
+            }
             dl { @for (name, value) in &rows { dt { (name) } dd { (value) } } }
         }
     }
