@@ -1,6 +1,7 @@
 //! `tcptrace serve`.
 //!
-//! Whatever is wrong with addresses and files is found before anything is attached.
+//! Whatever is wrong with addresses and files is found before anything is attached. The process
+//! that reads the socket tables is started before anything else, see [`crate::source::helper`].
 
 mod export_dir;
 mod otlp;

@@ -46,8 +46,9 @@ pub struct ServeArgs {
     /// Write tables.
     #[command(flatten)]
     pub export: ExportDirArgs,
-    /// Keep all capabilities and system calls. Without it, those that only attaching needs are
-    /// given up once the hooks are on, and the thread that answers has none
+    /// Keep all capabilities and system calls, in one process. Without it, those that only
+    /// attaching needs are given up once the hooks are on, the thread that answers has none, and
+    /// only a helper process can enter network namespaces and look into other processes
     #[arg(long)]
     pub no_sandbox: bool,
     /// What to keep.
