@@ -73,11 +73,6 @@ impl Child {
         }
     }
 
-    /// Its process number.
-    pub fn pid(&self) -> u32 {
-        self.pid.as_raw().unsigned_abs()
-    }
-
     /// Ends it, if it has not ended, waits for it, and says how it ended.
     pub fn end(&self) -> String {
         let mut ended = self.ended.lock().unwrap_or_else(PoisonError::into_inner);

@@ -9,7 +9,7 @@
 //!  cgroups ──── id ─────► Names ═ socket ══► serve ──► host/cgroup      (a thread of its own, so
 //!            ◄─ path ──        ◄══════════              that a name does not wait for a dump)
 //! ```
-//! What passes between them is bounded; see [`wire`]. It cannot be started again, since who would
+//! What passes between them is bounded (`helper/wire`). It cannot be started again, since who would
 //! start it has given up the rights for it. Must not hold the ring, the listeners or the output.
 
 mod link;

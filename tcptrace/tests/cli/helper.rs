@@ -129,7 +129,7 @@ fn without_it_the_run_says_so_once_and_goes_on() {
     let mut serving = Serving::of(&netns, &[]);
     let pid = helper_of(&serving).unwrap();
     kill(Pid::from_raw(pid.try_into().unwrap()), Signal::SIGKILL).unwrap();
-    serving.running.hear("helper process that reads the socket tables is killed by SIGKILL");
+    serving.running.hear("the socket tables has ended (killed by SIGKILL): no more snapshots");
     assert_eq!(fs::metadata(format!("/proc/{pid}")).ok().map(|_| ()), None, "it is waited for");
     netns.run(|| churn(20));
     let samples = until("what happened since", || {

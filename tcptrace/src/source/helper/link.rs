@@ -147,12 +147,12 @@ impl Link {
         self.tally.end();
         let why = match error {
             WireError::Closed => ended,
-            error => format!("no use any more: {error}"),
+            error => format!("it was of no use any more: {error}"),
         };
         let says = format!(
-            "the helper process that reads the socket tables is {why}: no more snapshots, so what \
-             only they tell stays as it was (SYN queues, sysctls, the kernel's own counters, owners \
-             and connections that no event tells of); a restart brings them back"
+            "the helper process that reads the socket tables has ended ({why}): no more snapshots, \
+             so what only they tell stays as it was (SYN queues, sysctls, the kernel's own \
+             counters, owners and connections that no event tells of); a restart brings them back"
         );
         *self.farewell.lock().unwrap_or_else(PoisonError::into_inner) = Some(says);
     }
