@@ -34,6 +34,10 @@ const CLOCK_TOLERANCE_NS: u64 = 100_000;
 /// How often the counters and the wall clock are looked at.
 const CHECK_EVERY_NS: u64 = 250_000_000;
 
+/// How often it is asked what was missed while nothing was seen: each program's count is a file of
+/// `/proc`, and a program is missed where it runs, which is mostly seen.
+const MISSED_SELDOM_NS: u64 = 10_000_000_000;
+
 /// A record is begun before it gets its time, but another CPU sees the beginning a little later: the
 /// store waits in the store buffer of its CPU (2 ns late were seen), and clocks of CPUs may differ by
 /// as little. What was not seen to be begun is younger than so long.
@@ -52,6 +56,8 @@ pub struct Live {
     /// By [`Hook`].
     lost_told: [u64; Hook::ALL.len()],
     missed_told: u64,
+    /// When that was asked, and what had been seen by then.
+    missed_asked: Option<(u64, u64)>,
     clock: Option<Clock>,
     snapshots: Option<Reconciler>,
     cgroups: CgroupNames,
@@ -81,6 +87,7 @@ impl Live {
             malformed: 0,
             lost_told: [0; Hook::ALL.len()],
             missed_told: 0,
+            missed_asked: None,
             clock: None,
             snapshots: None,
             cgroups: CgroupNames::open(),
@@ -216,7 +223,7 @@ impl Live {
         let had_events = std::mem::take(&mut self.tick_wanted) || had_events;
         if now.saturating_sub(self.checked_ns) >= CHECK_EVERY_NS {
             self.checked_ns = now;
-            self.check_now(sink)?;
+            self.check_now(now, sink)?;
         } else if had_events {
             self.tick(sink);
         }
@@ -235,9 +242,14 @@ impl Live {
         self.probe.peek(addrs)
     }
 
-    fn check_now(&mut self, sink: &mut impl FnMut(Input)) -> Result<(), ProbeError> {
+    fn check_now(&mut self, now: u64, sink: &mut impl FnMut(Input)) -> Result<(), ProbeError> {
+        let mut seen = 0;
         for hook in Hook::ALL {
-            let lost = self.probe.totals(hook)?.lost;
+            let Totals { seen: of_hook, lost, .. } = self.probe.totals(hook)?;
+            // Of these misses are counted.
+            if matches!(hook, Hook::SetState | Hook::Reset) {
+                seen += of_hook;
+            }
             let told = &mut self.lost_told[hook as usize];
             if lost > *told {
                 let count = lost - *told;
@@ -245,11 +257,11 @@ impl Live {
                 sink(Input::Lost(Lost { hook, count, mono_ns: monotonic_ns()? }));
             }
         }
-        let missed = self.probe.missed().unwrap_or(0);
-        if missed > self.missed_told {
-            let count = missed - self.missed_told;
-            self.missed_told = missed;
-            sink(Input::Missed { count, mono_ns: monotonic_ns()? });
+        let idle =
+            |(at, before): (u64, u64)| before == seen && now.saturating_sub(at) < MISSED_SELDOM_NS;
+        if !self.missed_asked.is_some_and(idle) {
+            self.missed_asked = Some((now, seen));
+            self.ask_missed(sink)?;
         }
         let now = clock::sample().map_err(clock_error)?;
         let moved = self.clock.is_none_or(|told| {
@@ -260,6 +272,16 @@ impl Live {
             sink(Input::Clock(now));
         }
         self.tick(sink);
+        Ok(())
+    }
+
+    fn ask_missed(&mut self, sink: &mut impl FnMut(Input)) -> Result<(), ProbeError> {
+        let missed = self.probe.missed().unwrap_or(0);
+        if missed > self.missed_told {
+            let count = missed - self.missed_told;
+            self.missed_told = missed;
+            sink(Input::Missed { count, mono_ns: monotonic_ns()? });
+        }
         Ok(())
     }
 
@@ -308,7 +330,8 @@ impl Live {
             }
             std::thread::yield_now();
         };
-        self.check_now(sink)?;
+        self.missed_asked = None;
+        self.check_now(accounts.mono_ns, sink)?;
         sink(Input::End(accounts));
         Ok(accounts)
     }
