@@ -35,6 +35,8 @@ impl Counted {
             let mut attr =
                 perf_event_attr { type_: PERF_TYPE_TRACEPOINT, config: id, ..Default::default() };
             attr.size = size_of::<perf_event_attr>() as u32;
+            // Without its filter it would count all that happens on the host.
+            attr.set_disabled(1);
             // SAFETY: `attr` is a valid perf_event_attr of the size that it says.
             let fd = unsafe { perf_event_open(&raw mut attr, -1, cpu, -1, 0) };
             if fd < 0 {
@@ -47,6 +49,10 @@ impl Counted {
                 unsafe { ioctls::SET_FILTER(counter.as_raw_fd(), filter.as_ptr().cast_mut()) };
             if set < 0 {
                 return Err(io::Error::last_os_error()).context("PERF_EVENT_IOC_SET_FILTER");
+            }
+            // SAFETY: an open perf event; the argument is a number.
+            if unsafe { ioctls::ENABLE(counter.as_raw_fd(), 0) } < 0 {
+                return Err(io::Error::last_os_error()).context("PERF_EVENT_IOC_ENABLE");
             }
             counters.push(counter);
         }
