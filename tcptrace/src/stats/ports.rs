@@ -14,6 +14,7 @@ mod limits;
 
 use std::{
     collections::hash_map::Entry,
+    hash::{Hash, Hasher},
     net::{IpAddr, Ipv6Addr},
 };
 
@@ -41,7 +42,7 @@ const SMOOTH_S: f64 = 10.0;
 const TIMEWAIT_LEN_S: f64 = 60.0;
 
 /// From where to where: what a local port is taken for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Path {
     /// Inode of the network namespace; `None`: the hook cannot tell.
     pub netns: Option<u32>,
@@ -51,6 +52,17 @@ pub struct Path {
     pub raddr: Ipv6Addr,
     /// Peer's port.
     pub rport: u16,
+}
+
+impl Hash for Path {
+    /// As three numbers: byte by byte an address takes several times as long, and it is done for
+    /// each connection.
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        state.write_u128(self.laddr.to_bits());
+        state.write_u128(self.raddr.to_bits());
+        let netns = self.netns.map_or(1 << 32, u64::from);
+        state.write_u64(netns << 16 | u64::from(self.rport));
+    }
 }
 
 impl Path {
@@ -357,6 +369,11 @@ impl Ports {
             return;
         }
         let ends = moved.new == TcpState::Close;
+        let fails = moved.verdict.how == Some(How::NoLocalPort);
+        if !(begins || ends || fails || moved.new == TcpState::TimeWait) {
+            // On the way through the other states it keeps its port: most events are such.
+            return;
+        }
         // Few are, on most hosts none.
         let was_bound = !self.bound.is_empty()
             && if ends { self.bound.remove(&moved.id) } else { self.bound.contains(&moved.id) };
@@ -367,13 +384,13 @@ impl Ports {
         let Some(flow) = self.flow(path, moved.mono_ns) else { return };
         if begins {
             flow.opened += 1;
-        } else if moved.verdict.how == Some(How::NoLocalPort) {
+        } else if fails {
             flow.opened -= 1;
             flow.failed += 1;
         } else if ends {
             flow.returned += 1;
             flow.at_once += i64::from(moved.old != TcpState::TimeWait);
-        } else if moved.new == TcpState::TimeWait {
+        } else {
             flow.to_time_wait += 1;
         }
     }
@@ -391,10 +408,12 @@ impl Ports {
             Some(Opened::Accept | Opened::Listen) => false,
             None => !self.listening.contains(&(netns, tuple.lport)),
         };
+        // An autobound port that is not known yet is one of those that are chosen.
+        if !connected || tuple.lport == 0 {
+            return connected;
+        }
         let limits = netns.and_then(|netns| self.limits.get(&netns));
-        // An autobound port that is not known yet is one of them.
-        let chosen = |limits: &Limits| tuple.lport == 0 || limits.offers(tuple.lport);
-        connected && limits.is_none_or(|limits| limits.as_ref().map_or(true, chosen))
+        limits.and_then(|limits| limits.as_ref().ok()).is_none_or(|it| it.offers(tuple.lport))
     }
 
     fn flow(&mut self, path: Path, at_ns: u64) -> Option<&mut Flow<i64>> {
