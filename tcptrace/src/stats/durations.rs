@@ -3,6 +3,8 @@
 //! Must not invent a time: what the tracker knows as a lower bound or not at all is counted as
 //! that.
 
+use std::collections::hash_map::Entry;
+
 use super::{
     group::{By, Key},
     measure::Measure,
@@ -76,13 +78,28 @@ impl Spans {
     }
 }
 
+/// The kernel's numbers of states, and one for the whole life.
+const SLOTS: usize = TcpState::ALL.len() + 1;
+
+fn slot(span: Span) -> usize {
+    match span {
+        Span::In(state) => state as usize,
+        Span::Life => 0,
+    }
+}
+
 /// Histograms by span and group.
 #[derive(Clone)]
 pub struct Durations {
     spans: Spans,
     by: Option<By>,
     limit: usize,
-    measures: Map<(Span, Key), Measure>,
+    measures: Vec<((Span, Key), Measure)>,
+    /// Where each is.
+    places: Map<(Span, Key), usize>,
+    /// By [`slot`], where the last one is that was added to: mostly that of the next one too, which
+    /// is then not hashed.
+    last: [usize; SLOTS],
 }
 
 impl Durations {
@@ -91,7 +108,8 @@ impl Durations {
     /// of nothing in particular. From the `limit`th histogram on, new groups are counted under
     /// [`Key::Other`] of their span.
     pub fn new(spans: Spans, by: Option<By>, limit: usize) -> Self {
-        Self { spans, by, limit, measures: Map::default() }
+        let (measures, places) = (Vec::new(), Map::default());
+        Self { spans, by, limit, measures, places, last: [0; SLOTS] }
     }
 
     /// What is measured.
@@ -132,12 +150,32 @@ impl Durations {
             (None, Span::In(TcpState::SynSent)) => Key::Connected(moved.new != TcpState::Close),
             (None, _) => Key::All,
         };
-        let full = self.measures.len() >= self.limit && !self.measures.contains_key(&(span, key));
-        let key = if full { Key::Other } else { key };
-        self.measures
-            .entry((span, key))
-            .or_insert_with(|| Measure::new(span == Span::In(TcpState::TimeWait)))
-            .add(age, moved.end_reason);
+        let at = self.last[slot(span)];
+        let at = match self.measures.get(at) {
+            Some((name, _)) if *name == (span, key) => at,
+            _ => self.find(span, key),
+        };
+        self.last[slot(span)] = at;
+        self.measures[at].1.add(age, moved.end_reason);
+    }
+
+    /// Where the histogram of that group is, or of the others if there is no room for one more.
+    fn find(&mut self, span: Span, key: Key) -> usize {
+        let full = self.measures.len() >= self.limit && !self.places.contains_key(&(span, key));
+        let name = (span, if full { Key::Other } else { key });
+        self.place(name, || Measure::new(span == Span::In(TcpState::TimeWait))).0
+    }
+
+    /// Where the histogram of that name is, which is made if there is none; and whether it was.
+    fn place(&mut self, name: (Span, Key), new: impl FnOnce() -> Measure) -> (usize, bool) {
+        match self.places.entry(name) {
+            Entry::Occupied(known) => (*known.get(), false),
+            Entry::Vacant(place) => {
+                let at = *place.insert(self.measures.len());
+                self.measures.push((name, new()));
+                (at, true)
+            }
+        }
     }
 
     /// The groups of `span`: the largest first, the rest last.
@@ -157,9 +195,9 @@ impl Durations {
     /// What `other` measured is added, each histogram to the one of the same name.
     pub fn join(&mut self, other: &Self) {
         for (name, measure) in &other.measures {
-            match self.measures.get_mut(name) {
-                Some(sum) => sum.join(measure),
-                None => drop(self.measures.insert(*name, measure.clone())),
+            let (at, is_new) = self.place(*name, || measure.clone());
+            if !is_new {
+                self.measures[at].1.join(measure);
             }
         }
     }
@@ -167,6 +205,7 @@ impl Durations {
     /// Begins anew.
     pub fn clear(&mut self) {
         self.measures.clear();
+        self.places.clear();
     }
 }
 
