@@ -18,7 +18,7 @@ use crate::{
         Change, Found, Holder, Input, Knobs, NetStat, SnapFull, SnapSocket, Snapshot, TcpState,
     },
     stats::{
-        closers::{Closers, DEFAULT_LIMIT},
+        closers::{self, Closers, DEFAULT_LIMIT},
         ports::Ports,
     },
     track::Tracker,
@@ -205,7 +205,10 @@ impl Collector {
             self.unplaced = true;
             return;
         };
-        if self.closers.len() < SPACES_LIMIT || self.closers.contains_key(&netns) {
+        // Most do not: those need not find where.
+        if closers::counts(change)
+            && (self.closers.len() < SPACES_LIMIT || self.closers.contains_key(&netns))
+        {
             let new = || Closers::new(None, DEFAULT_LIMIT);
             self.closers.entry(netns).or_insert_with(new).add(change);
         }

@@ -72,6 +72,18 @@ pub(super) fn told(moved: &Moved) -> Option<Told> {
     Some(Told::Closed(Ending { initiator: verdict.initiator, how, fate }))
 }
 
+/// Whether a change is one of those that count.
+pub(crate) fn counts(change: &Change) -> bool {
+    let in_time_wait = |state: TcpState| state == TcpState::TimeWait;
+    match change {
+        Change::Moved(moved) => {
+            in_time_wait(moved.old) || in_time_wait(moved.new) || told(moved).is_some()
+        }
+        Change::Found(found) | Change::Gone(found) => in_time_wait(found.state),
+        Change::Retired(_) => false,
+    }
+}
+
 /// What is counted of one group.
 #[derive(Clone, Debug, Default)]
 pub struct Tally {
