@@ -3,6 +3,7 @@
 //! Keeps one small record a connection, of what its changes tell one by one; all else comes with
 //! the last of them. Must not claim more than it was told: what a record lacks is unknown.
 
+mod records;
 mod times;
 mod traffic;
 
@@ -10,14 +11,12 @@ use std::num::NonZeroU64;
 
 pub use times::{Times, least_ns, sum};
 pub use traffic::Traffic;
+
+use records::Records;
 use traffic::{Counted, Signs};
 
-use crate::{
-    model::{
-        Age, Birth, Change, EndReason, Found, Moved, Opened, Owner, Retired, TcpState, Tuple,
-        Verdict,
-    },
-    track::Table,
+use crate::model::{
+    Age, Birth, Change, EndReason, Found, Moved, Opened, Owner, Retired, TcpState, Tuple, Verdict,
 };
 
 /// When a connection is handed out.
@@ -170,14 +169,14 @@ impl Record {
 /// The connections that go on.
 pub struct Conns {
     until: Until,
-    records: Table<Record>,
+    records: Records<Record>,
 }
 
 impl Conns {
     /// Keeps at most `limit` records. A connection without is handed out all the same, and its
     /// times before are unknown.
     pub fn new(until: Until, limit: usize) -> Self {
-        Self { until, records: Table::new(limit) }
+        Self { until, records: Records::new(limit) }
     }
 
     /// How many records had to go to keep the limit.
@@ -190,11 +189,10 @@ impl Conns {
         match change {
             Change::Moved(moved) => self.moved(moved),
             Change::Retired(Retired { id, totals, .. }) => {
-                self.update(*id, |record| {
-                    record.counted = totals.into();
-                    record.told = true;
-                    record.all_acked = totals.unacked == 0;
-                });
+                let record = self.records.of(*id);
+                record.counted = totals.into();
+                record.told = true;
+                record.all_acked = totals.unacked == 0;
                 None
             }
             Change::Gone(found) => {
@@ -216,7 +214,7 @@ impl Conns {
         if !ends {
             // At its birth there is nothing to keep yet.
             if !moved.is_birth() {
-                self.update(moved.id, |record| record.take(moved));
+                self.records.of(moved.id).take(moved);
             }
             return None;
         }
@@ -239,18 +237,6 @@ impl Conns {
             times: record.times,
             traffic: record.traffic(moved.birth),
         })
-    }
-
-    /// Changes the record of a connection, which may be its first.
-    fn update(&mut self, id: u64, change: impl FnOnce(&mut Record)) {
-        if let Some(record) = self.records.get_mut(id) {
-            change(record);
-            return;
-        }
-        let mut record = Record::default();
-        change(&mut record);
-        // What is evicted is counted there.
-        let _evicted = self.records.insert(id, record);
     }
 
     /// Of those in `census`, the connections that were closed since this began and are in

@@ -83,7 +83,8 @@ impl<T> Table<T> {
         evicted
     }
 
-    fn evict_oldest(&mut self) -> Option<(u64, T)> {
+    /// Has the entry that was added first go, which is counted.
+    pub(crate) fn evict_oldest(&mut self) -> Option<(u64, T)> {
         while let Some((at, serial)) = self.order.pop_front() {
             if self.tenants.at(at).is_some_and(|tenant| tenant.serial == serial) {
                 self.evicted += 1;

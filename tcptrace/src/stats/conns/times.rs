@@ -32,6 +32,14 @@ impl Slot {
         Self(ns.min(LONGEST_NS) << 6 | kind << 4 | u64::from(state as u8))
     }
 
+    fn is_free(self) -> bool {
+        self.0 & 15 == 0
+    }
+
+    fn is_of(self, state: TcpState) -> bool {
+        self.0 & 15 == u64::from(state as u8)
+    }
+
     fn state(self) -> Option<TcpState> {
         TcpState::from_kernel((self.0 & 15) as u8)
     }
@@ -51,17 +59,19 @@ impl Times {
     /// It was in `state` for `age`, or for that much longer. What is one state too many for any
     /// connection is not kept.
     pub fn add(&mut self, state: TcpState, age: Age) {
-        let before = self.of(state);
-        let age = before.map_or(age, |before| sum(before, age));
+        let worst_ns = u64::from(self.within_ns);
+        // Those that are taken come first, so what is found first is its own or a free one.
+        let is_it = |slot: &&mut Slot| slot.is_of(state) || slot.is_free();
+        let slot = self.slots.iter_mut().find(is_it);
+        let age = match &slot {
+            Some(slot) if slot.is_of(state) => sum(slot.age(worst_ns), age),
+            _ => age,
+        };
+        if let Some(slot) = slot {
+            *slot = Slot::new(state, age);
+        }
         if let Age::About { within_ns, .. } = age {
             self.within_ns = self.within_ns.max(u32::try_from(within_ns).unwrap_or(u32::MAX));
-        }
-        let is_it = |slot: &&mut Slot| match before {
-            Some(_) => slot.state() == Some(state),
-            None => slot.state().is_none(),
-        };
-        if let Some(slot) = self.slots.iter_mut().find(is_it) {
-            *slot = Slot::new(state, age);
         }
     }
 
