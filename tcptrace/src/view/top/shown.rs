@@ -2,6 +2,9 @@
 //!
 //! Must not parse: the language is that of the flags, whose parser is given.
 
+use std::num::NonZeroU64;
+
+use super::stream::Kept;
 use crate::model::{
     Change, Found, Moved, Tuple, Verdict,
     filter::Filter,
@@ -52,6 +55,14 @@ impl Shown {
         let cgroup = moved.sock.and_then(|sock| sock.cgroup);
         let subject = Subject { owner: moved.owner.as_ref(), cgroup, verdict: moved.verdict };
         self.keeps(&moved.tuple, moved.netns) && (!self.of_owner || self.wanted.matches(subject))
+    }
+
+    /// The same, of one that was taken into the stream.
+    pub(super) fn kept(&self, kept: &Kept) -> bool {
+        let cgroup = kept.cgroup.map(NonZeroU64::get);
+        let subject = Subject { owner: kept.owner.as_ref(), cgroup, verdict: kept.verdict };
+        self.keeps(&kept.tuple, Some(kept.netns))
+            && (!self.of_owner || self.wanted.matches(subject))
     }
 
     pub(super) fn found(&self, found: &Found) -> bool {

@@ -1,16 +1,53 @@
 //! The last transitions, bounded, and what is to be said of those that are not kept.
 
-use std::collections::VecDeque;
+use std::{collections::VecDeque, num::NonZeroU64};
 
-use crate::model::Moved;
+use crate::model::{Age, EndReason, Moved, Owner, TcpState, Tuple, Verdict};
 
-/// Transitions that are kept: some megabytes.
+/// Transitions that are kept: two megabytes.
 pub(super) const KEPT: usize = 16_384;
+
+/// What of a [`Moved`] is shown, or told apart by a filter. Small: each transition is written to
+/// memory that was not touched for as long as it takes to fill it all.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Kept {
+    pub(super) id: u64,
+    /// `CLOCK_MONOTONIC`, nanoseconds.
+    pub(super) mono_ns: u64,
+    pub(super) old: TcpState,
+    pub(super) new: TcpState,
+    pub(super) tuple: Tuple,
+    /// Inode of the network namespace, 0 where that is not known.
+    pub(super) netns: u32,
+    pub(super) cgroup: Option<NonZeroU64>,
+    pub(super) in_old: Age,
+    pub(super) owner: Option<Owner>,
+    pub(super) end_reason: Option<EndReason>,
+    pub(super) verdict: Verdict,
+}
+
+impl From<&Moved> for Kept {
+    fn from(moved: &Moved) -> Self {
+        Self {
+            id: moved.id,
+            mono_ns: moved.mono_ns,
+            old: moved.old,
+            new: moved.new,
+            tuple: moved.tuple,
+            netns: moved.netns.unwrap_or(0),
+            cgroup: moved.sock.and_then(|sock| sock.cgroup).and_then(NonZeroU64::new),
+            in_old: moved.in_old,
+            owner: moved.owner,
+            end_reason: moved.end_reason,
+            verdict: moved.verdict,
+        }
+    }
+}
 
 /// The last transitions.
 #[derive(Debug, Default)]
 pub(super) struct Stream {
-    kept: VecDeque<Moved>,
+    kept: VecDeque<Kept>,
     /// How many there were before the first that is kept.
     dropped: u64,
     /// It takes nothing in: what goes by meanwhile is counted.
@@ -29,7 +66,7 @@ impl Stream {
             self.kept.pop_front();
             self.dropped += 1;
         }
-        self.kept.push_back(*moved);
+        self.kept.push_back(moved.into());
     }
 
     /// Holds still, or goes on.
@@ -53,7 +90,7 @@ impl Stream {
     }
 
     /// Those that are kept, the oldest first.
-    pub(super) fn iter(&self) -> impl DoubleEndedIterator<Item = &Moved> {
+    pub(super) fn iter(&self) -> impl DoubleEndedIterator<Item = &Kept> {
         self.kept.iter()
     }
 }
@@ -62,6 +99,11 @@ impl Stream {
 mod tests {
     use super::*;
     use crate::{model::Change, source::script, track::Tracker};
+
+    #[test]
+    fn what_is_kept_of_a_transition_is_small() {
+        assert!(size_of::<Kept>() <= 128, "{}", size_of::<Kept>());
+    }
 
     #[test]
     fn it_is_bounded_and_counts_what_it_does_not_keep() {

@@ -6,10 +6,10 @@
 use super::super::{
     listing::{Goes, Listing, Row, Tone},
     shown::Shown,
-    stream::Stream,
+    stream::{Kept, Stream},
 };
 use crate::{
-    model::{Moved, TcpState},
+    model::TcpState,
     view::{
         number::age_within,
         stuck::text::cut,
@@ -35,10 +35,10 @@ pub(in super::super) struct Window {
 }
 
 /// The transitions that are kept and shown, with their numbers.
-fn kept<'a>(stream: &'a Stream, shown: &'a Shown) -> Vec<(u64, &'a Moved)> {
+fn kept<'a>(stream: &'a Stream, shown: &'a Shown) -> Vec<(u64, &'a Kept)> {
     let all = shown.is_all();
     let numbered = (stream.dropped()..).zip(stream.iter());
-    numbered.filter(|(_, moved)| all || shown.moved(moved)).collect()
+    numbered.filter(|(_, moved)| all || shown.kept(moved)).collect()
 }
 
 impl Place {
@@ -70,7 +70,7 @@ impl Place {
         }
     }
 
-    fn index(&self, kept: &[(u64, &Moved)]) -> usize {
+    fn index(&self, kept: &[(u64, &Kept)]) -> usize {
         let last = kept.len().saturating_sub(1);
         self.at.map_or(last, |at| kept.partition_point(|(number, _)| *number < at).min(last))
     }
@@ -92,7 +92,7 @@ impl Place {
         }
         top = top.min(at);
         self.top = kept.get(top).map_or(0, |(number, _)| *number);
-        let on_screen: Vec<&Moved> =
+        let on_screen: Vec<&Kept> =
             kept.iter().skip(top).take(height).map(|(_, moved)| *moved).collect();
         let columns = Columns::of(&on_screen, width);
         let rows = on_screen.iter().map(|moved| row(moved, wall, columns)).collect();
@@ -123,11 +123,11 @@ struct Columns {
 impl Columns {
     /// As wide as what is in them, so that the rest has room; where there is room for all, always
     /// the same.
-    fn of(moves: &[&Moved], width: usize) -> Self {
+    fn of(moves: &[&Kept], width: usize) -> Self {
         if width >= 110 {
             return Self { owner: true, local: END, peer: END };
         }
-        let widest = |text: fn(&Moved) -> String| {
+        let widest = |text: fn(&Kept) -> String| {
             moves.iter().map(|moved| text(moved).chars().count()).max().unwrap_or(0)
         };
         let least = END - 7;
@@ -144,18 +144,18 @@ impl Columns {
 /// Characters of an IPv4 address and a port.
 const END: usize = 21;
 
-fn local(moved: &Moved) -> String {
+fn local(moved: &Kept) -> String {
     end(moved.tuple.local_ip(), moved.tuple.lport)
 }
 
-fn peer(moved: &Moved) -> String {
+fn peer(moved: &Kept) -> String {
     let listens = moved.new == TcpState::Listen
         || moved.old == TcpState::Listen && moved.new == TcpState::Close;
     if listens { "*".to_owned() } else { end(moved.tuple.remote_ip(), moved.tuple.rport) }
 }
 
 /// One transition.
-fn row(moved: &Moved, wall: &mut WallClock, columns: Columns) -> Row {
+fn row(moved: &Kept, wall: &mut WallClock, columns: Columns) -> Row {
     let time = wall.at(moved.mono_ns);
     let time = time.map_or("-".to_owned(), |(text, ns)| format!("{text}.{:03}", ns / 1_000_000));
     let owner = match moved.owner.map(|owner| owner.task) {
