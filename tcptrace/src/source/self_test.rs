@@ -14,7 +14,10 @@ use std::{
 
 use super::live::Live;
 use crate::{
-    host::loopback::{Life, PORT},
+    host::{
+        confine,
+        loopback::{Life, PORT},
+    },
     model::{
         Event, Input, MinisockEvent, TcpState, Tuple,
         filter::{Filter, PortSet},
@@ -60,7 +63,13 @@ pub fn start_with(
     let live = Live::of(Probe::start_with(known, options, &proof.ruled_out)?)?;
     // Each hook that is left waits for all CPUs to notice (`tracepoint_remove_func()`): not here.
     // And not before the real ones are on, which would have to wait for the same.
-    thread::spawn(move || drop(trial));
+    let taken_off = move || {
+        // To let go takes no rights, and `serve` may be about to give its own up.
+        let _ = confine::keep_only(&[]);
+        drop(trial);
+    };
+    // Where there can be no thread, that is waited for: what it was to do is dropped.
+    let _ = thread::Builder::new().name("trial".into()).spawn(taken_off);
     Ok((live, proof))
 }
 
