@@ -10,8 +10,9 @@ use nix::{
 
 use crate::{
     net::Netns,
+    rights::threads,
     run::{can_trace, until},
-    serve::{Serving, churn, sum, threads},
+    serve::{Serving, churn, sum},
 };
 
 const DAC_READ_SEARCH: u64 = 1 << 2;

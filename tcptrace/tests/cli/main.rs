@@ -22,6 +22,7 @@ mod real_server;
 mod recipes;
 mod recording;
 mod report;
+mod rights;
 mod run;
 mod serve;
 mod stuck;
