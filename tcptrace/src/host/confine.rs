@@ -16,7 +16,7 @@ use seccompiler::{
 };
 
 use super::caps::Capability;
-use calls::{ANSWERING, BPF_MAKES, NEVER, READING_TABLES};
+use calls::{ANSWERING, ANY, BPF_MAKES, NEVER, READING_TABLES};
 
 /// From now on no program that is started can have more privileges than its starter.
 ///
@@ -63,6 +63,11 @@ pub fn keep_fewest(choices: &[&[Capability]], works: impl Fn() -> bool) -> io::R
 
 type Rules = BTreeMap<c_long, Vec<SeccompRule>>;
 
+/// These calls, whatever their arguments.
+fn unconditional(lists: &[&[c_long]]) -> Rules {
+    lists.iter().copied().flatten().map(|&call| (call, Vec::new())).collect()
+}
+
 fn failed(error: impl ToString) -> io::Error {
     io::Error::other(error.to_string())
 }
@@ -88,7 +93,7 @@ const REFUSE: SeccompAction = SeccompAction::Errno(libc::EPERM as u32);
 /// # Errors
 /// There are no filters, or none for this architecture.
 pub fn only_listen() -> io::Result<()> {
-    let mut rules: Rules = NEVER.iter().map(|&call| (call, Vec::new())).collect();
+    let mut rules = unconditional(&[NEVER]);
     let makes = BPF_MAKES.map(|command| rule(0, SeccompCmpOp::Eq, command));
     rules.insert(libc::SYS_bpf, makes.into_iter().collect::<io::Result<_>>()?);
     apply(rules, REFUSE, SeccompAction::Allow)
@@ -100,7 +105,7 @@ pub fn only_listen() -> io::Result<()> {
 /// # Errors
 /// As [`only_listen`].
 pub fn only_answer() -> io::Result<()> {
-    let mut rules: Rules = ANSWERING.iter().map(|&call| (call, Vec::new())).collect();
+    let mut rules = unconditional(&[ANY, ANSWERING]);
     rules.insert(libc::SYS_openat, vec![opens_to_read()?]);
     apply(rules, SeccompAction::Allow, REFUSE)
 }
@@ -118,7 +123,7 @@ fn opens_to_read() -> io::Result<SeccompRule> {
 /// # Errors
 /// As [`only_listen`].
 pub fn only_read_tables() -> io::Result<()> {
-    let mut rules: Rules = READING_TABLES.iter().map(|&call| (call, Vec::new())).collect();
+    let mut rules = unconditional(&[ANY, READING_TABLES]);
     let thread = libc::CLONE_THREAD as u64;
     rules.insert(libc::SYS_clone, vec![rule(0, SeccompCmpOp::MaskedEq(thread), thread)?]);
     rules.insert(libc::SYS_openat, vec![opens_to_read()?]);
