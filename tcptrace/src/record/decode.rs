@@ -10,7 +10,7 @@ use super::{
         TRANSITION, UNACCEPTED,
     },
     rare,
-    scene::{LIMIT, Place, Scene, Slot, listed},
+    scene::{LIMIT, Place, Scene, listed},
     wire::{Cursor, Malformed},
 };
 use crate::model::{
@@ -28,20 +28,38 @@ pub enum Item {
     Unknown,
 }
 
+/// A socket or minisock by its address in the kernel, as the last event had it.
+#[derive(Clone, Copy, Debug)]
+struct Slot {
+    addr: u64,
+    tuple: Option<Tuple>,
+    /// Index of the task.
+    task: Option<u32>,
+    sock: Option<SockFacts>,
+    cookie: Option<u64>,
+    place: Option<Place>,
+}
+
+impl Slot {
+    fn new(addr: u64) -> Self {
+        Self { addr, tuple: None, task: None, sock: None, cookie: None, place: None }
+    }
+}
+
 /// Reads what is in a block.
 #[derive(Debug)]
 pub struct Decoder<'a> {
     from: Cursor<'a>,
     len: usize,
     at: &'a mut usize,
-    scene: &'a mut Scene,
+    scene: &'a mut Scene<Slot>,
 }
 
 /// Where in a block a reader is, and what it remembers of it.
 #[derive(Debug, Default)]
 pub struct Memory {
     at: usize,
-    scene: Scene,
+    scene: Scene<Slot>,
 }
 
 impl Memory {

@@ -1,14 +1,18 @@
 //! Inputs to the bytes of a block: see docs/RECORDING.md, and [`super::decode`] for the way back.
 
+mod known;
+
 use std::{
     collections::HashMap,
     hash::{BuildHasherDefault, Hash},
     net::Ipv6Addr,
 };
 
+use known::{Known, facts};
+
 use super::{
     rare,
-    scene::{Place, Scene, Slot},
+    scene::{Place, Scene},
     wire::{put_i64, put_step, put_u64},
 };
 use crate::{
@@ -135,7 +139,7 @@ impl<T: Copy + Eq + Hash> Listed<T> {
 /// Writes inputs one behind the other.
 #[derive(Debug, Default)]
 pub(super) struct Encoder {
-    scene: Scene,
+    scene: Scene<Known>,
     slot_of: HashMap<u64, u32, BuildHasherDefault<AddressHasher>>,
     task_of: Listed<Task>,
     addr_of: Listed<Ipv6Addr>,
@@ -220,7 +224,7 @@ impl Encoder {
         put_u64(&mut self.out, 0);
         put_step(&mut self.out, self.scene.addr, addr);
         self.scene.addr = addr;
-        self.scene.slots.push(Slot::new(addr));
+        self.scene.slots.push(Known::NEW);
         // The block is closed before there are more than fit.
         self.slot_of.insert(addr, index as u32);
         index
@@ -245,7 +249,7 @@ impl Encoder {
         })
     }
 
-    fn place(&mut self, place: Place) {
+    fn place(&mut self, place: Place) -> u32 {
         let (netns, cgroup) = place;
         put_listed(&mut self.out, &mut self.scene.places, &mut self.place_of, place, |out| {
             put_u64(out, u64::from(netns));
@@ -253,7 +257,7 @@ impl Encoder {
             if let Some(cgroup) = cgroup {
                 put_u64(out, cgroup);
             }
-        });
+        })
     }
 
     fn cookie(&mut self, cookie: Option<u64>) {
@@ -269,11 +273,14 @@ impl Encoder {
         self.time(event.mono_ns);
         let index = self.slot(event.skaddr);
         self.out.push(states(event.old, event.new));
-        let slot = &self.scene.slots[index];
+        let known = &self.scene.slots[index];
         let bit = |on: bool, bit: u8| if on { bit } else { 0 };
-        let same_tuple = slot.tuple.as_ref() == Some(&event.tuple);
-        let same_task = slot.task.is_some_and(|task| self.scene.tasks[task as usize] == event.task);
-        let same_sock = event.sock.is_some() && slot.sock == event.sock;
+        let same_tuple = known.is_between(&event.tuple);
+        let same_task = self.scene.tasks.get(known.task as usize) == Some(&event.task);
+        let same_sock = event.sock.as_ref().is_some_and(|sock| {
+            let place = (sock.netns, sock.cgroup);
+            known.is_as(sock, self.scene.places.get(known.place()) == Some(&place))
+        });
         self.out[at] = TRANSITION
             | bit(same_tuple, SAME_TUPLE)
             | bit(same_task, SAME_TASK)
@@ -284,11 +291,10 @@ impl Encoder {
             | bit(event.buckets_full, BUCKETS_FULL);
         if !same_tuple {
             self.tuple(&event.tuple);
-            self.scene.slots[index].tuple = Some(event.tuple);
+            self.scene.slots[index].set_tuple(&event.tuple);
         }
         if !same_task {
-            let task = self.task(&event.task);
-            self.scene.slots[index].task = Some(task);
+            self.scene.slots[index].task = self.task(&event.task);
         }
         if let Some(sock) = &event.sock
             && !same_sock
@@ -312,33 +318,34 @@ impl Encoder {
     }
 
     fn sock(&mut self, index: usize, sock: &SockFacts) {
-        let slot = &self.scene.slots[index];
-        let place = (sock.netns, sock.cgroup);
-        let same_place = slot.place == Some(place);
-        let same_cookie = slot.cookie == sock.cookie;
-        let bit = |on: bool, bit: u8| if on { bit } else { 0 };
-        self.out.push(
-            bit(sock.dead, DEAD)
-                | bit(sock.unaccepted, UNACCEPTED)
-                | bit(sock.peer_fin, PEER_FIN)
-                | bit(sock.linger != Linger::Off, LINGERS)
-                | bit(same_cookie, SAME_COOKIE)
-                | bit(sock.cookie.is_some(), HAS_COOKIE)
-                | bit(same_place, SAME_PLACE),
-        );
-        if !same_cookie {
-            self.cookie(sock.cookie);
-        }
-        if !same_place {
-            self.place(place);
-        }
+        let at = self.out.len();
+        self.out.push(facts(sock));
+        self.out[at] |= self.identity(index, sock.cookie, (sock.netns, sock.cgroup));
         put_u64(&mut self.out, u64::from(sock.err));
         self.out.push(sock.shutdown);
         if let Linger::Jiffies(jiffies) = sock.linger {
             put_u64(&mut self.out, u64::from(jiffies));
         }
-        let slot = &mut self.scene.slots[index];
-        (slot.sock, slot.cookie, slot.place) = (Some(*sock), sock.cookie, Some(place));
+        self.scene.slots[index].set_facts(sock);
+    }
+
+    /// Writes what is new of cookie and place, and gives the bits that say what that is.
+    fn identity(&mut self, index: usize, cookie: Option<u64>, place: Place) -> u8 {
+        let known = &self.scene.slots[index];
+        let mut at = known.place();
+        let same_place = self.scene.places.get(at) == Some(&place);
+        let same_cookie = known.has_cookie(cookie);
+        if !same_cookie {
+            self.cookie(cookie);
+        }
+        if !same_place {
+            at = self.place(place) as usize;
+        }
+        self.scene.slots[index].set_identity(cookie, at as u32);
+        let bit = |on: bool, bit: u8| if on { bit } else { 0 };
+        bit(same_cookie, SAME_COOKIE)
+            | bit(cookie.is_some(), HAS_COOKIE)
+            | bit(same_place, SAME_PLACE)
     }
 
     fn minisock(&mut self, event: &Minisock) {
@@ -355,32 +362,17 @@ impl Encoder {
         };
         self.out.push(number(&STOPPERS, by) << 4 | u8::from(may_run) << 3 | kind);
         self.out.push(event.substate as u8);
-        let slot = &self.scene.slots[index];
-        let place = (event.netns, None);
-        let same_ends = slot.tuple.as_ref() == Some(&event.tuple);
-        let same_cookie = slot.cookie == event.cookie;
-        let same_place = slot.place == Some(place);
-        let bit = |on: bool, bit: u8| if on { bit } else { 0 };
-        self.out.push(
-            bit(same_ends, SAME_ENDS)
-                | bit(same_cookie, SAME_COOKIE)
-                | bit(event.cookie.is_some(), HAS_COOKIE)
-                | bit(same_place, SAME_PLACE),
-        );
+        let same_ends = self.scene.slots[index].is_between(&event.tuple);
+        let at = self.out.len();
+        self.out.push(if same_ends { SAME_ENDS } else { 0 });
         if !same_ends {
             self.tuple(&event.tuple);
+            self.scene.slots[index].set_tuple(&event.tuple);
         }
-        if !same_cookie {
-            self.cookie(event.cookie);
-        }
-        if !same_place {
-            self.place(place);
-        }
+        self.out[at] |= self.identity(index, event.cookie, (event.netns, None));
         put_step(&mut self.out, self.scene.jiffies, event.jiffies);
         put_step(&mut self.out, event.jiffies, event.expires);
         self.scene.jiffies = event.jiffies;
-        let slot = &mut self.scene.slots[index];
-        (slot.tuple, slot.cookie, slot.place) = (Some(event.tuple), event.cookie, Some(place));
     }
 
     fn reset(&mut self, event: &Reset) {

@@ -5,7 +5,7 @@
 use std::net::Ipv6Addr;
 
 use super::wire::{Cursor, Malformed};
-use crate::model::{SockFacts, Task, Tuple};
+use crate::model::Task;
 
 /// Sockets, tasks, addresses or places of one block: more do not fit, and the next block begins.
 pub(super) const LIMIT: usize = 1 << 16;
@@ -13,27 +13,9 @@ pub(super) const LIMIT: usize = 1 << 16;
 /// A namespace, and the cgroup where that is known.
 pub(super) type Place = (u32, Option<u64>);
 
-/// A socket or minisock by its address in the kernel, as the last event had it.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Slot {
-    pub(super) addr: u64,
-    pub(super) tuple: Option<Tuple>,
-    /// Index of the task.
-    pub(super) task: Option<u32>,
-    pub(super) sock: Option<SockFacts>,
-    pub(super) cookie: Option<u64>,
-    pub(super) place: Option<Place>,
-}
-
-impl Slot {
-    pub(super) fn new(addr: u64) -> Self {
-        Self { addr, tuple: None, task: None, sock: None, cookie: None, place: None }
-    }
-}
-
-/// The memory of a block.
-#[derive(Debug, Default)]
-pub(super) struct Scene {
+/// The memory of a block, with what each side keeps of a socket.
+#[derive(Debug)]
+pub(super) struct Scene<S> {
     /// The time of the last input that had one.
     pub(super) now: u64,
     /// The last address that was new.
@@ -41,13 +23,28 @@ pub(super) struct Scene {
     /// The last cookie that was new.
     pub(super) cookie: u64,
     pub(super) jiffies: u64,
-    pub(super) slots: Vec<Slot>,
+    pub(super) slots: Vec<S>,
     pub(super) tasks: Vec<Task>,
     pub(super) addrs: Vec<Ipv6Addr>,
     pub(super) places: Vec<Place>,
 }
 
-impl Scene {
+impl<S> Default for Scene<S> {
+    fn default() -> Self {
+        Self {
+            now: 0,
+            addr: 0,
+            cookie: 0,
+            jiffies: 0,
+            slots: Vec::new(),
+            tasks: Vec::new(),
+            addrs: Vec::new(),
+            places: Vec::new(),
+        }
+    }
+}
+
+impl<S> Scene<S> {
     /// Forgets all, and begins at `now`.
     pub(super) fn clear(&mut self, now: u64) {
         self.slots.clear();

@@ -121,6 +121,11 @@ impl Numbers {
         self.chance().then(|| make(self))
     }
 
+    /// Often one that was there before.
+    fn often(&mut self) -> u64 {
+        if self.chance() { self.any() } else { self.below(2) }
+    }
+
     fn state(&mut self) -> TcpState {
         TcpState::ALL[self.below(12) as usize]
     }
@@ -129,8 +134,8 @@ impl Numbers {
         let addr = |n: u64| std::net::Ipv6Addr::from(u128::from(n));
         Tuple {
             laddr: addr(self.below(9)),
-            raddr: addr(self.below(99)),
-            lport: self.next() as u16,
+            raddr: addr(self.often()),
+            lport: self.often() as u16,
             rport: self.below(3) as u16,
             v6_socket: self.chance(),
         }
@@ -145,15 +150,15 @@ impl Numbers {
 
     fn sock(&mut self) -> SockFacts {
         SockFacts {
-            cookie: self.some(Self::any),
+            cookie: self.some(Self::often),
             netns: self.below(3) as u32,
             cgroup: self.some(|n| n.below(3)),
-            err: self.below(200) as u16,
-            shutdown: self.below(4) as u8,
+            err: self.below(2) as u16,
+            shutdown: self.below(2) as u8,
             dead: self.chance(),
             unaccepted: self.chance(),
             peer_fin: self.chance(),
-            linger: if self.chance() { Linger::Off } else { Linger::Jiffies(self.any() as u32) },
+            linger: if self.chance() { Linger::Off } else { Linger::Jiffies(self.often() as u32) },
         }
     }
 
@@ -172,7 +177,7 @@ impl Numbers {
 
     fn event(&mut self, now: u64) -> Event {
         let mono_ns = now.wrapping_add(self.below(300));
-        let skaddr = self.below(50) * 0x40;
+        let skaddr = self.below(9) * 0x40;
         match self.below(6) {
             0 => Event::Minisock(Minisock {
                 mono_ns,
@@ -191,7 +196,7 @@ impl Numbers {
                 substate: if self.chance() { TcpState::TimeWait } else { TcpState::FinWait2 },
                 tuple: self.tuple(),
                 netns: self.below(3) as u32,
-                cookie: self.some(Self::any),
+                cookie: self.some(Self::often),
                 expires: self.any(),
                 jiffies: self.any(),
             }),
