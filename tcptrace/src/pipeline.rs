@@ -200,7 +200,7 @@ pub async fn run_live<V: View>(
     let ring = unsafe { AsyncFd::register_with_interest(ring, Interest::READABLE) }
         .context("cannot watch the ring")?;
     analysis.feed(&live.begin().context("cannot read the clock's resolution")?);
-    live.check(true, &mut |input| analysis.feed(&input))?;
+    live.check(true, &mut |input| analysis.feed(input))?;
     tokio::pin!(stop);
     let mut tick = BUSY_TICK;
     let mut dumps: Option<JoinHandle<Round>> = None;
@@ -228,7 +228,7 @@ pub async fn run_live<V: View>(
             () = output.closed() => {}
             round = finished(&mut dumps) => {
                 let round = round.context("the thread that takes snapshots failed")?;
-                live.snapshots_taken(round, &mut |input| analysis.feed(&input));
+                live.snapshots_taken(round, &mut |input| analysis.feed(input));
                 dumps = None;
             }
             () = wake => {}
@@ -237,16 +237,16 @@ pub async fn run_live<V: View>(
     }
     live.detach()?;
     // What is held back for a look at minisocks gets one now.
-    live.drain(usize::MAX, &mut |input| analysis.feed(&input));
+    live.drain(usize::MAX, &mut |input| analysis.feed(input));
     if analysis.tracker().awaits_look()
         && let Some(job) = live.look_now()?
     {
         analysis.feed(&job.opening());
         let round = spawn_blocking(move || job.run()).await;
         let round = round.context("the thread that takes snapshots failed")?;
-        live.snapshots_taken(round, &mut |input| analysis.feed(&input));
+        live.snapshots_taken(round, &mut |input| analysis.feed(input));
     }
-    let accounts = live.settle(SETTLE_NS, &mut |input| analysis.feed(&input))?;
+    let accounts = live.settle(SETTLE_NS, &mut |input| analysis.feed(input))?;
     after_drain(live, analysis);
     Ok(accounts)
 }
@@ -399,11 +399,11 @@ fn drain<V: View>(live: &mut Live, analysis: &mut Analysis<V>, output: &Output) 
             analysis.out.unsplit(chunk);
             return Ok(count);
         }
-        let taken = live.drain(BATCH, &mut |input| analysis.feed(&input));
+        let taken = live.drain(BATCH, &mut |input| analysis.feed(input));
         count += taken;
         if taken < BATCH {
             let due = analysis.until_due()?.is_zero();
-            live.check(count > 0 || due, &mut |input| analysis.feed(&input))?;
+            live.check(count > 0 || due, &mut |input| analysis.feed(input))?;
             live.look(&analysis.due_peeks()?)?;
             let rest = analysis.take_output();
             if !rest.is_empty()

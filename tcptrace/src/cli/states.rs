@@ -73,7 +73,7 @@ pub(super) fn once<V: View>(scope: Scope, target: Target, view: V) -> Result<Exi
     let round = Job::all(Reader::here(scope)).run();
     round.remarks().iter().for_each(|remark| say(remark));
     let mut cgroups = CgroupNames::open();
-    round.feed(&mut |input| cgroups.pass(input, &mut |input| analysis.feed(&input)));
+    round.feed(&mut |input| cgroups.pass(&input, &mut |input| analysis.feed(input)));
     let mono_ns = clock::monotonic_ns().context("cannot read the clock")?;
     analysis.feed(&Input::Tick { mono_ns });
     let (output, name) = target.start()?;

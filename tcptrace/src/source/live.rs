@@ -21,7 +21,7 @@ use crate::{
     host::{clock, netns::Netns},
     model::{
         Accept, Accounts, Clock, Event, Input, Lost, Minisock, MinisocksBy, Reset, Transition,
-        event::BadRecord, filter::Filter,
+        filter::Filter,
     },
     probe::{Names, Options, Probe, ProbeError, TimeWaitBackend, Totals, Who},
     track::gate::Gate,
@@ -46,7 +46,7 @@ const SEEN_AFTER_NS: u64 = 1_000;
 /// A live host as a source of inputs.
 pub struct Live {
     probe: Probe,
-    gate: Gate,
+    on_the_way: OnTheWay,
     started_ns: u64,
     checked_ns: u64,
     /// Every event before this moment has been handed out.
@@ -59,12 +59,37 @@ pub struct Live {
     /// When that was asked, and what had been seen by then.
     missed_asked: Option<(u64, u64)>,
     clock: Option<Clock>,
-    snapshots: Option<Reconciler>,
-    cgroups: CgroupNames,
     /// Ends with this.
     helper: Option<Helper>,
     /// A tick is wanted at the next check: a snapshot waits for it.
     tick_wanted: bool,
+}
+
+/// What an input passes on its way from the kernel.
+struct OnTheWay {
+    gate: Gate,
+    snapshots: Option<Reconciler>,
+    cgroups: CgroupNames,
+}
+
+impl OnTheWay {
+    /// Hands one on, or has it wait.
+    #[inline]
+    fn pass(&mut self, input: &Input, sink: &mut impl FnMut(&Input)) {
+        if let Input::Event(Event::Transition(event)) = input {
+            if let (Some(snapshots), Some(sock)) = (&mut self.snapshots, &event.sock) {
+                snapshots.saw(sock.netns);
+            }
+            if self.gate.concerns(event) {
+                self.gate.pass(*event, |event| {
+                    self.cgroups.pass(&Input::Event(Event::Transition(event)), sink);
+                });
+                return;
+            }
+            self.cgroups.introduce(input, sink);
+        }
+        sink(input);
+    }
 }
 
 impl Live {
@@ -79,7 +104,11 @@ impl Live {
             .map_err(|error| ProbeError::Setup(format!("cannot read the clock: {error}")))?;
         Ok(Self {
             probe,
-            gate: Gate::default(),
+            on_the_way: OnTheWay {
+                gate: Gate::default(),
+                snapshots: None,
+                cgroups: CgroupNames::open(),
+            },
             started_ns,
             checked_ns: 0,
             emptied_ns: 0,
@@ -89,8 +118,6 @@ impl Live {
             missed_told: 0,
             missed_asked: None,
             clock: None,
-            snapshots: None,
-            cgroups: CgroupNames::open(),
             helper: None,
             tick_wanted: false,
         })
@@ -113,13 +140,14 @@ impl Live {
     /// cgroups too.
     pub fn take_snapshots_by(&mut self, mut helper: Helper, every_ns: u64) {
         self.read_by(helper.reader(), every_ns);
-        self.cgroups.ask(helper.take_names());
+        self.on_the_way.cgroups.ask(helper.take_names());
         self.helper = Some(helper);
     }
 
     fn read_by(&mut self, reader: Arc<Reader>, every_ns: u64) {
         let told = self.probe.time_wait().is_some();
-        self.snapshots = Some(Reconciler::new(reader, every_ns, told, self.is_sampled()));
+        self.on_the_way.snapshots =
+            Some(Reconciler::new(reader, every_ns, told, self.is_sampled()));
     }
 
     /// Minisocks have no hook: snapshots, which must be taken then, tell of them.
@@ -130,28 +158,29 @@ impl Live {
     /// A look at minisocks before one is due, where they are sampled. At the end of a run it is to
     /// be taken once the hooks are off and the ring is empty, before [`Self::settle`].
     pub fn look_now(&mut self) -> Result<Option<Job>, ProbeError> {
-        let Some(snapshots) = &mut self.snapshots else { return Ok(None) };
+        let Some(snapshots) = &mut self.on_the_way.snapshots else { return Ok(None) };
         Ok(snapshots.look(monotonic_ns()?))
     }
 
     /// The dumps that are to be taken now, if any: their [opening](Job::opening) is to be fed before they
     /// begin, and what comes out of them is for [`Self::snapshots_taken`].
     pub fn due_snapshots(&mut self, in_doubt: bool) -> Result<Option<Job>, ProbeError> {
-        let Some(snapshots) = &mut self.snapshots else { return Ok(None) };
+        let Some(snapshots) = &mut self.on_the_way.snapshots else { return Ok(None) };
         Ok(snapshots.due(monotonic_ns()?, in_doubt))
     }
 
     /// Hands out what was dumped.
-    pub fn snapshots_taken(&mut self, round: Round, sink: &mut impl FnMut(Input)) {
-        if let Some(snapshots) = &mut self.snapshots {
-            snapshots.feed(round, &mut |input| self.cgroups.pass(input, sink));
+    pub fn snapshots_taken(&mut self, round: Round, sink: &mut impl FnMut(&Input)) {
+        let OnTheWay { snapshots, cgroups, .. } = &mut self.on_the_way;
+        if let Some(snapshots) = snapshots {
+            snapshots.feed(round, &mut |input| cgroups.pass(&input, sink));
             self.tick_wanted = true;
         }
     }
 
     /// What is to be said of snapshots that could not be taken as they should.
     pub fn take_remarks(&mut self) -> Vec<String> {
-        self.snapshots.as_mut().map(Reconciler::take_remarks).unwrap_or_default()
+        self.on_the_way.snapshots.as_mut().map(Reconciler::take_remarks).unwrap_or_default()
     }
 
     /// The kernel side, for what describes it.
@@ -171,20 +200,18 @@ impl Live {
 
     /// Hands out what is in the ring, at most `limit` records, and says how many those were.
     /// Every record before one that was handed out has been handed out.
-    pub fn drain(&mut self, limit: usize, sink: &mut impl FnMut(Input)) -> usize {
+    pub fn drain(&mut self, limit: usize, sink: &mut impl FnMut(&Input)) -> usize {
         // What is begun after this has a later time; what has been, is to be handed out below.
         let now = clock::monotonic_ns().unwrap_or(self.emptied_ns);
         let reserved = self.probe.reserved();
+        let Self { probe, on_the_way, malformed, .. } = self;
         let mut count = 0;
         while count < limit
-            && let Some(record) = self.probe.next_record(parse)
+            && let Some(read) =
+                probe.next_record(|bytes, names| read(bytes, names, |it| on_the_way.pass(it, sink)))
         {
             count += 1;
-            match record {
-                Record::Input(input) => self.pass(input, sink),
-                Record::Nothing => {}
-                Record::Malformed => self.malformed += 1,
-            }
+            *malformed += u64::from(read.is_none());
         }
         self.delivered += count as u64;
         // A record that another CPU has not finished hides those behind it.
@@ -194,30 +221,12 @@ impl Live {
         count
     }
 
-    /// Hands one event on, or has it wait.
-    #[inline]
-    fn pass(&mut self, input: Input, sink: &mut impl FnMut(Input)) {
-        if let Input::Event(Event::Transition(event)) = &input {
-            if let (Some(snapshots), Some(sock)) = (&mut self.snapshots, &event.sock) {
-                snapshots.saw(sock.netns);
-            }
-            if self.gate.concerns(event) {
-                self.gate.pass(*event, |event| {
-                    self.cgroups.pass(Input::Event(Event::Transition(event)), sink);
-                });
-                return;
-            }
-            self.cgroups.introduce(&input, sink);
-        }
-        sink(input);
-    }
-
     /// Says that the ring has just been emptied, and a few times a second what has been lost and
     /// how the clocks stand. To be called when it has been: a loss is later than what was in it.
     pub fn check(
         &mut self,
         had_events: bool,
-        sink: &mut impl FnMut(Input),
+        sink: &mut impl FnMut(&Input),
     ) -> Result<(), ProbeError> {
         let now = monotonic_ns()?;
         let had_events = std::mem::take(&mut self.tick_wanted) || had_events;
@@ -231,9 +240,9 @@ impl Live {
     }
 
     /// Says up to when everything has been told.
-    fn tick(&self, sink: &mut impl FnMut(Input)) {
+    fn tick(&self, sink: &mut impl FnMut(&Input)) {
         if self.emptied_ns > 0 {
-            sink(Input::Tick { mono_ns: self.emptied_ns });
+            sink(&Input::Tick { mono_ns: self.emptied_ns });
         }
     }
 
@@ -242,7 +251,7 @@ impl Live {
         self.probe.peek(addrs)
     }
 
-    fn check_now(&mut self, now: u64, sink: &mut impl FnMut(Input)) -> Result<(), ProbeError> {
+    fn check_now(&mut self, now: u64, sink: &mut impl FnMut(&Input)) -> Result<(), ProbeError> {
         let mut seen = 0;
         for hook in Hook::ALL {
             let Totals { seen: of_hook, lost, .. } = self.probe.totals(hook)?;
@@ -254,7 +263,7 @@ impl Live {
             if lost > *told {
                 let count = lost - *told;
                 *told = lost;
-                sink(Input::Lost(Lost { hook, count, mono_ns: monotonic_ns()? }));
+                sink(&Input::Lost(Lost { hook, count, mono_ns: monotonic_ns()? }));
             }
         }
         let idle =
@@ -269,18 +278,18 @@ impl Live {
         });
         if moved {
             self.clock = Some(now);
-            sink(Input::Clock(now));
+            sink(&Input::Clock(now));
         }
         self.tick(sink);
         Ok(())
     }
 
-    fn ask_missed(&mut self, sink: &mut impl FnMut(Input)) -> Result<(), ProbeError> {
+    fn ask_missed(&mut self, sink: &mut impl FnMut(&Input)) -> Result<(), ProbeError> {
         let missed = self.probe.missed().unwrap_or(0);
         if missed > self.missed_told {
             let count = missed - self.missed_told;
             self.missed_told = missed;
-            sink(Input::Missed { count, mono_ns: monotonic_ns()? });
+            sink(&Input::Missed { count, mono_ns: monotonic_ns()? });
         }
         Ok(())
     }
@@ -299,7 +308,7 @@ impl Live {
             totals.filtered += of_hook.filtered;
             totals.lost += of_hook.lost;
         }
-        let held = self.gate.filtered();
+        let held = self.on_the_way.gate.filtered();
         let now = monotonic_ns()?;
         Ok(Accounts {
             mono_ns: now,
@@ -319,7 +328,7 @@ impl Live {
     pub fn settle(
         &mut self,
         patience_ns: u64,
-        sink: &mut impl FnMut(Input),
+        sink: &mut impl FnMut(&Input),
     ) -> Result<Accounts, ProbeError> {
         let deadline = monotonic_ns()? + patience_ns;
         let accounts = loop {
@@ -332,62 +341,53 @@ impl Live {
         };
         self.missed_asked = None;
         self.check_now(accounts.mono_ns, sink)?;
-        sink(Input::End(accounts));
+        sink(&Input::End(accounts));
         Ok(accounts)
     }
 }
 
-/// What a record is.
-enum Record {
-    Input(Input),
-    /// Nothing that needs to be told.
-    Nothing,
-    Malformed,
-}
-
-/// Values of a record, or none where those are impossible.
+/// Hands the input that a record is to `to`, if it has anything to tell; `None` if it is not what
+/// the kernel side of this version writes.
+///
+/// An input is handed on where it is built: to move one costs as much as to build it.
 #[inline]
-fn event<T>(read: Result<T, BadRecord>, of: impl FnOnce(T) -> Event) -> Record {
-    match read {
-        Ok(event) => Record::Input(Input::Event(of(event))),
-        Err(_) => Record::Malformed,
-    }
-}
-
-#[inline]
-fn parse(bytes: &[u8], names: Names<'_>) -> Record {
+fn read(bytes: &[u8], names: Names<'_>, to: impl FnOnce(&Input)) -> Option<()> {
     const TRANSITION: u8 = RecordKind::Transition as u8;
     const MINISOCK: u8 = RecordKind::Minisock as u8;
     const STOPPED: u8 = RecordKind::MinisockStopped as u8;
     const CLOSED: u8 = RecordKind::Closed as u8;
     const RESET: u8 = RecordKind::Reset as u8;
     const ACCEPT: u8 = RecordKind::Accept as u8;
-    match bytes.first() {
-        Some(&TRANSITION) => record::Transition::ref_from_bytes(bytes)
-            .map_or(Record::Malformed, |raw| event(Transition::try_from(raw), Event::Transition)),
-        Some(&CLOSED) => record::Closed::ref_from_bytes(bytes)
-            .map_or(Record::Malformed, |raw| event(Transition::try_from(raw), Event::Transition)),
-        Some(&MINISOCK) => record::Minisock::ref_from_bytes(bytes)
-            .map_or(Record::Malformed, |raw| {
-                event(Minisock::from_record(raw, None), Event::Minisock)
-            }),
-        Some(&STOPPED) => {
-            let Ok(raw) = record::MinisockStopped::ref_from_bytes(bytes) else {
-                return Record::Malformed;
-            };
+    let event = match *bytes.first()? {
+        TRANSITION => {
+            let raw = record::Transition::ref_from_bytes(bytes).ok()?;
+            Event::Transition(Transition::try_from(raw).ok()?)
+        }
+        CLOSED => {
+            let raw = record::Closed::ref_from_bytes(bytes).ok()?;
+            Event::Transition(Transition::try_from(raw).ok()?)
+        }
+        MINISOCK => {
+            let raw = record::Minisock::ref_from_bytes(bytes).ok()?;
+            Event::Minisock(Minisock::from_record(raw, None).ok()?)
+        }
+        STOPPED => {
+            let raw = record::MinisockStopped::ref_from_bytes(bytes).ok()?;
             match names.who(&raw.frames) {
                 // The start that follows at once tells all.
-                Who::Restarts => Record::Nothing,
-                Who::Stops(by) => event(Minisock::from_record(&raw.minisock, by), Event::Minisock),
+                Who::Restarts => return Some(()),
+                Who::Stops(by) => Event::Minisock(Minisock::from_record(&raw.minisock, by).ok()?),
             }
         }
-        Some(&RESET) => record::Reset::ref_from_bytes(bytes).map_or(Record::Malformed, |raw| {
-            event(Reset::from_record(raw, names.reason(raw.reason)), Event::Reset)
-        }),
-        Some(&ACCEPT) => record::Accept::ref_from_bytes(bytes)
-            .map_or(Record::Malformed, |raw| event(Ok(Accept::from(raw)), Event::Accept)),
-        _ => Record::Malformed,
-    }
+        RESET => {
+            let raw = record::Reset::ref_from_bytes(bytes).ok()?;
+            Event::Reset(Reset::from_record(raw, names.reason(raw.reason)).ok()?)
+        }
+        ACCEPT => Event::Accept(Accept::from(record::Accept::ref_from_bytes(bytes).ok()?)),
+        _ => return None,
+    };
+    to(&Input::Event(event));
+    Some(())
 }
 
 fn monotonic_ns() -> Result<u64, ProbeError> {

@@ -184,7 +184,7 @@ fn listen(
     let deadline = Instant::now() + PATIENCE;
     loop {
         trial.drain(usize::MAX, &mut |input| {
-            if let Some(told) = Sign::of(&input, &life) {
+            if let Some(told) = Sign::of(input, &life) {
                 silent.retain(|(sign, _)| *sign != told);
             }
         });

@@ -108,7 +108,7 @@ fn overfill(backend: Backend) -> Result<()> {
     netns.run(|| until("the churn to be over", over))?;
     // It goes on working, and knows that it has lost.
     let mut told = 0;
-    let mut take = |input| {
+    let mut take = |input: &Input| {
         if let Input::Lost(lost) = input {
             told += lost.count;
         }

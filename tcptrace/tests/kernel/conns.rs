@@ -54,8 +54,8 @@ impl Watch {
 
     fn drain(&mut self) -> Result<()> {
         let Self { live, tracker, conns, ended } = self;
-        let mut take = |input: Input| {
-            tracker.apply(&input, &mut |change| ended.extend(conns.change(&change)));
+        let mut take = |input: &Input| {
+            tracker.apply(input, &mut |change| ended.extend(conns.change(&change)));
         };
         live.drain(usize::MAX, &mut take);
         live.check(true, &mut take)?;

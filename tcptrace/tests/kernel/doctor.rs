@@ -64,10 +64,10 @@ fn diagnose<T: Send>(netns: &Netns, work: impl FnOnce() -> Result<T> + Send) -> 
         if let Some(job) = live.due_snapshots(analysis.tracker().in_doubt())? {
             analysis.feed(&Input::Snapshot(Snapshot::Open));
             let round = job.run();
-            live.snapshots_taken(round, &mut |input| analysis.feed(&input));
+            live.snapshots_taken(round, &mut |input| analysis.feed(input));
         }
-        live.drain(usize::MAX, &mut |input| analysis.feed(&input));
-        live.check(true, &mut |input| analysis.feed(&input))?;
+        live.drain(usize::MAX, &mut |input| analysis.feed(input));
+        live.check(true, &mut |input| analysis.feed(input))?;
         live.look(&analysis.due_peeks()?)?;
         Ok(analysis.view().is_done())
     };

@@ -74,7 +74,7 @@ impl Traced {
         let round = job.run();
         // Processes of others may be out of reach, which is said; those of a test are not.
         let mut inputs = Vec::new();
-        traced.live.snapshots_taken(round, &mut |input| inputs.push(input));
+        traced.live.snapshots_taken(round, &mut |input| inputs.push(input.clone()));
         traced.feed(&inputs);
         traced.drain()?;
         Ok(traced)
@@ -96,8 +96,8 @@ impl Traced {
 
     fn drain(&mut self) -> Result<()> {
         let mut inputs = Vec::new();
-        self.live.drain(usize::MAX, &mut |input| inputs.push(input));
-        self.live.check(true, &mut |input| inputs.push(input))?;
+        self.live.drain(usize::MAX, &mut |input| inputs.push(input.clone()));
+        self.live.check(true, &mut |input| inputs.push(input.clone()))?;
         self.feed(&inputs);
         Ok(())
     }

@@ -71,10 +71,10 @@ impl Watch {
             analysis.feed(&Input::Snapshot(Snapshot::Open));
             let round = job.run();
             ensure!(round.remarks().is_empty(), "{:?}", round.remarks());
-            live.snapshots_taken(round, &mut |input| analysis.feed(&input));
+            live.snapshots_taken(round, &mut |input| analysis.feed(input));
         }
-        live.drain(usize::MAX, &mut |input| analysis.feed(&input));
-        live.check(true, &mut |input| analysis.feed(&input))?;
+        live.drain(usize::MAX, &mut |input| analysis.feed(input));
+        live.check(true, &mut |input| analysis.feed(input))?;
         live.look(&analysis.due_peeks()?)?;
         for line in std::str::from_utf8(&analysis.take_output())?.lines() {
             let line: Value = serde_json::from_str(line)?;

@@ -80,8 +80,8 @@ impl Seeded {
 
     fn drain(&mut self) -> Result<()> {
         let mut inputs = Vec::new();
-        self.live.drain(usize::MAX, &mut |input| inputs.push(input));
-        self.live.check(true, &mut |input| inputs.push(input))?;
+        self.live.drain(usize::MAX, &mut |input| inputs.push(input.clone()));
+        self.live.check(true, &mut |input| inputs.push(input.clone()))?;
         self.feed(&inputs);
         let now = tcptrace::host::clock::monotonic_ns()?;
         self.live.look(&self.tracker.due_peeks(now))?;
@@ -97,7 +97,7 @@ impl Seeded {
         let round = job.run();
         ensure!(round.remarks().is_empty(), "{:?}", round.remarks());
         let mut inputs = Vec::new();
-        self.live.snapshots_taken(round, &mut |input| inputs.push(input));
+        self.live.snapshots_taken(round, &mut |input| inputs.push(input.clone()));
         self.feed(&inputs);
         self.drain()?;
         Ok(true)
@@ -340,7 +340,7 @@ fn a_namespace_that_shows_up_later_is_seeded_when_an_event_names_it() {
         let job = seeded.live.due_snapshots(false)?.context("no round at the start")?;
         seeded.feed(&[Input::Snapshot(Snapshot::Open)]);
         let mut inputs = Vec::new();
-        seeded.live.snapshots_taken(job.run(), &mut |input| inputs.push(input));
+        seeded.live.snapshots_taken(job.run(), &mut |input| inputs.push(input.clone()));
         seeded.feed(&inputs);
         seeded.drain()?;
         let inside = |found: &&Found| found.netns == Some(netns.inode());
@@ -353,7 +353,7 @@ fn a_namespace_that_shows_up_later_is_seeded_when_an_event_names_it() {
             if let Some(job) = seeded.live.due_snapshots(false)? {
                 seeded.feed(&[Input::Snapshot(Snapshot::Open)]);
                 let mut inputs = Vec::new();
-                seeded.live.snapshots_taken(job.run(), &mut |input| inputs.push(input));
+                seeded.live.snapshots_taken(job.run(), &mut |input| inputs.push(input.clone()));
                 seeded.feed(&inputs);
                 seeded.drain()?;
             }

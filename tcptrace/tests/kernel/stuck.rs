@@ -70,7 +70,7 @@ impl Traced {
         traced.feed(&[job.opening()]);
         let round = job.run();
         let mut inputs = Vec::new();
-        traced.live.snapshots_taken(round, &mut |input| inputs.push(input));
+        traced.live.snapshots_taken(round, &mut |input| inputs.push(input.clone()));
         traced.feed(&inputs);
         Ok(traced)
     }
@@ -85,8 +85,8 @@ impl Traced {
     /// What there is now, and when that is.
     fn report(&mut self) -> Result<(Report, u64)> {
         let mut inputs = Vec::new();
-        self.live.drain(usize::MAX, &mut |input| inputs.push(input));
-        self.live.check(true, &mut |input| inputs.push(input))?;
+        self.live.drain(usize::MAX, &mut |input| inputs.push(input.clone()));
+        self.live.check(true, &mut |input| inputs.push(input.clone()))?;
         self.feed(&inputs);
         let now = now();
         Ok((self.survey.report(now, &self.tracker), now))

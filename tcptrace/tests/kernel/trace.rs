@@ -166,15 +166,15 @@ impl Trace {
         if let Some(namespaces) = namespaces {
             namespaces.drain();
         }
-        let mut take = |input: Input| {
-            match &input {
+        let mut take = |input: &Input| {
+            match input {
                 Input::Lost(loss) => *lost += loss.count,
                 Input::Event(Event::Transition(event)) => transitions.push(*event),
                 Input::Event(Event::Reset(event)) => resets.push(*event),
                 Input::Event(Event::Accept(event)) => accepts.push(*event),
                 _ => {}
             }
-            tracker.apply(&input, &mut |change| {
+            tracker.apply(input, &mut |change| {
                 if let Change::Moved(one) = change {
                     moved.push(one);
                 }
@@ -186,7 +186,7 @@ impl Trace {
             job => job,
         };
         if let Some(job) = job {
-            take(job.opening());
+            take(&job.opening());
             live.snapshots_taken(job.run(), &mut take);
             live.drain(usize::MAX, &mut take);
         }
@@ -285,7 +285,7 @@ impl Trace {
             if let Input::Event(Event::Transition(event)) = &input {
                 transitions.push(*event);
             }
-            tracker.apply(&input, &mut |change| {
+            tracker.apply(input, &mut |change| {
                 if let Change::Moved(one) = change {
                     moved.push(one);
                 }

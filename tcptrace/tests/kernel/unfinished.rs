@@ -183,7 +183,7 @@ fn read(live: &mut Live) -> Result<usize> {
         half_way = !live.probe().has_read(begun);
         live.check(true, &mut |input| {
             if let Input::Tick { mono_ns } = input {
-                known_ns = mono_ns;
+                known_ns = *mono_ns;
             }
         })?;
     }
