@@ -35,9 +35,8 @@ pub use play::{At, Turn, play};
 /// Records handed on before the output is offered what has become of them.
 const BATCH: usize = 1024;
 
-/// The reader's tick while events come. With the early calls of a ring that fills up, at most
-/// some 150 wake-ups a second.
-const BUSY_TICK: Duration = Duration::from_millis(10);
+/// The longest tick while minisocks are to be looked at: what that tells should not be long past.
+const LOOKING_TICK: Duration = Duration::from_millis(250);
 
 /// The least tick.
 const LEAST_TICK: Duration = Duration::from_millis(1);
@@ -117,6 +116,16 @@ impl<V: View> Analysis<V> {
     /// Whether another snapshot soon would settle something.
     fn in_doubt(&self) -> bool {
         self.watch.as_ref().map_or_else(|| self.tracker.in_doubt(), Watch::in_doubt)
+    }
+
+    /// The longest tick on a quiet host.
+    fn patience(&self) -> Duration {
+        let awaits_peeks = match &self.watch {
+            Some(watch) => watch.awaits_peeks(),
+            None => self.tracker.awaits_peeks(),
+        };
+        let longest = if awaits_peeks { LOOKING_TICK } else { Duration::MAX };
+        self.view.patience().min(longest)
     }
 
     /// Takes one input in that is from before what is shown.
@@ -202,7 +211,8 @@ pub async fn run_live<V: View>(
     analysis.feed(&live.begin().context("cannot read the clock's resolution")?);
     live.check(true, &mut |input| analysis.feed(input))?;
     tokio::pin!(stop);
-    let mut tick = BUSY_TICK;
+    let busy = analysis.view().haste();
+    let mut tick = busy;
     let mut dumps: Option<JoinHandle<Round>> = None;
     loop {
         if dumps.is_none()
@@ -218,8 +228,7 @@ pub async fn run_live<V: View>(
             break;
         }
         // Longer while nothing comes, so that a quiet host costs nothing.
-        let longest = analysis.view().patience();
-        tick = if count > 0 { BUSY_TICK } else { (tick * 2).min(longest) };
+        tick = if count > 0 { busy } else { (tick * 2).min(analysis.patience()) };
         // What is due and still not shown waits for a slow reader: no reason to spin.
         let due = analysis.until_due()?.max(LEAST_TICK);
         let wake = sleep_until(Instant::now() + tick.min(due));
@@ -416,5 +425,58 @@ fn drain<V: View>(live: &mut Live, analysis: &mut Analysis<V>, output: &Output) 
         if analysis.is_done() {
             return Ok(count);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{source::script, view::Nothing};
+
+    /// A view that can wait for long.
+    struct Calm;
+
+    impl View for Calm {
+        fn begin(&mut self, _out: &mut BytesMut) {}
+
+        fn input(&mut self, _input: &Input, _tracker: &Tracker, _out: &mut BytesMut) {}
+
+        fn change(&mut self, _change: &Change, _out: &mut BytesMut) {}
+
+        fn patience(&self) -> Duration {
+            Duration::from_secs(9)
+        }
+
+        fn is_done(&self) -> bool {
+            false
+        }
+    }
+
+    #[test]
+    fn ticks_are_long_only_while_no_minisock_is_to_be_looked_at() {
+        for only_record in [false, true] {
+            let mut analysis = Analysis::new(Tracker::default(), Calm);
+            if only_record {
+                analysis.only_record();
+            }
+            let mut feed = |lines: &str| {
+                script::inputs(lines).unwrap().iter().for_each(|input| analysis.feed(input));
+                analysis.patience()
+            };
+            assert_eq!(
+                feed("1ms sk=a FIN_WAIT1>FIN_WAIT2 10.0.0.1:7 10.0.0.2:443\n"),
+                Calm.patience()
+            );
+            let born = "2ms tw=b started FIN_WAIT2 10.0.0.1:7 10.0.0.2:443\n\
+                        2ms sk=a FIN_WAIT2>CLOSE 10.0.0.1:7 10.0.0.2:443\n";
+            assert_eq!(feed(born), LOOKING_TICK, "{only_record}");
+        }
+    }
+
+    #[test]
+    fn who_goes_along_is_waited_for() {
+        assert_eq!((Calm, Some(Nothing)).patience(), Nothing.patience());
+        assert_eq!((Nothing, None::<Calm>).haste(), Nothing.haste());
+        assert_eq!((Nothing, Some(Calm)).haste(), Calm.haste());
     }
 }

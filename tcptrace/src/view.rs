@@ -31,6 +31,10 @@ use crate::{
     track::Tracker,
 };
 
+/// The [haste](View::haste) of what nobody sees at once. Longer ticks save no more: a busy ring is
+/// a quarter full by then.
+pub const UNSEEN: Duration = Duration::from_millis(40);
+
 /// A consumer of the analysis.
 pub trait View {
     /// What is printed before anything happens.
@@ -48,6 +52,11 @@ pub trait View {
     /// the reader's wake-ups: some 90 µs of CPU each.
     fn patience(&self) -> Duration {
         Duration::from_millis(50)
+    }
+    /// How long one may wait while they come. With the early calls of a ring that fills up that
+    /// makes some 150 wake-ups a second at most. No longer than [`Self::patience`].
+    fn haste(&self) -> Duration {
+        Duration::from_millis(10)
     }
     /// Whether it has shown all that it was asked for.
     fn is_done(&self) -> bool;
@@ -82,6 +91,10 @@ impl<V: View, W: View> View for (V, Option<W>) {
         self.1.as_ref().map_or(Duration::MAX, View::patience).min(self.0.patience())
     }
 
+    fn haste(&self) -> Duration {
+        self.1.as_ref().map_or(Duration::MAX, View::haste).min(self.0.haste())
+    }
+
     fn is_done(&self) -> bool {
         self.0.is_done()
     }
@@ -100,6 +113,15 @@ impl View for Nothing {
     fn input(&mut self, _input: &Input, _tracker: &Tracker, _out: &mut BytesMut) {}
 
     fn change(&mut self, _change: &Change, _out: &mut BytesMut) {}
+
+    /// A block of a recording is closed at a tick, before it is a second old.
+    fn patience(&self) -> Duration {
+        Duration::from_millis(250)
+    }
+
+    fn haste(&self) -> Duration {
+        UNSEEN
+    }
 
     fn is_done(&self) -> bool {
         false

@@ -228,6 +228,10 @@ impl View for Stream {
         Duration::MAX
     }
 
+    fn haste(&self) -> Duration {
+        Duration::MAX
+    }
+
     fn is_done(&self) -> bool {
         false
     }

@@ -29,7 +29,7 @@ use crate::{
         since_start::{End, SinceStart},
     },
     track::Tracker,
-    view::View,
+    view::{UNSEEN, View},
 };
 
 /// How often what is known is left on the shelf.
@@ -40,10 +40,6 @@ const WATCHED_NS: u64 = 30_000_000_000;
 
 /// How often who closes is counted for the page, at least.
 const COUNTED_NS: u64 = 60_000_000_000;
-
-/// Nobody sees a transition before the next second; but what a look at a minisock is to tell should
-/// not be long past.
-const PATIENCE: Duration = Duration::from_millis(250);
 
 /// The kernel's name of what it counts when there is no room for a TIME_WAIT.
 const OVERFLOW: &str = "TCPTimeWaitOverflow";
@@ -292,8 +288,13 @@ impl View for Book {
         self.due_ns.into_iter().chain(self.pages.due_ns()).min()
     }
 
+    /// Nobody sees a transition before the next second.
     fn patience(&self) -> Duration {
-        PATIENCE
+        Duration::from_nanos(EVERY_NS)
+    }
+
+    fn haste(&self) -> Duration {
+        UNSEEN
     }
 
     fn is_done(&self) -> bool {

@@ -295,6 +295,11 @@ impl Minisocks {
         true
     }
 
+    /// Whether any minisock waits to be looked at.
+    pub(super) fn awaits_peeks(&self) -> bool {
+        !self.peeks.is_empty()
+    }
+
     /// Addresses of minisocks to be looked at, at `now`.
     pub(super) fn due_peeks(&mut self, now: u64) -> Vec<u64> {
         let minis = &self.minis;

@@ -41,6 +41,11 @@ impl Peeks {
         }
     }
 
+    /// Whether none waits to be looked at.
+    pub(super) fn is_empty(&self) -> bool {
+        self.queues.iter().all(VecDeque::is_empty)
+    }
+
     /// Hands out those that are due at `now` and still wanted, and puts them back for later.
     pub(super) fn due(&mut self, now: u64, mut wanted: impl FnMut(u64) -> bool) -> Vec<u64> {
         let mut due = Vec::new();
@@ -75,7 +80,9 @@ mod tests {
             }
         }
         assert_eq!(looks, [5, 15, 35, 75, 155, 315, 635, 1135, 1635, 2135, 2635]);
+        assert!(!peeks.is_empty());
         assert_eq!(peeks.due(9_000 * MS, |_| false), [0; 0]);
+        assert!(peeks.is_empty());
         assert_eq!(peeks.due(99_000 * MS, |_| true), [0; 0], "it was forgotten");
     }
 }

@@ -142,6 +142,11 @@ impl Tracker {
         self.minisocks.due_peeks(now)
     }
 
+    /// Whether there are any that will be due.
+    pub fn awaits_peeks(&self) -> bool {
+        self.minisocks.awaits_peeks()
+    }
+
     /// Whether the last snapshots had something otherwise than it was known. Another one soon will
     /// settle that.
     pub fn in_doubt(&self) -> bool {

@@ -80,6 +80,11 @@ impl Watch {
         })
     }
 
+    /// Whether there are any that will be due.
+    pub fn awaits_peeks(&self) -> bool {
+        !self.peeks.is_empty()
+    }
+
     /// Whether another snapshot soon would tell more: the first after a loss may differ from what is
     /// known, and only a second one that says the same settles that.
     pub fn in_doubt(&self) -> bool {
