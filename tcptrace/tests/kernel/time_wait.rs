@@ -357,6 +357,20 @@ fn linger_settings(backend: TimeWaitBackend) {
     });
 }
 
+/// That a TIME_WAIT ended by itself, after its time.
+fn expired(backend: TimeWaitBackend, end: &Moved) -> Result<()> {
+    ensure!(end.end_reason == Some(EndReason::Expired), "{end:?}");
+    let (lived, slack) = match end.in_old {
+        Age::Exactly(ns) => (ns, 0),
+        Age::About { ns, within_ns } => (ns, within_ns),
+        other => anyhow::bail!("{other:?}"),
+    };
+    ensure!(slack <= self::slack(backend), "{end:?}");
+    let natural = NATURAL.start() - slack..=NATURAL.end() + slack;
+    ensure!(natural.contains(&lived), "{lived} ns: {end:?}");
+    Ok(())
+}
+
 /// All families and all backends at once: it takes a minute.
 #[test]
 fn natural_expiry() {
@@ -396,15 +410,9 @@ fn natural_expiry() {
             for one in &closed {
                 let client = one.ends.of_client();
                 let end = seen.of(client.local, client.remote).one(TimeWait, Close)?;
-                ensure!(end.end_reason == Some(EndReason::Expired), "{backend}: {end:?}");
-                let (lived, slack) = match end.in_old {
-                    Age::Exactly(ns) => (ns, 0),
-                    Age::About { ns, within_ns } => (ns, within_ns),
-                    other => anyhow::bail!("{backend}: {other:?}"),
-                };
-                ensure!(slack <= self::slack(*backend), "{backend}: {end:?}");
-                let natural = NATURAL.start() - slack..=NATURAL.end() + slack;
-                ensure!(natural.contains(&lived), "{backend}: {lived} ns: {end:?}");
+                expired(*backend, &end).with_context(|| {
+                    format!("{backend}: {}", trace.story(netns.inode(), client.local))
+                })?;
             }
             let account = trace.finish()?;
             ensure!(account.balance() == 0, "{backend}: {account:?}");

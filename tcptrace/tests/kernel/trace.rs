@@ -13,8 +13,8 @@ use anyhow::{Context as _, Result, bail, ensure};
 use tcptrace::{
     host::netns::{self, NetnsId},
     model::{
-        Accept, Accounts, Age, Change, Event, Found, Input, Moved, Reset, TcpState, Transition,
-        filter::Filter,
+        Accept, Accounts, Age, Change, Event, Found, Input, Minisock, Moved, Reset, TcpState,
+        Transition, filter::Filter,
     },
     probe::{AcceptChoice, Backend, DEFAULT_RING_BYTES, Options, TimeWaitBackend, TimeWaitChoice},
     source::live::Live,
@@ -40,6 +40,8 @@ pub struct Trace {
     /// RSTs and accepts, likewise; of the whole host, unless a filter is in force.
     pub resets: Vec<Reset>,
     pub accepts: Vec<Accept>,
+    /// What was told of minisocks, likewise.
+    minisocks: Vec<Minisock>,
     pub lost: u64,
     /// The classic hook cannot tell the namespace. Here a second tracer tells it for it, so that
     /// what else happens on the host does not get into a test.
@@ -127,6 +129,7 @@ impl Trace {
             transitions: Vec::new(),
             resets: Vec::new(),
             accepts: Vec::new(),
+            minisocks: Vec::new(),
             lost: 0,
             namespaces,
             hurried: sampled,
@@ -161,8 +164,8 @@ impl Trace {
 
     /// Takes in what there is, and has the kernel side look at what is silent.
     pub fn drain(&mut self) -> Result<()> {
-        let Self { live, tracker, moved, transitions, resets, accepts, lost, namespaces, hurried } =
-            self;
+        let Self { live, tracker, moved, transitions, resets, accepts, minisocks, .. } = self;
+        let Self { lost, namespaces, hurried, .. } = self;
         if let Some(namespaces) = namespaces {
             namespaces.drain();
         }
@@ -172,6 +175,7 @@ impl Trace {
                 Input::Event(Event::Transition(event)) => transitions.push(*event),
                 Input::Event(Event::Reset(event)) => resets.push(*event),
                 Input::Event(Event::Accept(event)) => accepts.push(*event),
+                Input::Event(Event::Minisock(event)) => minisocks.push(*event),
                 _ => {}
             }
             tracker.apply(input, &mut |change| {
@@ -229,6 +233,21 @@ impl Trace {
             }
             thread::sleep(Duration::from_millis(1));
         }
+    }
+
+    /// All that was told of the two ends at `local` in `netns`, for who has to find out why that
+    /// was not as it should be.
+    pub fn story(&self, netns: u32, local: SocketAddr) -> String {
+        let port = local.port();
+        let moved = self.moved.iter().filter(|moved| moved.tuple.lport == port);
+        let moved = moved.filter(|moved| moved.netns.is_none_or(|of| of == netns));
+        let minisocks =
+            self.minisocks.iter().filter(|it| it.netns == netns && it.tuple.lport == port);
+        let mut text =
+            format!("{:?}, lost {}, {:?}", self.counts(), self.lost, self.live.accounts());
+        text.extend(moved.map(|moved| format!("\n  {moved:?}")));
+        text.extend(minisocks.map(|event| format!("\n  {event:?}")));
+        text
     }
 
     /// What the tracker counts of itself.
