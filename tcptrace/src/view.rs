@@ -31,9 +31,8 @@ use crate::{
     track::Tracker,
 };
 
-/// The [haste](View::haste) of what nobody sees at once. Longer ticks save no more: a busy ring is
-/// a quarter full by then.
-pub const UNSEEN: Duration = Duration::from_millis(40);
+/// The [haste](View::haste) of lines that come as things happen.
+pub const AT_ONCE: Duration = Duration::from_millis(10);
 
 /// A consumer of the analysis.
 pub trait View {
@@ -53,10 +52,11 @@ pub trait View {
     fn patience(&self) -> Duration {
         Duration::from_millis(50)
     }
-    /// How long one may wait while they come. With the early calls of a ring that fills up that
-    /// makes some 150 wake-ups a second at most. No longer than [`Self::patience`].
+    /// How long one may wait while they come; no longer than [`Self::patience`]. Where each is seen
+    /// at once, that is to be less. More would save no more: the kernel side calls when the ring is a
+    /// quarter full.
     fn haste(&self) -> Duration {
-        Duration::from_millis(10)
+        Duration::from_millis(40)
     }
     /// Whether it has shown all that it was asked for.
     fn is_done(&self) -> bool;
@@ -117,10 +117,6 @@ impl View for Nothing {
     /// A block of a recording is closed at a tick, before it is a second old.
     fn patience(&self) -> Duration {
         Duration::from_millis(250)
-    }
-
-    fn haste(&self) -> Duration {
-        UNSEEN
     }
 
     fn is_done(&self) -> bool {

@@ -29,7 +29,7 @@ use crate::{
         since_start::{End, SinceStart},
     },
     track::Tracker,
-    view::{UNSEEN, View},
+    view::View,
 };
 
 /// How often what is known is left on the shelf.
@@ -291,10 +291,6 @@ impl View for Book {
     /// Nobody sees a transition before the next second.
     fn patience(&self) -> Duration {
         Duration::from_nanos(EVERY_NS)
-    }
-
-    fn haste(&self) -> Duration {
-        UNSEEN
     }
 
     fn is_done(&self) -> bool {

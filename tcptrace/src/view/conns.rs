@@ -8,11 +8,13 @@ mod csv;
 mod json;
 mod table;
 
+use std::time::Duration;
+
 use bytes::{BufMut as _, BytesMut};
 
 pub use self::table::Columns;
 use self::table::Table;
-use super::{View, json::Json as Lines, time::WallClock};
+use super::{AT_ONCE, View, json::Json as Lines, time::WallClock};
 use crate::{
     model::{
         Change, Input, Snapshot,
@@ -176,6 +178,10 @@ impl View for ConnsView {
         if let Some(one) = self.conns.change(change) {
             self.print(&one, out);
         }
+    }
+
+    fn haste(&self) -> Duration {
+        AT_ONCE
     }
 
     fn is_done(&self) -> bool {

@@ -1,9 +1,11 @@
 //! `tcptrace live`: every transition as it happens.
 
+use std::time::Duration;
+
 use bytes::{BufMut as _, BytesMut};
 
 pub use super::table::{Columns, WIDTH_WITH_OWNER};
-use super::{View, csv, csv::Csv, json::Json, table::Table};
+use super::{AT_ONCE, View, csv, csv::Csv, json::Json, table::Table};
 use crate::{
     model::{
         Change, Input, StateSet,
@@ -167,6 +169,10 @@ impl View for LiveView {
             Printer::Json(json) => json.transition(moved, out),
             Printer::Csv(csv) => csv.transition(moved, out),
         }
+    }
+
+    fn haste(&self) -> Duration {
+        AT_ONCE
     }
 
     fn is_done(&self) -> bool {
