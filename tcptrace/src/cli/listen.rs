@@ -312,6 +312,12 @@ fn announce(probe: &Probe, fell_back: bool) {
             say(&format!("TIME_WAIT is not observable by {backend}: {reason}"));
         }
     }
+    if time_wait.is_some_and(TimeWaitBackend::has_hooks) && !probe.tells_who() {
+        say(
+            "why TIME_WAITs end is not known, but for those that expire: /proc/kallsyms is hidden \
+             (systemd's ProtectKernelTunables= does that) or hides addresses (CAP_SYSLOG shows them)",
+        );
+    }
     let by = match time_wait {
         Some(TimeWaitBackend::Sampling) => {
             say("TIME_WAIT is looked for each second: what comes and goes between two looks is \
