@@ -49,7 +49,7 @@ pub struct Life {
 }
 
 /// Opens and closes a connection, and opens another on the same ports, so that the first one's
-/// TIME_WAIT begins and ends. Needs CAP_SYS_ADMIN, and takes a few milliseconds.
+/// TIME_WAIT begins and ends. Needs CAP_SYS_ADMIN and CAP_NET_ADMIN, and takes a few milliseconds.
 pub fn live_a_life() -> io::Result<Life> {
     let inside = || {
         unshare(CloneFlags::CLONE_NEWNET).map_err(|error| {
@@ -57,7 +57,10 @@ pub fn live_a_life() -> io::Result<Life> {
         })?;
         stay_on_this_cpu()?;
         let netns = NetnsId::own()?.inode;
-        raise_loopback()?;
+        raise_loopback().map_err(|error| {
+            let takes = "a loopback that is up in it takes CAP_NET_ADMIN";
+            io::Error::other(format!("a network namespace was made, but {takes}: {error}"))
+        })?;
         let (client, server) = reuse_a_time_wait()?;
         Ok(Life { netns, client, server })
     };
