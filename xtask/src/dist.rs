@@ -9,13 +9,15 @@ use std::{
     process::ExitCode,
 };
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 
 use crate::sh;
 
 /// Shells, and the file in which each looks for what completes a command.
 const COMPLETIONS: [(&str, &str); 3] =
     [("bash", "tcptrace.bash"), ("zsh", "_tcptrace"), ("fish", "tcptrace.fish")];
+
+const NO_CARGO_DEB: &str = "cargo-deb is not installed (cargo install cargo-deb --locked)";
 
 /// What goes beside the binary as it is in the tree.
 const BESIDE: [&str; 5] = ["README.md", "docs", "deploy", "LICENSE-APACHE", "LICENSE-MIT"];
@@ -31,7 +33,36 @@ pub fn main(args: &Args) -> Result<ExitCode> {
     let workspace = sh::workspace()?;
     let target = sh::target_dir()?;
     let host = host()?;
-    let binary = build(&workspace, &host)?;
+    stage(&workspace, &target, &host)?;
+    let tarball = tarball(&workspace, &target, &host)?;
+    eprintln!("dist: {}", tarball.display());
+    if args.no_deb {
+        return Ok(ExitCode::SUCCESS);
+    }
+    if sh::which("cargo-deb").is_none() {
+        eprintln!("dist: no Debian package: {NO_CARGO_DEB}");
+        return Ok(ExitCode::FAILURE);
+    }
+    deb(&workspace)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Makes the Debian package alone, and says where it is.
+///
+/// # Errors
+/// If cargo-deb is not installed, or the binary does not build.
+pub fn debian_package() -> Result<PathBuf> {
+    let workspace = sh::workspace()?;
+    if sh::which("cargo-deb").is_none() {
+        bail!("{NO_CARGO_DEB}");
+    }
+    stage(&workspace, &sh::target_dir()?, &host()?)?;
+    deb(&workspace)
+}
+
+/// Makes all that goes into the tarball and the package besides what is in the tree.
+fn stage(workspace: &Path, target: &Path, host: &str) -> Result<()> {
+    let binary = build(workspace, host)?;
 
     // cargo-deb takes its files from here: see tcptrace/Cargo.toml.
     let stage = target.join("dist");
@@ -48,20 +79,21 @@ pub fn main(args: &Args) -> Result<ExitCode> {
     for (shell, file) in COMPLETIONS {
         made_by(&["completions", shell], stage.join("completions").join(file))?;
     }
+    Ok(())
+}
 
-    let tarball = tarball(&workspace, &target, &host)?;
-    eprintln!("dist: {}", tarball.display());
-    if args.no_deb {
-        return Ok(ExitCode::SUCCESS);
-    }
-    if sh::which("cargo-deb").is_none() {
-        eprintln!("dist: no Debian package: cargo-deb is not installed (cargo install cargo-deb)");
-        return Ok(ExitCode::FAILURE);
-    }
+/// Packs what is staged as a Debian package.
+fn deb(workspace: &Path) -> Result<PathBuf> {
     // What it packs is staged already: the binary is the static one.
     let deb = ["deb", "--no-build", "--no-strip", "--package", "tcptrace"];
-    sh::run(sh::cargo().current_dir(&workspace).args(deb))?;
-    Ok(ExitCode::SUCCESS)
+    let (made, said) = sh::listen(sh::cargo().current_dir(workspace).args(deb))?;
+    if !made {
+        bail!("cargo deb made no package: its words are above");
+    }
+    said.lines()
+        .next_back()
+        .map(PathBuf::from)
+        .context("cargo deb did not say where the package is")
 }
 
 /// What this tool chain builds for.

@@ -8,6 +8,7 @@
 
 mod bench;
 mod build_ebpf;
+mod deploy_test;
 mod dist;
 mod kernel_tests;
 mod provenance;
@@ -47,6 +48,7 @@ enum Command {
     Bench(bench::Args),
     /// Make what is handed on: a static binary in a tarball, and a Debian package
     Dist(dist::Args),
+    DeployTest(deploy_test::Args),
     /// Run PROGRAM as root in a mount namespace of its own, with tracefs mounted
     #[command(hide = true)]
     AsRoot(root::Args),
@@ -73,6 +75,7 @@ fn dispatch(command: Command) -> Result<ExitCode> {
         Command::VmTest(args) => vm::run(&args),
         Command::Bench(args) => bench::main(args),
         Command::Dist(args) => dist::main(&args),
+        Command::DeployTest(args) => deploy_test::main(&args),
         Command::AsRoot(args) => root::main(args),
         Command::ProbeBpf => root::probe_bpf(),
     }

@@ -4,18 +4,18 @@
 //! This module decides what runs and when; each step is a module of its own, and none of them
 //! knows another's business.
 
-mod apt;
+pub(crate) mod apt;
 mod args;
-mod boot;
-mod cache;
-mod guest;
-mod host;
+pub(crate) mod boot;
+pub(crate) mod cache;
+pub(crate) mod guest;
+pub(crate) mod host;
 mod initramfs;
 mod kernel;
-mod line;
-mod report;
+pub(crate) mod line;
+pub(crate) mod report;
 mod serial;
-mod session;
+pub(crate) mod session;
 
 use std::{
     collections::HashMap,

@@ -105,7 +105,8 @@ impl Mirror {
         }
     }
 
-    fn base(&self, suite: &str) -> &str {
+    /// The address of the archive that has this suite.
+    pub fn base(&self, suite: &str) -> &str {
         if suite.ends_with("-security") { &self.security } else { &self.main }
     }
 }
