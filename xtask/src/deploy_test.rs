@@ -14,7 +14,7 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 
 use crate::{
     dist, sh,
@@ -90,7 +90,8 @@ pub fn main(args: &Args) -> Result<ExitCode> {
     lines.dedup();
 
     let package = match &args.deb {
-        Some(file) => file.clone(),
+        Some(file) if file.is_file() => file.clone(),
+        Some(file) => bail!("--deb {}: no such file", file.display()),
         None => dist::debian_package()?,
     };
     let mirror = std::env::var("VM_MIRROR").ok().filter(|uri| !uri.is_empty());
