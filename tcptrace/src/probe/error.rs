@@ -54,7 +54,10 @@ pub enum ProbeError {
     #[error("this kernel has no BPF ring buffer: tcptrace needs Linux 5.8 or later")]
     NoRing,
     /// The ring could not be had.
-    #[error("cannot create a ring of {bytes} bytes: {error}; try a smaller --ring-size")]
+    #[error(
+        "cannot create a ring of {bytes} bytes: {error}; try a smaller --ring-size{}",
+        denied_advice(error)
+    )]
     Ring {
         /// Size asked for.
         bytes: u32,
@@ -146,6 +149,19 @@ pub(super) fn program_words(error: ProgramError) -> String {
     }
 }
 
+/// What else may be in the way of a map where no capability is missing.
+fn denied_advice(error: &io::Error) -> &'static str {
+    match error.kind() {
+        // With every capability: of a user namespace that is not the first, or of a runtime whose
+        // seccomp profile asks for CAP_SYS_ADMIN. Before 5.11 also too large a map.
+        io::ErrorKind::PermissionDenied => {
+            "; in a container it takes the host's CAP_BPF, CAP_PERFMON and a seccomp profile that \
+             allows bpf()"
+        }
+        _ => "",
+    }
+}
+
 /// What the kernel's refusal of a map means.
 pub(super) fn refused_map(ring_bytes: u32, name: &str, error: io::Error) -> Attempt {
     let missing =
@@ -159,14 +175,7 @@ pub(super) fn refused_map(ring_bytes: u32, name: &str, error: io::Error) -> Atte
         }
         return Attempt::Fatal(ProbeError::Ring { bytes: ring_bytes, error });
     }
-    let hint = match error.kind() {
-        // With every capability: of a user namespace that is not the first, so most likely.
-        io::ErrorKind::PermissionDenied => {
-            "; in a container it takes the host's CAP_BPF, CAP_PERFMON and a seccomp profile that \
-             allows bpf()"
-        }
-        _ => "",
-    };
+    let hint = denied_advice(&error);
     Attempt::Fatal(ProbeError::Setup(format!("the kernel refused the map {name}: {error}{hint}")))
 }
 
@@ -193,7 +202,7 @@ mod tests {
             (ProbeError::NoRing, &["no BPF ring buffer", "5.8"]),
             (
                 ProbeError::Ring { bytes: 1 << 31, error: denied() },
-                &["2147483648", "smaller --ring-size"],
+                &["2147483648", "smaller --ring-size", "seccomp"],
             ),
             (
                 ProbeError::NetnsUnseen { reason: lines(std::slice::from_ref(&no_btf)) },
