@@ -370,6 +370,13 @@ pub(super) fn summary(accounts: &Accounts, counts: Counts, lost_says: &str) {
             counts.drifted
         ));
     }
+    if counts.untold > 0 {
+        say(&format!(
+            "{} TIME_WAITs ended without an event: their timers were due, and the kernel's tables had \
+             them no more",
+            counts.untold
+        ));
+    }
     if counts.evicted > 0 {
         say(&format!("{} sockets forgotten to bound memory", counts.evicted));
     }

@@ -231,6 +231,9 @@ impl Moment {
         to.counter("tcptrace_anomalies", help).is(&[], counts.anomalies);
         let help = "Connections that were otherwise in the kernel's tables than events told";
         to.counter("tcptrace_drifted", help).is(&[], counts.drifted);
+        let help = "TIME_WAITs of whose end no event told: their timers were due, and the kernel's \
+                    tables had them no more";
+        to.counter("tcptrace_untold_ends", help).is(&[], counts.untold);
         let help = "Connections forgotten to bound memory";
         to.counter("tcptrace_evicted", help).is(&[], counts.evicted);
         let Some(attached) = &self.attached else { return };

@@ -9,7 +9,7 @@ use std::num::NonZeroU64;
 
 use super::{
     births::Births,
-    conn::{Conn, Entered, Ids, differ},
+    conn::{Conn, Entered, Ids, at_least, differ},
     peek::Peeks,
     table::Table,
 };
@@ -35,6 +35,8 @@ struct Mini {
     awaited: bool,
     /// Its timer was stopped, and it is not known yet what for.
     stopped: Option<Box<Minisock>>,
+    /// When its timer is to run, to a jiffy and never too early; `None`: it is not known.
+    due_ns: Option<NonZeroU64>,
 }
 
 /// What becomes of what is known of a minisock after an event of it.
@@ -56,6 +58,9 @@ impl Mini {
     /// Takes in an event of it.
     fn told(&mut self, event: &Minisock, jiffy_ns: u64, out: &mut impl FnMut(Change)) -> Then {
         if self.awaited {
+            if event.event.gives_a_time() {
+                self.due_ns = timer_due(event, jiffy_ns);
+            }
             // It is not ours to tell of until the full socket hands over, and then not any more.
             return match event.event {
                 MinisockEvent::Expired | MinisockEvent::Ended { .. } => Then::Goes,
@@ -65,6 +70,7 @@ impl Mini {
         // A stop says this only once it is clear that no start follows, which sets a new time.
         if event.event.gives_a_time() || event.event == MinisockEvent::Peeked {
             promote(event, &mut self.conn, jiffy_ns, out);
+            self.due_ns = timer_due(event, jiffy_ns);
         }
         match event.event {
             MinisockEvent::Started | MinisockEvent::Restarted => {
@@ -247,7 +253,7 @@ impl Minisocks {
             }
         };
         conn.cookie = event.cookie.and_then(NonZeroU64::new);
-        let mini = Mini { conn, awaited, stopped: None };
+        let mini = Mini { conn, awaited, stopped: None, due_ns: None };
         if let Some((addr, evicted)) = self.minis.insert(event.addr, mini) {
             self.not_born(addr, &evicted);
             if !evicted.awaited {
@@ -300,6 +306,19 @@ impl Minisocks {
         !self.peeks.is_empty()
     }
 
+    /// Two rounds had no such minisock, the last one from `now` on. If its timer was due by then, it
+    /// has ended, though nothing told of that; false if there is another reason.
+    pub(super) fn end_untold(&mut self, addr: u64, now: u64, out: &mut impl FnMut(Change)) -> bool {
+        let over = |mini: &Mini| {
+            let due_ns = mini.due_ns.map(u64::from).filter(|&due| due <= now);
+            due_ns.filter(|_| !mini.awaited && mini.stopped.is_none())
+        };
+        let Some(due_ns) = self.minis.get(addr).and_then(over) else { return false };
+        let Some(mini) = self.minis.remove(addr) else { return false };
+        vanished(mini.conn, addr, EndReason::Expired, (due_ns, now), out);
+        true
+    }
+
     /// Addresses of minisocks to be looked at, at `now`.
     pub(super) fn due_peeks(&mut self, now: u64) -> Vec<u64> {
         let minis = &self.minis;
@@ -347,6 +366,45 @@ fn timer_started(event: &Minisock, jiffy_ns: u64) -> u64 {
     let started = event.expires.saturating_sub(TIMEWAIT_LEN_S * hz);
     let ago_ns = event.jiffies.saturating_sub(started).saturating_mul(jiffy_ns);
     event.mono_ns.saturating_sub(ago_ns)
+}
+
+/// When a timer that was given a time by `event` is to run, to a jiffy.
+fn timer_due(event: &Minisock, jiffy_ns: u64) -> Option<NonZeroU64> {
+    let in_ns = event.expires.saturating_sub(event.jiffies).saturating_mul(jiffy_ns);
+    NonZeroU64::new(event.mono_ns.saturating_add(in_ns))
+}
+
+/// Says that a minisock ended between two moments, which is all that is known of when.
+pub(super) fn vanished(
+    mut conn: Conn,
+    addr: u64,
+    reason: EndReason,
+    (from_ns, until_ns): (u64, u64),
+    out: &mut impl FnMut(Change),
+) {
+    let half_ns = until_ns.saturating_sub(from_ns) / 2;
+    let mono_ns = from_ns + half_ns;
+    let in_old = match conn.age(mono_ns, None) {
+        Age::Exactly(ns) => Age::About { ns, within_ns: half_ns },
+        Age::About { ns, within_ns } => Age::About { ns, within_ns: within_ns + half_ns },
+        Age::AtLeast(_) => at_least(conn.since_ns, from_ns),
+        Age::Unknown => Age::Unknown,
+    };
+    out(Change::Moved(Moved {
+        id: conn.id,
+        mono_ns,
+        skaddr: addr,
+        old: conn.state,
+        new: TcpState::Close,
+        tuple: conn.tuple,
+        netns: conn.netns,
+        birth: conn.birth,
+        in_old,
+        owner: conn.owner,
+        sock: conn.sock(),
+        end_reason: Some(reason),
+        verdict: conn.ending.minisock_ended(conn.state, reason),
+    }));
 }
 
 /// If FIN_WAIT2 has become TIME_WAIT inside the minisock, says so.

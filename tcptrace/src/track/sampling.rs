@@ -13,9 +13,9 @@
 use std::{collections::VecDeque, num::NonZeroU64};
 
 use super::{
-    conn::{Conn, Entered, at_least},
+    conn::{Conn, Entered},
     held::PATIENCE_NS,
-    minisock::promoted,
+    minisock::{promoted, vanished},
     rows::Rows,
     seed::{Seed, started},
     table::Table,
@@ -24,7 +24,7 @@ use super::{
 };
 use crate::{
     hash::{Map, Set},
-    model::{Age, Change, EndReason, Moved, Reset, SnapSocket, Snapshot, TcpState},
+    model::{Change, EndReason, Moved, Reset, SnapSocket, Snapshot, TcpState},
 };
 
 /// Looks in a row in which a namespace is not found, before what was in it is not known any more.
@@ -293,7 +293,7 @@ impl Sampling {
                 None if look.spaces.contains_key(&netns) => {
                     known.hidden = 0;
                     if look.proves_absence(Some(netns), known.seen_ns) {
-                        vanished(known, look.space(netns).ended_ns, out);
+                        gone_by(known, look.space(netns).ended_ns, out);
                         over.push(cookie);
                     }
                 }
@@ -430,35 +430,14 @@ fn turn(
 }
 
 /// A minisock that was there is not there at `now`.
-fn vanished(mini: &Mini, now: u64, out: &mut impl FnMut(Change)) {
-    let mut conn = mini.conn;
+fn gone_by(mini: &Mini, now: u64, out: &mut impl FnMut(Change)) {
     // A timer may run late, by the slots of the timer wheel, but never early.
-    let expired = mini.due_ns <= now;
-    let from_ns = if expired { mini.due_ns.max(mini.seen_ns) } else { mini.seen_ns };
-    let half_ns = now.saturating_sub(from_ns) / 2;
-    let mono_ns = from_ns + half_ns;
-    let in_old = match conn.age(mono_ns, None) {
-        Age::Exactly(ns) => Age::About { ns, within_ns: half_ns },
-        Age::About { ns, within_ns } => Age::About { ns, within_ns: within_ns + half_ns },
-        Age::AtLeast(_) => at_least(conn.since_ns, from_ns),
-        Age::Unknown => Age::Unknown,
+    let (reason, from_ns) = match mini.due_ns <= now {
+        true => (EndReason::Expired, mini.due_ns.max(mini.seen_ns)),
+        false => (EndReason::Unknown, mini.seen_ns),
     };
-    let reason = if expired { EndReason::Expired } else { EndReason::Unknown };
-    out(Change::Moved(Moved {
-        id: conn.id,
-        mono_ns,
-        skaddr: 0,
-        old: conn.state,
-        new: TcpState::Close,
-        tuple: conn.tuple,
-        netns: conn.netns,
-        birth: conn.birth,
-        in_old,
-        owner: conn.owner,
-        sock: conn.sock(),
-        end_reason: Some(reason),
-        verdict: conn.ending.minisock_ended(conn.state, reason),
-    }));
+    // Its address was never told.
+    vanished(mini.conn, 0, reason, (from_ns, now), out);
 }
 
 impl Tracker {

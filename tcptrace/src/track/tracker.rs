@@ -39,6 +39,8 @@ pub struct Counts {
     /// Sockets that a later snapshot had and the tracker had not, or the other way round, or in
     /// another state.
     pub drifted: u64,
+    /// Minisocks of whose end nothing told: their timers were due, and snapshots had them no more.
+    pub untold: u64,
 }
 
 /// A connection, and how it stands.
@@ -84,6 +86,7 @@ pub struct Tracker {
     anomalies: u64,
     pub(super) resynchronised: u64,
     pub(super) drifted: u64,
+    pub(super) untold: u64,
 }
 
 impl Default for Tracker {
@@ -116,6 +119,7 @@ impl Tracker {
             anomalies: 0,
             resynchronised: 0,
             drifted: 0,
+            untold: 0,
         }
     }
 
@@ -133,6 +137,7 @@ impl Tracker {
                 + self.sampling.len()
                 + self.seeds.len()) as u64,
             drifted: self.drifted,
+            untold: self.untold,
         }
     }
 

@@ -312,6 +312,7 @@ pub(super) fn losses(facts: &Facts) -> Markup {
         [
             ("transitions that did not follow from what was known", doubts.anomalies),
             ("connections that a snapshot had otherwise", doubts.drifted),
+            ("TIME_WAITs that ended without an event", doubts.untold),
             ("sockets forgotten to bound memory", doubts.evicted),
             ("records that could not be understood", malformed),
         ]

@@ -413,3 +413,38 @@ fn a_snapshot_tells_whose_it_is_and_what_is_in_its_queues() {
     assert_eq!(census(&told.tracker), known);
     assert_eq!(told.drifted(), 0);
 }
+
+/// A connection whose TIME_WAIT begins at 10 ms, for 60 s.
+const TO_TIME_WAIT: &str = "\
+    5ms sk=a FIN_WAIT1>FIN_WAIT2 10.0.0.1:7 10.0.0.2:443 cookie=1 netns=5\n\
+    10ms tw=b started TIME_WAIT 10.0.0.1:7 10.0.0.2:443 expires=60010ms cookie=1 netns=5\n\
+    10ms sk=a FIN_WAIT2>CLOSE 10.0.0.1:0 10.0.0.2:443 cookie=1 netns=5\n";
+
+#[test]
+fn a_timer_that_was_due_and_nothing_told_of_has_run() {
+    let before = format!("0ms begin\n{}{TO_TIME_WAIT}", round(1, &[]));
+    let told = tell(&format!("{before}{}{}", round(61_000, &[]), round(63_010, &[])));
+    // Between when it was due and the round that had it no more.
+    assert!(
+        told.text.ends_with("FIN_WAIT2>TIME_WAIT 5ms\nTIME_WAIT>CLOSE ~61500ms expired\n"),
+        "{}",
+        told.text
+    );
+    assert_eq!((told.drifted(), told.tracker.counts().untold), (0, 1));
+    assert_eq!(told.now(TcpState::TimeWait), 0);
+    // One round may have left it out.
+    let there = format!("TIME_WAIT 1 {A} 10");
+    let told = tell(&format!("{before}{}{}", round(61_000, &[]), round(62_000, &[&there])));
+    assert_eq!((told.tracker.counts().untold, told.now(TcpState::TimeWait)), (0, 1));
+}
+
+#[test]
+fn a_timer_that_was_not_due_has_not_run() {
+    let before = format!("0ms begin\n{}{TO_TIME_WAIT}", round(1, &[]));
+    let anew = "30000ms tw=b restarted TIME_WAIT 10.0.0.1:7 10.0.0.2:443 expires=90000ms cookie=1 netns=5\n";
+    for (between, at) in [("", 40_000), (anew, 61_000)] {
+        let told = tell(&format!("{before}{between}{}{}", round(at, &[]), round(at + 2_000, &[])));
+        assert!(told.text.ends_with("gone TIME_WAIT\n"), "{}", told.text);
+        assert_eq!((told.drifted(), told.tracker.counts().untold), (1, 0));
+    }
+}
