@@ -30,6 +30,10 @@ use crate::{
 /// How old the last figures may be before the analysis is taken for dead: they come each second.
 const STALE_NS: u64 = 30_000_000_000;
 
+/// Said along with what is told without the socket tables.
+const WITHOUT_TABLES: &str = "299 tcptrace \"the helper process is gone: SYN queues, sysctls, counters \
+                              and owners are as they were\"";
+
 const JSON: &str = "application/json";
 const PLAIN: &str = "text/plain; charset=utf-8";
 const HTML: &str = "text/html; charset=utf-8";
@@ -135,17 +139,26 @@ impl Routes {
     fn ready(&self) -> Answer {
         match self.shelf.take() {
             Some(figures) if figures.whole => answer(StatusCode::OK, PLAIN, "ready\n"),
-            _ if self.shelf.helper().is_some_and(|helper| !helper.lives()) => {
+            _ if self.lacks_tables() => {
                 not_yet("what was there before will not be known: the helper process is gone\n")
             }
             _ => not_yet("not yet: what was there before is being read\n"),
         }
     }
 
+    /// Nobody reads the socket tables any more.
+    fn lacks_tables(&self) -> bool {
+        self.shelf.helper().is_some_and(|helper| !helper.lives())
+    }
+
     fn report(&self, report: Report) -> Answer {
         let figures = self.shelf.take();
         let line = figures.and_then(|figures| figures.reports[report as usize].clone());
         match line {
+            // The line is that of the command, which has no helper, so this goes beside it.
+            Some(line) if self.lacks_tables() => {
+                with(answer(StatusCode::OK, JSON, line), header::WARNING, WITHOUT_TABLES)
+            }
             Some(line) => answer(StatusCode::OK, JSON, line),
             None => not_yet("not yet: the first interval is not over\n"),
         }

@@ -141,6 +141,9 @@ fn without_it_the_run_says_so_once_and_goes_on() {
     assert_eq!(samples["tcptrace_helper_up"], 0.0);
     assert_eq!(samples["tcptrace_helper_resident_memory_bytes"], 0.0);
     assert_eq!((serving.get("/healthz").0, serving.get("/readyz").0), (200, 200));
+    // A body is the command's line, so what is told without the tables is said beside it.
+    let answer = serving.answer("/api/v1/states");
+    assert!(answer.to_lowercase().contains("\r\nwarning: 299 tcptrace "), "{answer}");
     until("the page to say so", || {
         serving.get("/").1.contains("The helper process is gone").then_some(())
     });

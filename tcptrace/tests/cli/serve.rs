@@ -62,6 +62,11 @@ impl Serving {
         get(&self.socket(), path)
     }
 
+    /// The whole answer, with its head.
+    pub fn answer(&self, path: &str) -> String {
+        hear(&self.socket(), &get_request(path))
+    }
+
     pub fn metrics(&self) -> Samples {
         let (status, text) = self.get("/metrics");
         assert_eq!(status, 200, "{text}");
@@ -71,17 +76,26 @@ impl Serving {
 
 /// Status and body of an answer to `request` at a socket.
 fn ask(socket: &Path, request: &str) -> (u16, String) {
+    split(&hear(socket, request))
+}
+
+/// The answer to `request` at a socket.
+fn hear(socket: &Path, request: &str) -> String {
     let mut stream = UnixStream::connect(socket).unwrap();
     stream.set_read_timeout(Some(DEADLINE)).unwrap();
     stream.write_all(request.as_bytes()).unwrap();
     let mut answer = String::new();
     stream.read_to_string(&mut answer).unwrap();
-    split(&answer)
+    answer
+}
+
+fn get_request(path: &str) -> String {
+    format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
 }
 
 /// What is answered at a socket for `path`.
 pub fn get(socket: &Path, path: &str) -> (u16, String) {
-    ask(socket, &format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"))
+    ask(socket, &get_request(path))
 }
 
 fn split(answer: &str) -> (u16, String) {
