@@ -12,7 +12,7 @@
 //!   the timer changes its slot. It moved, and its timer tells when.
 //! - It was not known, in a namespace that is seen for the first time: it is a seed.
 //! - It was known as a minisock whose timer was due, and is in neither of two rounds: it has ended,
-//!   and no hook told of that. 6.18 has been seen to run timers that no tracepoint tells of.
+//!   and no hook told of that. Softirqs without any of their tracepoints have been seen (docs/SERVE.md).
 //! - Else there is a doubt. A dump may leave out a socket whose neighbour in the hash table goes,
 //!   and a socket leaves the table before its event (`tcp_set_state()` unhashes it first). What two
 //!   rounds in a row show is believed, and counted as drift.
