@@ -113,10 +113,8 @@ impl Connection {
     }
 }
 
-/// What is kept of a connection while it goes on: two lines of the cache, which nearly always have to
-/// be fetched when it ends.
+/// What is kept of a connection while it goes on.
 #[derive(Clone, Copy, Debug, Default)]
-#[repr(align(64))]
 struct Record {
     times: Times,
     /// When it entered the state that it is in; 0 if no move of it was told.
@@ -134,8 +132,6 @@ struct Record {
     /// The full socket had the peer's FIN.
     peer_fin: bool,
 }
-
-const _: () = assert!(size_of::<Record>() == 128);
 
 impl Record {
     fn take(&mut self, moved: &Moved) {
