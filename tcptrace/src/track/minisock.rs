@@ -390,6 +390,18 @@ pub(super) fn vanished(
         Age::AtLeast(_) => at_least(conn.since_ns, from_ns),
         Age::Unknown => Age::Unknown,
     };
+    ended(&mut conn, addr, mono_ns, in_old, reason, out);
+}
+
+/// Says that a minisock ended at `mono_ns`.
+fn ended(
+    conn: &mut Conn,
+    addr: u64,
+    mono_ns: u64,
+    in_old: Age,
+    reason: EndReason,
+    out: &mut impl FnMut(Change),
+) {
     out(Change::Moved(Moved {
         id: conn.id,
         mono_ns,
@@ -463,22 +475,8 @@ fn end(
     out: &mut impl FnMut(Change),
 ) {
     promote(event, conn, jiffy_ns, out);
-    let verdict = conn.ending.minisock_ended(conn.state, reason);
-    out(Change::Moved(Moved {
-        id: conn.id,
-        mono_ns: event.mono_ns,
-        skaddr: event.addr,
-        old: conn.state,
-        new: TcpState::Close,
-        tuple: conn.tuple,
-        netns: conn.netns,
-        birth: conn.birth,
-        in_old: conn.age(event.mono_ns, None),
-        owner: conn.owner,
-        sock: conn.sock(),
-        end_reason: Some(reason),
-        verdict,
-    }));
+    let in_old = conn.age(event.mono_ns, None);
+    ended(conn, event.addr, event.mono_ns, in_old, reason, out);
 }
 
 /// Why a timer was stopped for good, or a minisock freed.
