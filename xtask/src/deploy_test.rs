@@ -89,13 +89,20 @@ pub fn main(args: &Args) -> Result<ExitCode> {
     lines.sort_unstable();
     lines.dedup();
 
+    let mirror = std::env::var("VM_MIRROR").ok().filter(|uri| !uri.is_empty());
+    let cache = Cache::open(&dir, mirror.as_deref(), &lines, args.offline)?;
+    // Said before a package is built, which takes minutes.
+    let there = cache.lines()?;
+    if let Some(missing) = lines.iter().find(|line| !there.contains(line)) {
+        let there: Vec<_> = there.iter().map(ToString::to_string).collect();
+        bail!("no kernel {missing} is to be had; there are {}", there.join(", "));
+    }
+
     let package = match &args.deb {
         Some(file) if file.is_file() => file.clone(),
         Some(file) => bail!("--deb {}: no such file", file.display()),
         None => dist::debian_package()?,
     };
-    let mirror = std::env::var("VM_MIRROR").ok().filter(|uri| !uri.is_empty());
-    let cache = Cache::open(&dir, mirror.as_deref(), &lines, args.offline)?;
     let base = debian::base(&dir, mirror.as_deref(), args.offline)?;
     let root = Root::unpack(&base)?;
     root.install(&package)?;
