@@ -3,20 +3,19 @@
 //! Keeps one small record a connection, of what its changes tell one by one; all else comes with
 //! the last of them. Must not claim more than it was told: what a record lacks is unknown.
 
+mod record;
 mod records;
 mod times;
 mod traffic;
 
-use std::num::NonZeroU64;
-
 pub use times::{Times, least_ns, sum};
 pub use traffic::Traffic;
 
+use record::Record;
 use records::Records;
-use traffic::{Counted, Signs};
 
 use crate::model::{
-    Age, Birth, Change, EndReason, Found, Moved, Opened, Owner, Retired, TcpState, Tuple, Verdict,
+    Age, Birth, Change, EndReason, Found, Moved, Opened, Owner, TcpState, Tuple, Verdict,
 };
 
 /// When a connection is handed out.
@@ -113,59 +112,6 @@ impl Connection {
     }
 }
 
-/// What is kept of a connection while it goes on.
-#[derive(Clone, Copy, Debug, Default)]
-struct Record {
-    times: Times,
-    /// When it entered the state that it is in; 0 if no move of it was told.
-    since_ns: u64,
-    cookie: Option<NonZeroU64>,
-    cgroup: Option<NonZeroU64>,
-    counted: Counted,
-    verdict: Verdict,
-    /// `counted` was told.
-    told: bool,
-    /// Its birth was known.
-    born: bool,
-    /// When the full socket went, nothing that it had sent was not acknowledged.
-    all_acked: bool,
-    /// The full socket had the peer's FIN.
-    peer_fin: bool,
-}
-
-impl Record {
-    fn take(&mut self, moved: &Moved) {
-        if self.born && moved.birth.is_none() {
-            // After a loss, the address may have become another connection's.
-            let Self { counted, told, all_acked, .. } = *self;
-            *self = Self { counted, told, all_acked, ..Self::default() };
-        }
-        self.born = moved.birth.is_some();
-        if !moved.is_birth() {
-            self.times.add(moved.old, moved.in_old);
-        }
-        self.since_ns = moved.mono_ns;
-        if let Some(sock) = &moved.sock {
-            self.cookie = sock.cookie.and_then(NonZeroU64::new).or(self.cookie);
-            self.cgroup = sock.cgroup.and_then(NonZeroU64::new).or(self.cgroup);
-            self.peer_fin |= sock.peer_fin;
-        }
-        self.verdict.initiator = moved.verdict.initiator.or(self.verdict.initiator);
-        self.verdict.how = moved.verdict.how.or(self.verdict.how);
-    }
-
-    fn traffic(&self, birth: Option<Birth>) -> Option<Traffic> {
-        use TcpState::{CloseWait, Closing, FinWait1, FinWait2, LastAck};
-        let was_in = |states: &[TcpState]| states.iter().any(|&s| self.times.of(s).is_some());
-        let signs = Signs {
-            opened: birth.map(|birth| birth.opened),
-            fin_acked: self.all_acked && was_in(&[FinWait1, FinWait2, Closing, LastAck]),
-            fin_received: self.peer_fin || was_in(&[CloseWait, Closing, LastAck]),
-        };
-        self.told.then(|| Traffic::of(&self.counted, signs))
-    }
-}
-
 /// The connections that go on.
 pub struct Conns {
     until: Until,
@@ -188,11 +134,8 @@ impl Conns {
     pub fn change(&mut self, change: &Change) -> Option<Connection> {
         match change {
             Change::Moved(moved) => self.moved(moved),
-            Change::Retired(Retired { id, totals, .. }) => {
-                let record = self.records.of(*id);
-                record.counted = totals.into();
-                record.told = true;
-                record.all_acked = totals.unacked == 0;
+            Change::Retired(retired) => {
+                self.records.of(retired.id).retired(&retired.totals);
                 None
             }
             Change::Gone(found) => {
@@ -218,25 +161,8 @@ impl Conns {
             }
             return None;
         }
-        let mut record = self.records.remove(moved.id).unwrap_or_default();
-        let entered_ns = (record.since_ns > 0).then_some(record.since_ns);
-        record.take(moved);
-        Some(Connection {
-            id: moved.id,
-            state: moved.new,
-            mono_ns: moved.mono_ns,
-            closed_ns: if moved.old == TimeWait { entered_ns } else { Some(moved.mono_ns) },
-            tuple: moved.tuple,
-            netns: moved.netns,
-            cookie: record.cookie.map(NonZeroU64::get),
-            cgroup: record.cgroup.map(NonZeroU64::get),
-            birth: moved.birth,
-            owner: moved.owner,
-            verdict: record.verdict,
-            end_reason: moved.end_reason,
-            times: record.times,
-            traffic: record.traffic(moved.birth),
-        })
+        let record = self.records.remove(moved.id).unwrap_or_default();
+        Some(record.ended(moved))
     }
 
     /// Of those in `census`, the connections that were closed since this began and are in
@@ -266,32 +192,8 @@ impl Conns {
     }
 
     /// A connection as far as it has come.
-    pub fn standing(&self, found: &Found, now: u64) -> Connection {
-        let mut record = self.records.get(found.id).copied().unwrap_or_default();
-        let entered_ns = match record.since_ns {
-            // It is where its birth took it, if that was seen.
-            0 => found.birth.map(|birth| birth.mono_ns),
-            ns => Some(ns),
-        };
-        if let Some(ns) = entered_ns {
-            record.times.add(found.state, Age::AtLeast(now.saturating_sub(ns)));
-        }
-        Connection {
-            id: found.id,
-            state: found.state,
-            mono_ns: now,
-            closed_ns: entered_ns.filter(|_| found.state == TcpState::TimeWait),
-            tuple: found.tuple,
-            netns: found.netns,
-            cookie: record.cookie.map(NonZeroU64::get).or(found.cookie),
-            cgroup: record.cgroup.map(NonZeroU64::get).or(found.cgroup),
-            birth: found.birth,
-            owner: found.owner,
-            verdict: record.verdict,
-            end_reason: None,
-            times: record.times,
-            traffic: record.traffic(found.birth),
-        }
+    fn standing(&self, found: &Found, now: u64) -> Connection {
+        self.records.get(found.id).copied().unwrap_or_default().standing(found, now)
     }
 }
 

@@ -245,6 +245,22 @@ fn records_have_a_limit_and_what_went_is_counted_and_unknown() {
 }
 
 #[test]
+fn of_one_whose_record_went_no_time_is_made_up() {
+    let mut text = "0ms begin\n".to_owned();
+    for sk in ["a", "b"] {
+        text += &format!(
+            "1ms sk={sk} CLOSE>SYN_SENT 10.0.0.1:0 10.0.0.2:443 cookie={sk}\n\
+             3ms sk={sk} SYN_SENT>ESTABLISHED 10.0.0.1:4 10.0.0.2:443 cookie={sk}\n"
+        );
+    }
+    let (_, conns, tracker) = run(Until::End, 1, &text);
+    let open = conns.open(tracker.census(), 9 * MS);
+    let kept = [(TcpState::SynSent, exactly(2)), (TcpState::Established, Age::AtLeast(6 * MS))];
+    assert_eq!(open.iter().map(times).collect::<Vec<_>>(), [vec![], kept.to_vec()]);
+    assert!(open.iter().all(|one| one.life() == Age::AtLeast(8 * MS)), "its birth was seen");
+}
+
+#[test]
 fn nothing_is_kept_of_what_has_ended() {
     let text = [CLIENT, TIME_WAIT_OVER].concat();
     let (_, conns, _) = run(Until::End, 1 << 20, &text);
