@@ -9,6 +9,7 @@ pub mod conns;
 pub mod counts;
 pub mod durations;
 pub mod group;
+mod keyed;
 pub mod measure;
 pub mod named;
 pub mod ports;

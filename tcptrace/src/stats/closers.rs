@@ -4,11 +4,11 @@
 //! →CLOSE. Must not judge: the verdict is the tracker's, and who is not known to have closed first
 //! is nobody.
 
-use super::group::{self, By, Key, Subject};
-use crate::{
-    hash::Map,
-    model::{Age, Change, EndReason, Found, How, Initiator, Moved, TcpState},
+use super::{
+    group::{self, By, Key, Subject},
+    keyed::Keyed,
 };
+use crate::model::{Age, Change, EndReason, Found, How, Initiator, Moved, TcpState};
 
 /// Groups that are kept at a time unless told otherwise.
 pub const DEFAULT_LIMIT: usize = 10_000;
@@ -212,7 +212,7 @@ pub struct Closers {
     by: Option<By>,
     limit: usize,
     from_ns: u64,
-    groups: Map<Key, Tally>,
+    groups: Keyed<Key, Tally>,
     /// Events were lost in this interval.
     lossy: bool,
 }
@@ -221,7 +221,7 @@ impl Closers {
     /// Counts by `by`, or by owner and service together. From the `limit`th group on, new ones are
     /// counted under [`Key::Other`].
     pub fn new(by: Option<By>, limit: usize) -> Self {
-        Self { by, limit, from_ns: 0, groups: Map::default(), lossy: false }
+        Self { by, limit, from_ns: 0, groups: Keyed::default(), lossy: false }
     }
 
     /// What tells the groups apart, if it is one of the words of `--by`.
@@ -292,7 +292,7 @@ impl Closers {
         }
         let length_ns = to_ns.saturating_sub(self.from_ns);
         self.from_ns = to_ns;
-        let mut groups: Vec<_> = self.groups.drain().collect();
+        let mut groups = self.groups.take();
         let lossy = std::mem::take(&mut self.lossy);
         for (_, tally) in &mut groups {
             tally.over(length_ns);
@@ -303,14 +303,14 @@ impl Closers {
     }
 
     fn tally<'a>(&mut self, subject: impl Into<Subject<'a>>) -> &mut Tally {
-        let mut key = match self.by {
+        let key = match self.by {
             Some(by) => by.key(subject),
             None => group::service(subject),
         };
-        if self.groups.len() >= self.limit && !self.groups.contains_key(&key) {
-            key = Key::Other;
+        if self.groups.len() >= self.limit && self.groups.get_mut(&key).is_none() {
+            return self.groups.of(&Key::Other, Tally::default);
         }
-        self.groups.entry(key).or_default()
+        self.groups.of(&key, Tally::default)
     }
 }
 

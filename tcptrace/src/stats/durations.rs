@@ -152,17 +152,19 @@ impl Durations {
         };
         let at = self.last[slot(span)];
         let at = match self.measures.get(at) {
-            Some((name, _)) if *name == (span, key) => at,
-            _ => self.find(span, key),
+            // Not as a pair, for which the key would be copied.
+            Some(((of, group), _)) if *of == span && *group == key => at,
+            _ => self.find(span, &key),
         };
         self.last[slot(span)] = at;
         self.measures[at].1.add(age, moved.end_reason);
     }
 
     /// Where the histogram of that group is, or of the others if there is no room for one more.
-    fn find(&mut self, span: Span, key: Key) -> usize {
-        let full = self.measures.len() >= self.limit && !self.places.contains_key(&(span, key));
-        let name = (span, if full { Key::Other } else { key });
+    #[inline(never)]
+    fn find(&mut self, span: Span, key: &Key) -> usize {
+        let full = self.measures.len() >= self.limit && !self.places.contains_key(&(span, *key));
+        let name = (span, if full { Key::Other } else { *key });
         self.place(name, || Measure::new(span == Span::In(TcpState::TimeWait))).0
     }
 

@@ -79,7 +79,7 @@ pub struct Subject<'a> {
     tuple: &'a Tuple,
     netns: Option<u32>,
     cgroup: Option<u64>,
-    owner: Option<Owner>,
+    owner: Option<&'a Owner>,
     birth: Option<Birth>,
     reason: Option<EndReason>,
 }
@@ -89,8 +89,8 @@ impl<'a> From<&'a Moved> for Subject<'a> {
         Self {
             tuple: &moved.tuple,
             netns: moved.netns,
-            cgroup: moved.sock.and_then(|sock| sock.cgroup),
-            owner: moved.owner,
+            cgroup: moved.sock.as_ref().and_then(|sock| sock.cgroup),
+            owner: moved.owner.as_ref(),
             birth: moved.birth,
             reason: moved.end_reason,
         }
@@ -103,7 +103,7 @@ impl<'a> From<&'a Found> for Subject<'a> {
             tuple: &found.tuple,
             netns: found.netns,
             cgroup: found.cgroup,
-            owner: found.owner,
+            owner: found.owner.as_ref(),
             birth: found.birth,
             reason: None,
         }

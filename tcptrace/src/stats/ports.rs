@@ -13,13 +13,12 @@ mod forecast;
 mod limits;
 mod path;
 
-use std::collections::hash_map::Entry;
-
 use forecast::Course;
 pub use forecast::Outlook;
 pub use limits::{Limits, Reuse};
 pub use path::Path;
 
+use super::keyed::Keyed;
 use crate::{
     hash::{Map, Set},
     model::{Birth, Change, Found, How, Input, MinisocksBy, NetnsKnobs, Opened, TcpState, Tuple},
@@ -75,28 +74,48 @@ impl<T: Copy> Flow<T> {
 }
 
 /// The flow of one path, over time.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 struct Flows {
     /// In the present interval. Signed: a failure takes back an opening, which may have been
     /// counted in the interval before.
     now: Flow<i64>,
+    /// Apart: only the present is there for each change, and there may be many paths.
+    past: Box<Past>,
+}
+
+/// What was before.
+#[derive(Clone, Debug, Default)]
+struct Past {
     /// The path's first change, if it is not among the past yet.
     first_ns: Option<u64>,
     /// The first interval, if the first connection was alone in it, and when that began.
     held: Flow<i64>,
     held_ns: Option<u64>,
-    failed_before: u64,
+    failed: u64,
     /// Past ones, each the less the older it is, and the seconds that they stand for.
-    past: Flow<f64>,
-    past_s: f64,
+    flow: Flow<f64>,
+    seconds: f64,
 }
 
 impl Flows {
+    /// Those of a path whose first change is at that moment.
+    fn new(first_ns: u64) -> Self {
+        let past = Box::new(Past { first_ns: Some(first_ns), ..Past::default() });
+        Self { now: Flow::default(), past }
+    }
+
     /// Ends the interval that began at `began_ns`.
     fn roll(&mut self, began_ns: u64, now_ns: u64) {
-        self.failed_before += u64::try_from(self.now.failed).unwrap_or(0);
-        let now = self.now.join(self.held, |now, held| now + held);
-        self.now = Flow::default();
+        let now = std::mem::take(&mut self.now);
+        self.past.add(now, began_ns, now_ns);
+    }
+}
+
+impl Past {
+    /// Takes in what happened from `began_ns` to `now_ns`.
+    fn add(&mut self, now: Flow<i64>, began_ns: u64, now_ns: u64) {
+        self.failed += u64::try_from(now.failed).unwrap_or(0);
+        let now = now.join(self.held, |now, held| now + held);
         if now.opened == 1 && self.first_ns.is_some() && self.held_ns.is_none() {
             // One connection is no rate: the next interval has more, or it was but one.
             self.held = now;
@@ -114,31 +133,29 @@ impl Flows {
             _ => whole,
         };
         let fade = (-seconds / SMOOTH_S).exp();
-        self.past = self.past.join(now.map(|n| n as f64), |past, now| past * fade + now);
-        self.past_s = self.past_s * fade + seconds;
+        self.flow = self.flow.join(now.map(|n| n as f64), |past, now| past * fade + now);
+        self.seconds = self.seconds * fade + seconds;
         self.held = Flow::default();
         (self.first_ns, self.held_ns) = (None, None);
     }
 
     /// Whether there is nothing left to remember.
     fn is_over(&self) -> bool {
-        let Flow { opened, returned, to_time_wait, .. } = self.past;
-        self.failed_before == 0
-            && self.held_ns.is_none()
-            && opened.max(returned).max(to_time_wait) < 0.01
+        let Flow { opened, returned, to_time_wait, .. } = self.flow;
+        self.failed == 0 && self.held_ns.is_none() && opened.max(returned).max(to_time_wait) < 0.01
     }
 
     fn smoothed(&self) -> Flow<f64> {
-        let per_s = 1.0 / self.past_s.max(1e-3);
-        self.past.map(|count| (count * per_s).max(0.0))
+        let per_s = 1.0 / self.seconds.max(1e-3);
+        self.flow.map(|count| (count * per_s).max(0.0))
     }
 
     /// By how many connections a second those that are not in TIME_WAIT become more. Their number
     /// goes up and down by chance, the more of them the more: that is no growth.
     fn growth_per_s(&self, live: u64) -> f64 {
-        let grown = self.past.opened - self.past.to_time_wait - self.past.at_once;
+        let grown = self.flow.opened - self.flow.to_time_wait - self.flow.at_once;
         let by_chance = 4.0 * grown.abs().max(live as f64);
-        if grown * grown > by_chance { grown / self.past_s.max(1e-3) } else { 0.0 }
+        if grown * grown > by_chance { grown / self.seconds.max(1e-3) } else { 0.0 }
     }
 }
 
@@ -229,7 +246,7 @@ struct Taken {
 /// Keeps the account.
 pub struct Ports {
     limits: Map<u32, Result<Limits, String>>,
-    flows: Map<Path, Flows>,
+    flows: Keyed<Path, Flows>,
     /// Ports that have been listened on: a connection from before that has one was accepted.
     listening: Set<(Option<u32>, u16)>,
     /// Connections whose port was bound before connect(), by their id.
@@ -253,7 +270,7 @@ impl Ports {
     pub fn new(limit: usize) -> Self {
         Self {
             limits: Map::default(),
-            flows: Map::default(),
+            flows: Keyed::default(),
             listening: Set::default(),
             bound: Set::default(),
             time_wait_seen: false,
@@ -361,18 +378,11 @@ impl Ports {
     }
 
     fn flow(&mut self, path: Path, at_ns: u64) -> Option<&mut Flow<i64>> {
-        let room = self.flows.len() < self.limit;
-        let flows = match self.flows.entry(path) {
-            Entry::Occupied(known) => known.into_mut(),
-            Entry::Vacant(new) if room => {
-                new.insert(Flows { first_ns: Some(at_ns), ..Flows::default() })
-            }
-            Entry::Vacant(_) => {
-                self.left_out += 1;
-                return None;
-            }
-        };
-        Some(&mut flows.now)
+        if self.flows.len() >= self.limit && self.flows.get_mut(&path).is_none() {
+            self.left_out += 1;
+            return None;
+        }
+        Some(&mut self.flows.of(&path, || Flows::new(at_ns)).now)
     }
 
     /// Ends the interval at `now_ns`, with all connections that are known then. The time of each
@@ -383,7 +393,8 @@ impl Ports {
     {
         let (taken, bound) = self.count(&census);
         let seconds = now_ns.saturating_sub(self.began_ns) as f64 / 1e9;
-        let paths: Set<Path> = taken.keys().chain(self.flows.keys()).copied().collect();
+        let paths: Set<Path> =
+            taken.keys().chain(self.flows.iter().map(|(path, _)| path)).copied().collect();
         let nothing = Taken::default();
         let mut rows: Vec<Row> = Vec::with_capacity(paths.len());
         for path in paths {
@@ -396,7 +407,7 @@ impl Ports {
             }
         }
         self.began_ns = now_ns;
-        self.flows.retain(|_, flows| !flows.is_over());
+        self.flows.retain(|flows| !flows.past.is_over());
         rows.sort_by(|a, b| {
             urgency(a).total_cmp(&urgency(b)).then_with(|| {
                 let taken = |row: &Row| row.live + row.time_wait.unwrap_or(0);
@@ -467,9 +478,9 @@ impl Ports {
         if let Some(flows) = self.flows.get_mut(&path) {
             flow = flows.now.map(|count| u64::try_from(count).unwrap_or(0));
             flows.roll(self.began_ns, now_ns);
-            failed_total = flows.failed_before;
-            smoothed = flows.smoothed();
-            growth_per_s = flows.growth_per_s(taken.live);
+            failed_total = flows.past.failed;
+            smoothed = flows.past.smoothed();
+            growth_per_s = flows.past.growth_per_s(taken.live);
         }
         let outlook = match usable {
             Some(offered) if seen => Course {

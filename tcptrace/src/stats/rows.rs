@@ -72,7 +72,12 @@ impl Scale {
 
     /// The row of a duration.
     pub const fn row(self, us: u64) -> usize {
-        let value = us / self.unit_us();
+        // Divided by what is known here: by a number that is not takes several times as long.
+        let value = match self {
+            Self::Micros => us,
+            Self::Millis | Self::Minute => us / Self::Millis.unit_us(),
+            Self::Seconds => us / Self::Seconds.unit_us(),
+        };
         match self {
             Self::Minute if value >= *LINEAR_S.start() * 1000 => {
                 let second = value / 1000;
