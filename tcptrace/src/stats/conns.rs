@@ -3,11 +3,13 @@
 //! Keeps one small record a connection, of what its changes tell one by one; all else comes with
 //! the last of them. Must not claim more than it was told: what a record lacks is unknown.
 
+mod lives;
 mod record;
 mod records;
 mod times;
 mod traffic;
 
+pub use lives::Lives;
 pub use times::{Times, least_ns, sum};
 pub use traffic::Traffic;
 
@@ -82,6 +84,14 @@ impl Connection {
         let never = self.verdict.how.is_some_and(|how| !how.is_of_a_connection());
         let left = self.times.iter().last().map(|(state, _)| state);
         never || self.state == TcpState::Close && left == Some(TcpState::SynSent)
+    }
+
+    /// Whether the times before its TIME_WAIT are not kept any more, though it was seen from its
+    /// beginning.
+    pub fn lacks_times(&self) -> bool {
+        let first = self.times.iter().next().map(|(state, _)| state);
+        let waits = first.unwrap_or(self.state) == TcpState::TimeWait;
+        waits && self.birth.is_some()
     }
 
     /// How long it lived: from connect(), or from the end of the handshake if it was accepted,

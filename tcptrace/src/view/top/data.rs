@@ -2,7 +2,7 @@
 //!
 //! Must not decide how anything looks.
 
-use std::{collections::VecDeque, time::Duration};
+use std::time::Duration;
 
 use super::{
     findings::Findings,
@@ -15,7 +15,7 @@ use crate::{
     model::{Change, Input, StateSet, TcpState},
     stats::{
         closers::{Closers, DEFAULT_LIMIT},
-        conns::{Connection, Conns, Until},
+        conns::Lives,
         counts::{COUNTED, Flow, StateCounts},
         durations::{Durations, Spans},
         group::By,
@@ -25,11 +25,12 @@ use crate::{
     track::Tracker,
 };
 
-/// Connections whose time in each state is kept.
+/// Connections whose time in each state is kept: of those that are open, and of those that were
+/// closed first here.
 const RECORDS: usize = 1 << 17;
 
 /// Connections that ended and are kept.
-pub(super) const ENDED: usize = 4096;
+const ENDED: usize = 4096;
 
 /// Histograms that are kept.
 const HISTOGRAMS: usize = 64;
@@ -48,10 +49,7 @@ pub(super) struct Data {
     pub(super) ports: Ports,
     pub(super) survey: Survey,
     pub(super) findings: Findings,
-    pub(super) conns: Conns,
-    pub(super) ended: VecDeque<Connection>,
-    /// How many that ended are not kept any more.
-    pub(super) ended_dropped: u64,
+    pub(super) lives: Lives,
     pub(super) stream: Stream,
     /// Transitions so far.
     pub(super) moves: u64,
@@ -77,9 +75,7 @@ impl Data {
                 top: ROWS,
             }),
             findings: Findings::new(setup),
-            conns: Conns::new(Until::End, RECORDS),
-            ended: VecDeque::new(),
-            ended_dropped: 0,
+            lives: Lives::new(RECORDS, ENDED),
             stream: Stream::default(),
             moves: 0,
             lost: 0,
@@ -118,13 +114,7 @@ impl Data {
         self.counts.change(change);
         self.ports.change(change);
         self.findings.change(change);
-        if let Some(ended) = self.conns.change(change) {
-            if self.ended.len() == ENDED {
-                self.ended.pop_front();
-                self.ended_dropped += 1;
-            }
-            self.ended.push_back(ended);
-        }
+        self.lives.change(change);
         let all = shown.is_all();
         if !all && !shown.change(change) {
             return;

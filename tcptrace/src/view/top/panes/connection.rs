@@ -17,8 +17,8 @@ pub(in super::super) fn listing(look: &mut Look<'_>, id: u64) -> Listing {
     let standing = look.tracker.standing(look.now_ns).find(|standing| standing.found.id == id);
     let one = match &standing {
         // It is where the tracker says, since it says.
-        Some(standing) => Some(look.data.conns.standing(&standing.found, look.now_ns)),
-        None => look.data.ended.iter().rev().find(|one| one.id == id).copied(),
+        Some(standing) => Some(look.data.lives.standing(&standing.found, look.now_ns)),
+        None => look.data.lives.ended().into_iter().find(|one| one.id == id),
     };
     let Some(one) = one else {
         let note = "nothing is known of it any more: it ended, and others ended since";
@@ -41,11 +41,14 @@ pub(in super::super) fn listing(look: &mut Look<'_>, id: u64) -> Listing {
         rows.extend(transitions);
     }
     let mut notes = Vec::new();
-    if look.data.conns.evicted() > 0 {
+    if look.data.lives.evicted() > 0 {
         notes.push(format!(
             "of {} connections the times before are not kept any more",
-            look.data.conns.evicted()
+            look.data.lives.evicted()
         ));
+    }
+    if one.lacks_times() {
+        notes.push("its times before TIME_WAIT are not kept any more: others came".to_owned());
     }
     Listing { head: String::new(), rows, notes }
 }

@@ -91,8 +91,9 @@ pub(in super::super) fn listing(look: &mut Look<'_>, among: &Among) -> Listing {
     if more > 0 {
         notes.push(format!("{more} more are not shown: narrow it by a filter"));
     }
-    if look.data.ended_dropped > 0 {
-        notes.push(format!("{} that ended are not kept any more", look.data.ended_dropped));
+    let dropped = look.data.lives.dropped();
+    if dropped > 0 {
+        notes.push(format!("{dropped} that ended are not kept any more"));
     }
     Listing { head: head(look.width), rows, notes }
 }
@@ -105,8 +106,8 @@ fn ended(look: &Look<'_>, among: &Among) -> Vec<Row> {
         let standing = Standing { found: found(one), in_state: Age::Unknown, held: None };
         is_among(among, &standing) && look.shown.found(&standing.found)
     };
-    let newest_first = look.data.ended.iter().rev().filter(of).take(ROWS);
-    let rows = newest_first.map(|one| {
+    let newest_first = look.data.lives.ended();
+    let rows = newest_first.iter().filter(of).take(ROWS).map(|one| {
         let how = one.verdict.how.map_or("-", short_how);
         let by = one.verdict.initiator.map_or("-", |initiator| initiator.name());
         let words = format!("{by} {how}");
