@@ -16,6 +16,7 @@ mod proc;
 mod recording;
 mod report;
 mod rounds;
+mod screen;
 mod targets;
 mod tracer;
 
@@ -68,6 +69,13 @@ pub struct Args {
     /// Measure what the hooks on accept() and on RSTs cost, each way and without, and no more
     #[arg(long)]
     hooks: bool,
+    /// Measure what `tcptrace top` takes beyond `tcptrace states 1`, a minute of each in a round,
+    /// and no more
+    #[arg(long, conflicts_with = "hooks")]
+    top: bool,
+    /// Measure that of another tcptrace in turn, to compare
+    #[arg(long, value_name = "PATH", requires = "top")]
+    beside: Vec<PathBuf>,
     /// Measure this tcptrace instead of the one just built
     #[arg(long, value_name = "PATH")]
     tcptrace: Option<PathBuf>,
@@ -158,6 +166,14 @@ fn measure(args: &Args) -> Result<ExitCode> {
     };
     if args.hooks {
         let measured = hooks::measure(&setting, &tcptrace, rounds, timed_rounds)?;
+        if let Some(path) = &args.out {
+            save(path, &format!("{}\n", serde_json::to_string_pretty(&measured)?))?;
+        }
+        return Ok(ExitCode::SUCCESS);
+    }
+    if args.top {
+        let builds: Vec<_> = [tcptrace].into_iter().chain(args.beside.iter().cloned()).collect();
+        let measured = screen::measure(&setting, &builds, rounds, args.quick)?;
         if let Some(path) = &args.out {
             save(path, &format!("{}\n", serde_json::to_string_pretty(&measured)?))?;
         }

@@ -19,7 +19,7 @@ pub struct Spread {
 
 impl Spread {
     /// `None` of none.
-    fn of(figures: impl IntoIterator<Item = f64>) -> Option<Self> {
+    pub(super) fn of(figures: impl IntoIterator<Item = f64>) -> Option<Self> {
         let mut figures: Vec<f64> = figures.into_iter().collect();
         figures.sort_by(f64::total_cmp);
         let (min, max) = (*figures.first()?, *figures.last()?);

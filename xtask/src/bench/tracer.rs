@@ -4,6 +4,7 @@ use std::{
     ffi::OsString,
     fs::{self, File},
     io::{Read as _, Seek as _, SeekFrom},
+    os::fd::OwnedFd,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     thread::sleep,
@@ -90,20 +91,33 @@ impl Tracer {
         let output = scratch.join("output");
         let file = File::create(&output)
             .with_context(|| format!("cannot write to {}", output.display()))?;
-        self.start_into(file.into(), output, scratch)
+        self.start_into(Stdio::null(), file.into(), output, scratch)
     }
 
     /// The same with its stdout in a pipe, which the caller takes from [`Running::stdout`].
     pub fn start_piped(&self, scratch: &Path) -> Result<Running> {
-        self.start_into(Stdio::piped(), scratch.join("output"), scratch)
+        self.start_into(Stdio::null(), Stdio::piped(), scratch.join("output"), scratch)
     }
 
-    fn start_into(&self, stdout: Stdio, output: PathBuf, scratch: &Path) -> Result<Running> {
+    /// The same on a terminal, which somebody must read.
+    pub fn start_on(&self, terminal: OwnedFd, scratch: &Path) -> Result<Running> {
+        let stdin = terminal.try_clone().context("cannot open the terminal twice")?;
+        self.start_into(stdin.into(), terminal.into(), scratch.join("output"), scratch)
+    }
+
+    fn start_into(
+        &self,
+        stdin: Stdio,
+        stdout: Stdio,
+        output: PathBuf,
+        scratch: &Path,
+    ) -> Result<Running> {
         let errors = scratch.join("errors");
         let [program, args @ ..] = self.command.as_slice() else { bail!("an empty command") };
         let child = Command::new(program)
             .args(args)
-            .stdin(Stdio::null())
+            .env("TERM", "xterm-256color")
+            .stdin(stdin)
             .stdout(stdout)
             .stderr(File::create(&errors)?)
             .spawn()
