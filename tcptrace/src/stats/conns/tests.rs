@@ -226,15 +226,20 @@ fn without_a_cookie_a_loss_may_have_made_it_another() {
     assert_eq!(one.traffic, None, "the classic hook does not tell");
 }
 
-#[test]
-fn records_have_a_limit_and_what_went_is_counted_and_unknown() {
-    let mut text = "0ms begin\n".to_owned();
-    for sk in ["a", "b"] {
-        text += &format!(
+/// Two connections that are open.
+fn two() -> String {
+    let of = |sk: &str| {
+        format!(
             "1ms sk={sk} CLOSE>SYN_SENT 10.0.0.1:0 10.0.0.2:443 cookie={sk}\n\
              3ms sk={sk} SYN_SENT>ESTABLISHED 10.0.0.1:4 10.0.0.2:443 cookie={sk}\n"
-        );
-    }
+        )
+    };
+    ["0ms begin\n", &of("a"), &of("b")].concat()
+}
+
+#[test]
+fn records_have_a_limit_and_what_went_is_counted_and_unknown() {
+    let mut text = two();
     for sk in ["a", "b"] {
         text += &format!("9ms sk={sk} ESTABLISHED>CLOSE 10.0.0.1:4 10.0.0.2:443 cookie={sk}\n");
     }
@@ -246,14 +251,7 @@ fn records_have_a_limit_and_what_went_is_counted_and_unknown() {
 
 #[test]
 fn of_one_whose_record_went_no_time_is_made_up() {
-    let mut text = "0ms begin\n".to_owned();
-    for sk in ["a", "b"] {
-        text += &format!(
-            "1ms sk={sk} CLOSE>SYN_SENT 10.0.0.1:0 10.0.0.2:443 cookie={sk}\n\
-             3ms sk={sk} SYN_SENT>ESTABLISHED 10.0.0.1:4 10.0.0.2:443 cookie={sk}\n"
-        );
-    }
-    let (_, conns, tracker) = run(Until::End, 1, &text);
+    let (_, conns, tracker) = run(Until::End, 1, &two());
     let open = conns.open(tracker.census(), 9 * MS);
     let kept = [(TcpState::SynSent, exactly(2)), (TcpState::Established, Age::AtLeast(6 * MS))];
     assert_eq!(open.iter().map(times).collect::<Vec<_>>(), [vec![], kept.to_vec()]);
