@@ -67,15 +67,19 @@ pub struct Args {
     #[arg(long, conflicts_with_all = ["rounds", "timed_rounds", "connections"])]
     quick: bool,
     /// Measure what the hooks on accept() and on RSTs cost, each way and without, and no more
-    #[arg(long)]
+    #[arg(long, group = "one_part")]
     hooks: bool,
     /// Measure what `tcptrace top` takes beyond `tcptrace states 1`, a minute of each in a round,
     /// and no more
-    #[arg(long, conflicts_with = "hooks")]
+    #[arg(long, group = "one_part")]
     top: bool,
     /// Measure that of another tcptrace in turn, to compare
     #[arg(long, value_name = "PATH", requires = "top")]
     beside: Vec<PathBuf>,
+    /// Measure what recording takes beside `tcptrace live -o json`, how large recordings are and how
+    /// fast they are read, and no more
+    #[arg(long, group = "one_part")]
+    recording: bool,
     /// Measure this tcptrace instead of the one just built
     #[arg(long, value_name = "PATH")]
     tcptrace: Option<PathBuf>,
@@ -90,7 +94,7 @@ pub struct Args {
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
     /// Write the report to this file as Markdown
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", conflicts_with = "one_part")]
     markdown: Option<PathBuf>,
 }
 
@@ -164,18 +168,9 @@ fn measure(args: &Args) -> Result<ExitCode> {
         .collect(),
         scratch: scratch.path().to_owned(),
     };
-    if args.hooks {
-        let measured = hooks::measure(&setting, &tcptrace, rounds, timed_rounds)?;
+    if let Some(part) = one_part(args, &setting, &tcptrace, rounds, timed_rounds)? {
         if let Some(path) = &args.out {
-            save(path, &format!("{}\n", serde_json::to_string_pretty(&measured)?))?;
-        }
-        return Ok(ExitCode::SUCCESS);
-    }
-    if args.top {
-        let builds: Vec<_> = [tcptrace].into_iter().chain(args.beside.iter().cloned()).collect();
-        let measured = screen::measure(&setting, &builds, rounds, args.quick)?;
-        if let Some(path) = &args.out {
-            save(path, &format!("{}\n", serde_json::to_string_pretty(&measured)?))?;
+            save(path, &format!("{}\n", serde_json::to_string_pretty(&part)?))?;
         }
         return Ok(ExitCode::SUCCESS);
     }
@@ -259,6 +254,32 @@ fn measure(args: &Args) -> Result<ExitCode> {
     };
     write(&results, args)?;
     Ok(if broken == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// What was measured of the one part that was asked for, printed; `None`: all are.
+fn one_part(
+    args: &Args,
+    setting: &Setting,
+    tcptrace: &Path,
+    rounds: usize,
+    timed_rounds: usize,
+) -> Result<Option<serde_json::Value>> {
+    Ok(Some(if args.hooks {
+        serde_json::to_value(hooks::measure(setting, tcptrace, rounds, timed_rounds)?)?
+    } else if args.top {
+        let builds: Vec<_> =
+            [tcptrace].into_iter().chain(args.beside.iter().map(PathBuf::as_path)).collect();
+        serde_json::to_value(screen::measure(setting, &builds, rounds, args.quick)?)?
+    } else if args.recording {
+        let recorded = recording::measure(tcptrace, setting, rounds)?;
+        let mut stdout = io::stdout().lock();
+        for target in recording::targets(Some(&recorded)) {
+            writeln!(stdout, "- {target}")?;
+        }
+        serde_json::to_value(recorded)?
+    } else {
+        return Ok(None);
+    }))
 }
 
 fn ran(runs: &[Run], tracer: &Tracer) -> bool {

@@ -58,7 +58,7 @@ pub struct Measured {
 /// A run failed.
 pub fn measure(
     setting: &Setting,
-    builds: &[PathBuf],
+    builds: &[&Path],
     rounds: usize,
     quick: bool,
 ) -> Result<Measured> {
@@ -67,7 +67,7 @@ pub fn measure(
     for round in 0..rounds.max(1) {
         // Whoever is first has it no better than the other in the long run.
         let mut order: Vec<_> =
-            builds.iter().flat_map(|build| VIEWS.map(|view| (build, view))).collect();
+            builds.iter().flat_map(|&build| VIEWS.map(|view| (build, view))).collect();
         if round % 2 == 1 {
             order.reverse();
         }
@@ -81,7 +81,7 @@ pub fn measure(
             runs.push(taken);
         }
     }
-    let targets = builds.iter().map(|build| target(build, &runs)).collect();
+    let targets = builds.iter().map(|&build| target(build, &runs)).collect();
     let measured = Measured { runs, targets };
     io::stdout().write_all(measured.report(builds).as_bytes()).context("cannot write to stdout")?;
     Ok(measured)
@@ -160,13 +160,13 @@ fn target(build: &Path, runs: &[Taken]) -> Target {
 
 impl Measured {
     /// Markdown that reads well as text.
-    fn report(&self, builds: &[PathBuf]) -> String {
+    fn report(&self, builds: &[&Path]) -> String {
         let mut text = "\nPercent of a core for each 10,000 connections a second, over loopback, \
                         in a terminal of 80x24. Medians (least–greatest).\n\n\
                         | tcptrace | states 1 | top | beyond |\n|---|---|---|---|\n"
             .to_owned();
         let cell = |spread: Option<Spread>| spread.map_or("-".to_owned(), |it| format!("{it:.2}"));
-        for build in builds {
+        for &build in builds {
             let [states, top] = VIEWS.map(|(view, _)| {
                 cell(Spread::of(figures(&self.runs, build, view).map(|taken| taken.cpu_us)))
             });
