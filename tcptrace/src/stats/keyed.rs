@@ -29,7 +29,12 @@ impl<K: Copy + Eq + Hash, V> Keyed<K, V> {
         self.map.len()
     }
 
-    /// The value of a key, if there is one.
+    /// The value of a key, if there is one. Does not note that it was asked for.
+    pub(super) fn get(&self, key: &K) -> Option<&V> {
+        self.map.get(key)
+    }
+
+    /// The same, to be changed.
     pub(super) fn get_mut(&mut self, key: &K) -> Option<&mut V> {
         let at = self.place(key)?;
         Some(&mut self.map[at])
@@ -39,6 +44,11 @@ impl<K: Copy + Eq + Hash, V> Keyed<K, V> {
     pub(super) fn of(&mut self, key: &K, new: impl FnOnce() -> V) -> &mut V {
         let at = self.place(key).unwrap_or_else(|| self.map.insert_full(*key, new()).0);
         &mut self.map[at]
+    }
+
+    /// Sets the value of a key.
+    pub(super) fn insert(&mut self, key: K, value: V) {
+        self.map.insert(key, value);
     }
 
     fn place(&mut self, key: &K) -> Option<usize> {
@@ -55,6 +65,11 @@ impl<K: Copy + Eq + Hash, V> Keyed<K, V> {
     /// All of them, in no order.
     pub(super) fn iter(&self) -> impl Iterator<Item = (&K, &V)> {
         self.map.iter()
+    }
+
+    /// All values, to be changed, in no order.
+    pub(super) fn values_mut(&mut self) -> impl Iterator<Item = &mut V> {
+        self.map.values_mut()
     }
 
     /// Keeps those that are to be kept.
@@ -96,7 +111,16 @@ mod tests {
                     let taken: HashMap<_, _> = keyed.take().into_iter().collect();
                     assert_eq!(taken, std::mem::take(&mut map));
                 }
-                2 => assert_eq!(keyed.get_mut(&key), map.get_mut(&key)),
+                2 => assert_eq!(keyed.get(&key), map.get(&key)),
+                5 => {
+                    keyed.insert(key, n);
+                    map.insert(key, n);
+                }
+                3 => assert_eq!(keyed.get_mut(&key), map.get_mut(&key)),
+                4 => {
+                    keyed.values_mut().for_each(|value| *value += 1);
+                    map.values_mut().for_each(|value| *value += 1);
+                }
                 _ => {
                     *keyed.of(&key, || 7) += n;
                     *map.entry(key).or_insert(7) += n;

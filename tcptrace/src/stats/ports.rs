@@ -33,6 +33,9 @@ pub const DEFAULT_LIMIT: usize = 1 << 18;
 /// Ports of listeners and bound connections that are remembered.
 const BOUND_LIMIT: usize = 1 << 17;
 
+/// What a second of it is no more than nothing, where rates are shown to a tenth.
+const LEAST_RATE: f64 = 0.05;
+
 /// `TCP_TIMEWAIT_LEN`, seconds.
 const TIMEWAIT_LEN_S: f64 = 60.0;
 
@@ -122,7 +125,7 @@ struct Taken {
 
 /// Keeps the account.
 pub struct Ports {
-    limits: Map<u32, Result<Limits, String>>,
+    limits: Keyed<u32, Result<Limits, String>>,
     flows: Keyed<Path, Flows>,
     /// Ports that have been listened on: a connection from before that has one was accepted.
     listening: Set<(Option<u32>, u16)>,
@@ -131,6 +134,8 @@ pub struct Ports {
     /// Something tells of minisocks.
     time_wait_seen: bool,
     began_ns: u64,
+    /// Intervals were passed over.
+    passed: bool,
     hz: u32,
     limit: usize,
     left_out: u64,
@@ -146,12 +151,13 @@ impl Ports {
     /// An account of at most `limit` paths.
     pub fn new(limit: usize) -> Self {
         Self {
-            limits: Map::default(),
+            limits: Keyed::default(),
             flows: Keyed::default(),
             listening: Set::default(),
             bound: Set::default(),
             time_wait_seen: false,
             began_ns: 0,
+            passed: false,
             hz: 0,
             limit,
             left_out: 0,
@@ -240,7 +246,7 @@ impl Ports {
     }
 
     /// Whether a connection that was not bound takes one of the ports that connect() chooses.
-    fn counts(&self, netns: Option<u32>, tuple: &Tuple, birth: Option<Birth>) -> bool {
+    fn counts(&mut self, netns: Option<u32>, tuple: &Tuple, birth: Option<Birth>) -> bool {
         let connected = match birth.map(|birth| birth.opened) {
             Some(Opened::Connect) => true,
             Some(Opened::Accept | Opened::Listen) => false,
@@ -250,7 +256,7 @@ impl Ports {
         if !connected || tuple.lport == 0 {
             return connected;
         }
-        let limits = netns.and_then(|netns| self.limits.get(&netns));
+        let limits = netns.and_then(|netns| self.limits.get_mut(&netns));
         limits.and_then(|limits| limits.as_ref().ok()).is_none_or(|it| it.offers(tuple.lport))
     }
 
@@ -278,13 +284,15 @@ impl Ports {
             let bound = bound.get(&path.netns).map_or(0, |ports| ports.len() as u64);
             let taken = taken.get(&path).unwrap_or(&nothing);
             let row = self.row(path, taken, bound, now_ns);
-            let moved = row.flow != Flow::default() || row.failed_total > 0;
+            // What happened in an interval that was passed over still shows as a rate.
+            let rate =
+                if self.passed { row.smoothed.opened.max(row.smoothed.returned) } else { 0.0 };
+            let moved = row.flow != Flow::default() || row.failed_total > 0 || rate >= LEAST_RATE;
             if moved || row.live > 0 || !taken.time_wait_ns.is_empty() {
                 rows.push(row);
             }
         }
-        self.began_ns = now_ns;
-        self.flows.retain(|flows| !flows.past.is_over());
+        self.over(now_ns);
         rows.sort_by(|a, b| {
             urgency(a).total_cmp(&urgency(b)).then_with(|| {
                 let taken = |row: &Row| row.live + row.time_wait.unwrap_or(0);
@@ -293,6 +301,24 @@ impl Ports {
         });
         let spaces = self.spaces(&rows, &bound);
         Interval { seconds, rows, spaces, left_out: self.left_out }
+    }
+
+    /// Ends an interval of which nobody asks what was in it, if that is as long as `length_ns`: so
+    /// that what is said next is not of all the time since.
+    pub fn pass(&mut self, now_ns: u64, length_ns: u64) {
+        if now_ns.saturating_sub(self.began_ns) < length_ns {
+            return;
+        }
+        self.passed = true;
+        let began_ns = self.began_ns;
+        self.flows.values_mut().for_each(|flows| flows.roll(began_ns, now_ns));
+        self.over(now_ns);
+    }
+
+    /// The next interval begins.
+    fn over(&mut self, now_ns: u64) {
+        self.began_ns = now_ns;
+        self.flows.retain(|flows| !flows.past.is_over());
     }
 
     /// What is taken on each path, and in each namespace for all.

@@ -296,15 +296,40 @@ fn what_is_over_is_forgotten() {
         + &format!("3ms sk=1 ESTABLISHED>CLOSE 10.0.0.1:40000 {PEER} cookie=1 netns=5 err=104\n");
     assert_eq!(only(&at(&[1000], &script)).flow.returned, 1);
     assert_eq!(at(&[1000, 2000], &script).rows, []);
-    let mut ports = Ports::default();
-    let mut tracker = Tracker::default();
-    for input in script::inputs(&script).unwrap() {
-        tracker.apply(&input, &mut |change| ports.change(&change));
+    for asked in [true, false] {
+        let (mut ports, mut tracker) = (Ports::default(), Tracker::default());
+        for input in script::inputs(&script).unwrap() {
+            tracker.apply(&input, &mut |change| ports.change(&change));
+        }
+        assert_eq!(ports.flows.len(), 1);
+        for s in 1..60 {
+            let now_ns = s * 1_000_000_000;
+            match asked {
+                true => drop(ports.interval(now_ns, || tracker.census())),
+                false => ports.pass(now_ns, 1_000_000_000),
+            }
+        }
+        assert_eq!(ports.flows.len(), 0, "{asked}");
     }
-    for s in 1..60 {
-        ports.interval(s * 1_000_000_000, || tracker.census());
-    }
-    assert_eq!(ports.flows.len(), 0);
+}
+
+#[test]
+fn what_is_said_is_not_of_all_the_time_that_nobody_asked() {
+    const S: u64 = 1_000_000_000;
+    let script = begin(KNOBS, "") + &churn(2, 10, 50);
+    let said = |pass_ns: u64| {
+        let (mut ports, mut tracker) = (Ports::default(), Tracker::default());
+        for input in script::inputs(&script).unwrap() {
+            tracker.apply(&input, &mut |change| ports.change(&change));
+            ports.input(&input);
+        }
+        (1..=30).for_each(|s| ports.pass(s * S, pass_ns));
+        ports.interval(31 * S, || tracker.census())
+    };
+    let (all, last) = (said(u64::MAX), said(10 * S));
+    assert_eq!((all.seconds, only(&all).flow.opened), (31.0, 50));
+    assert_eq!((last.seconds, only(&last).flow.opened), (1.0, 0));
+    assert!(only(&last).smoothed.opened < only(&all).smoothed.opened, "{last:?}");
 }
 
 #[test]

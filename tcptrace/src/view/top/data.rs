@@ -32,6 +32,9 @@ const RECORDS: usize = 1 << 17;
 /// Connections that ended and are kept.
 const ENDED: usize = 4096;
 
+/// While nobody looks at ports, what is said of them in the end is of so many nanoseconds.
+const PORTS_NS: u64 = 10_000_000_000;
+
 /// Histograms that are kept.
 const HISTOGRAMS: usize = 64;
 
@@ -145,6 +148,7 @@ impl Data {
 
     /// Notes how many are in each state now.
     pub(super) fn sample(&mut self, mono_ns: u64, tracker: &Tracker, shown: &Shown) {
+        self.ports.pass(mono_ns, PORTS_NS);
         let mut flows = self.flows();
         if !shown.is_all() {
             let mut now = [0; COUNTED.len()];

@@ -42,9 +42,8 @@ pub(in super::super) fn listing(look: &mut Look<'_>) -> Listing {
     );
     let rows = interval.rows.iter().map(|row| one(row, path_width)).collect();
     let mut notes = vec![format!(
-        "of {1:.0} s, by {0}  (s: sort, enter: its connections)",
-        SORTS[look.sort % SORTS.len()],
-        interval.seconds
+        "rates of some 10 s, by {}  (s: sort, enter: its connections)",
+        SORTS[look.sort % SORTS.len()]
     )];
     let spaces = interval.spaces.iter();
     let spaces =
