@@ -14,3 +14,6 @@ pub(crate) type Map<K, V> = HashMap<K, V, ahash::RandomState>;
 
 /// Keys.
 pub(crate) type Set<K> = HashSet<K, ahash::RandomState>;
+
+/// Values by keys that lie side by side.
+pub(crate) type Rowed<K, V> = indexmap::IndexMap<K, V, ahash::RandomState>;

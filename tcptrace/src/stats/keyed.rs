@@ -6,20 +6,19 @@
 
 use std::hash::Hash;
 
-use ahash::RandomState;
-use indexmap::IndexMap;
+use crate::hash::Rowed;
 
 /// Values by keys, side by side: where they are is in a table of numbers.
 #[derive(Clone, Debug)]
 pub(super) struct Keyed<K, V> {
-    map: IndexMap<K, V, RandomState>,
+    map: Rowed<K, V>,
     /// Where the last two are that were asked for. They may have gone since.
     last: [usize; 2],
 }
 
 impl<K, V> Default for Keyed<K, V> {
     fn default() -> Self {
-        Self { map: IndexMap::default(), last: [0, 1] }
+        Self { map: Rowed::default(), last: [0, 1] }
     }
 }
 
