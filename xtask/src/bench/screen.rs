@@ -96,8 +96,9 @@ fn run(
 ) -> Result<Taken> {
     let size = Winsize { ws_row: 24, ws_col: 80, ws_xpixel: 0, ws_ypixel: 0 };
     let terminal = openpty(&size, None).context("cannot make a terminal")?;
-    let mut running = tracer.start_on(terminal.slave, &setting.scratch)?;
+    // From the start on: a first screen that nobody reads would be waited for.
     let reader = thread::spawn(move || read_all(terminal.master));
+    let mut running = tracer.start_on(terminal.slave, &setting.scratch)?;
     let quiet = proc::settle()?;
     let before = running.usage()?;
     let (began, mut connections) = (Instant::now(), 0);

@@ -116,6 +116,7 @@ impl Tracer {
         let [program, args @ ..] = self.command.as_slice() else { bail!("an empty command") };
         let child = Command::new(program)
             .args(args)
+            // Who has a terminal asks for its kind; this one does not depend on the caller's.
             .env("TERM", "xterm-256color")
             .stdin(stdin)
             .stdout(stdout)
