@@ -1,22 +1,20 @@
 //! What this host allows a tracer, found out by trying: the value behind `tcptrace check`.
 //!
-//! Everything is put together here, once; how it is shown is [`crate::view::check`]'s. Nothing
+//! Everything is put together here, once; how it is shown is [`show`]'s. Nothing
 //! stays attached, and nothing here fails: what cannot be found out is a row that says so.
 
 use serde::Serialize;
 
-use crate::{
-    host::{
-        caps::{Capabilities, Capability},
-        clock,
-        kernel::{self, Lockdown},
-        mounts,
-        timens::TimeOffsets,
-    },
-    probe,
+use tcptrace_host::{
+    caps::{Capabilities, Capability},
+    clock,
+    kernel::{self, Lockdown},
+    mounts,
+    timens::TimeOffsets,
 };
 
 mod hooks;
+pub mod show;
 
 /// What was found.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -148,7 +146,7 @@ fn btf() -> Row {
 
 fn tracefs() -> Row {
     let row = |verdict, found: String| Row::new(Topic::Kernel, "tracefs", verdict, found);
-    match probe::tracefs_mounted() {
+    match tcptrace_probe::tracefs_mounted() {
         Err(error) => row(Verdict::Unknown, error.to_string()),
         Ok(Some(place)) => {
             let found = format!("mounted at {}", place.display());
@@ -173,7 +171,7 @@ fn tracefs() -> Row {
 /// `proved` is whether a program with a ring could be attached.
 fn ring(proved: bool) -> Row {
     let row = |verdict, found| Row::new(Topic::Kernel, "ring buffers", verdict, found);
-    match if proved { Some(true) } else { probe::ring_supported() } {
+    match if proved { Some(true) } else { tcptrace_probe::ring_supported() } {
         Some(true) => row(Verdict::Ok, "the kernel has them"),
         Some(false) => {
             row(Verdict::Lacks, "the kernel has none").means("tcptrace needs Linux 5.8 or later")

@@ -7,6 +7,7 @@ mod conns;
 mod doctor;
 mod duration;
 mod explain;
+#[cfg(feature = "export")]
 mod export;
 mod hist;
 mod listen;
@@ -18,13 +19,17 @@ mod origin;
 mod ports;
 mod progress;
 mod record;
+#[cfg(feature = "report")]
 mod report;
+#[cfg(feature = "serve")]
 mod serve;
 mod signals;
 mod states;
 mod stuck;
 mod target;
+#[cfg(feature = "top")]
 mod top;
+#[cfg(any(feature = "export", feature = "report"))]
 mod whole;
 
 use std::process::ExitCode;
@@ -70,11 +75,23 @@ pub fn main() -> ExitCode {
         Some(Command::Ports(args)) => ports::run(&args),
         Some(Command::Stuck(args)) => stuck::run(&args),
         Some(Command::Doctor(args)) => doctor::run(&args),
+        #[cfg(feature = "top")]
         Some(Command::Top(args)) => top::run(&args),
+        #[cfg(not(feature = "top"))]
+        Some(Command::Top(_)) => Err(args::not_built("top")),
         Some(Command::Record(args)) => record::run(&args),
+        #[cfg(feature = "export")]
         Some(Command::Export(args)) => export::run(&args),
+        #[cfg(not(feature = "export"))]
+        Some(Command::Export(_)) => Err(args::not_built("export")),
+        #[cfg(feature = "report")]
         Some(Command::Report(args)) => report::run(&args),
+        #[cfg(not(feature = "report"))]
+        Some(Command::Report(_)) => Err(args::not_built("report")),
+        #[cfg(feature = "serve")]
         Some(Command::Serve(args)) => serve::run(&args),
+        #[cfg(not(feature = "serve"))]
+        Some(Command::Serve(_)) => Err(args::not_built("serve")),
         Some(Command::Check(args)) => check::run(&args),
         Some(Command::Explain(args)) => explain::run(&args),
         Some(Command::Man) => manual::man(),

@@ -11,7 +11,7 @@ use std::{collections::HashSet, fmt::Write as _};
 
 use thiserror::Error;
 
-use crate::model::{StateSet, TcpState};
+use tcptrace_model::{StateSet, TcpState};
 
 /// What kind of thing a word is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -222,14 +222,12 @@ mod tests {
     use bytes::BytesMut;
 
     use super::*;
-    use crate::{
-        model::{EndReason, How, Initiator, OwnerFrom, filter::Filter, select::Wanted},
-        stats::conns::Until,
-        view::{
-            View as _, conns,
-            live::{Columns, Format, LiveView, Selection},
-            ports::{self, PortsView, Shown},
-        },
+    use tcptrace_model::{EndReason, How, Initiator, OwnerFrom, filter::Filter, select::Wanted};
+    use tcptrace_stats::conns::Until;
+    use tcptrace_view::{
+        View as _, conns,
+        live::{Columns, Format, LiveView, Selection},
+        ports::{self, PortsView, Shown},
     };
 
     fn has(kind: Kind, word: &str) -> bool {

@@ -41,7 +41,7 @@ use ratatui::{
 };
 use tokio::sync::mpsc::error::TrySendError;
 
-use crate::output::Output;
+use tcptrace_pipeline::output::Output;
 
 /// The least time between two frames: ten a second.
 const BETWEEN_FRAMES: Duration = Duration::from_millis(100);

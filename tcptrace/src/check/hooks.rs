@@ -1,15 +1,13 @@
 //! Trying the hooks: each is attached for a moment, and what it can tell is noted.
 
 use super::{Row, Topic, Verdict};
-use crate::{
-    host::loopback,
-    model::filter::Filter,
-    probe::{
-        self, AcceptBackend, AcceptChoice, Backend, Fact, Known, Options, Probe, ProbeError,
-        Refusal, TimeWaitBackend, TimeWaitChoice, Unobservable,
-    },
-    source::self_test::{self, Proof},
+use tcptrace_host::loopback;
+use tcptrace_model::filter::Filter;
+use tcptrace_probe::{
+    AcceptBackend, AcceptChoice, Backend, Fact, Known, Options, Probe, ProbeError, Refusal,
+    TimeWaitBackend, TimeWaitChoice, Unobservable,
 };
+use tcptrace_source::self_test::{self, Proof};
 
 /// What came of it.
 pub(super) struct Tried {
@@ -32,7 +30,7 @@ pub(super) fn try_all() -> Tried {
     let mut tried = Tried { rows: Vec::new(), attached: Vec::new() };
     let any = Options {
         backend: None,
-        ring_bytes: probe::page_bytes(),
+        ring_bytes: tcptrace_probe::page_bytes(),
         filter: Filter::default(),
         kernel_log: false,
         time_wait: TimeWaitChoice::Auto,
@@ -219,7 +217,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::probe::RuledOut;
+    use tcptrace_probe::RuledOut;
 
     #[test]
     fn a_hook_that_is_never_called_is_said() {

@@ -5,6 +5,7 @@ use std::{path::PathBuf, time::Duration};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+#[cfg(feature = "serve")]
 pub use self::serve::{ExportDirArgs, OtlpArgs, ServeArgs};
 use self::shared::SELECT_HEADING;
 pub use self::shared::{
@@ -12,8 +13,12 @@ pub use self::shared::{
     ReportFormat, SelectArgs,
 };
 use super::{duration, record};
-use crate::{model::StateSet, record::Every, stats::group::By, view::closers::Sort};
+use tcptrace_model::StateSet;
+use tcptrace_record::Every;
+use tcptrace_stats::group::By;
+use tcptrace_view::closers::Sort;
 
+#[cfg(feature = "serve")]
 mod serve;
 mod shared;
 
@@ -69,6 +74,35 @@ pub enum Command {
     Man,
     /// What completes the command line, for a shell to read
     Completions(CompletionsArgs),
+}
+
+/// The arguments of a command that this build leaves out: any.
+#[cfg(not(all(feature = "export", feature = "report", feature = "serve", feature = "top")))]
+#[derive(Debug, Args)]
+#[command(disable_help_flag = true)]
+pub struct NotBuilt {
+    /// Whatever is given
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true, hide = true)]
+    pub arguments: Vec<std::ffi::OsString>,
+}
+
+#[cfg(not(feature = "export"))]
+pub use NotBuilt as ExportArgs;
+#[cfg(not(feature = "report"))]
+pub use NotBuilt as ReportArgs;
+#[cfg(not(feature = "serve"))]
+pub use NotBuilt as ServeArgs;
+#[cfg(not(feature = "top"))]
+pub use NotBuilt as TopArgs;
+
+/// Says that a command is not in this build, and what brings it.
+#[cfg(not(all(feature = "export", feature = "report", feature = "serve", feature = "top")))]
+pub(super) fn not_built(command: &str) -> anyhow::Error {
+    super::Usage(format!(
+        "this build of tcptrace has no `{command}`: build it with `--features {command}` (the \
+         default features include it), or use `cargo xtask run {command}`"
+    ))
+    .into()
 }
 
 /// `tcptrace completions`
@@ -424,6 +458,7 @@ pub struct DoctorArgs {
 }
 
 /// `tcptrace top`
+#[cfg(feature = "top")]
 #[derive(Debug, Args)]
 pub struct TopArgs {
     /// What to keep.
@@ -482,6 +517,7 @@ pub struct RecordArgs {
 }
 
 /// `tcptrace export`
+#[cfg(feature = "export")]
 #[derive(Debug, Args)]
 pub struct ExportArgs {
     /// What to read.
@@ -505,6 +541,7 @@ pub struct ExportArgs {
 }
 
 /// `tcptrace report`
+#[cfg(feature = "report")]
 #[derive(Debug, Args)]
 pub struct ReportArgs {
     /// What to read.

@@ -11,13 +11,13 @@ use super::{
     EXIT_HOST,
     args::{CheckArgs, ReportFormat},
 };
-use crate::{check::Report, view};
+use crate::check::{Report, show};
 
 pub(super) fn run(args: &CheckArgs) -> Result<ExitCode> {
     let report = Report::make();
     let text = match args.output {
-        ReportFormat::Table => view::check::table(&report),
-        ReportFormat::Json => view::check::json(&report).context("cannot write JSON")?,
+        ReportFormat::Table => show::table(&report),
+        ReportFormat::Json => show::json(&report).context("cannot write JSON")?,
     };
     let mut stdout = io::stdout().lock();
     match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {

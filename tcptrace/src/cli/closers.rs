@@ -11,16 +11,14 @@ use super::{
     origin::Origin,
     target::Target,
 };
-use crate::{
-    stats::{
-        closers::{Closers, DEFAULT_LIMIT},
-        group::By,
-    },
-    view::{
-        closers::{ClosersView, Order},
-        lines::Lines,
-        states::Format,
-    },
+use tcptrace_stats::{
+    closers::{Closers, DEFAULT_LIMIT},
+    group::By,
+};
+use tcptrace_view::{
+    closers::{ClosersView, Order},
+    lines::Lines,
+    states::Format,
 };
 
 pub(super) fn run(args: &ClosersArgs) -> Result<ExitCode> {

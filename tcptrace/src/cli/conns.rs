@@ -12,10 +12,8 @@ use super::{
     origin::Origin,
     target::Target,
 };
-use crate::{
-    stats::conns::Until,
-    view::conns::{Columns, ConnsView, Format, Selection},
-};
+use tcptrace_stats::conns::Until;
+use tcptrace_view::conns::{Columns, ConnsView, Format, Selection};
 
 pub(super) fn run(args: &ConnsArgs) -> Result<ExitCode> {
     let origin = Origin::new(&args.probe, &args.filter, &args.recording)?;

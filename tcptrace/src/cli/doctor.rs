@@ -20,30 +20,28 @@ use super::{
     origin::Origin,
     target::Target,
 };
-use crate::{
-    doctor::{
-        collect::Setup,
-        facts::Setting,
-        finding::Severity,
-        sysctl_file::{self, Judged, Kernel, Line},
-    },
-    host::{
-        clock,
-        netns::{self, Netns},
-        sysctl, sysctl_files,
-    },
-    model::{Input, Knobs, MinisocksBy, Snapshot, filter::Filter, task::escape},
-    pipeline::Analysis,
-    probe::{ProbeError, TimeWaitChoice},
-    source::{
-        owners::Owners,
-        snapshot::{Job, Reader, Scope},
-    },
-    track::Tracker,
-    view::{
-        View as _,
-        doctor::{DoctorView, Format, sysctl_file as shown},
-    },
+use tcptrace_doctor::{
+    collect::Setup,
+    facts::Setting,
+    finding::Severity,
+    sysctl_file::{self, Judged, Kernel, Line},
+};
+use tcptrace_host::{
+    clock,
+    netns::{self, Netns},
+    sysctl, sysctl_files,
+};
+use tcptrace_model::{Input, Knobs, MinisocksBy, Snapshot, filter::Filter, task::escape};
+use tcptrace_pipeline::Analysis;
+use tcptrace_probe::{ProbeError, TimeWaitChoice};
+use tcptrace_source::{
+    owners::Owners,
+    snapshot::{Job, Reader, Scope},
+};
+use tcptrace_track::Tracker;
+use tcptrace_view::{
+    View as _,
+    doctor::{DoctorView, Format, sysctl_file as shown},
 };
 
 /// The least that it watches: rounds of snapshots are a second apart.

@@ -12,7 +12,7 @@ use super::{
     origin::{Origin, recorded},
     whole::WholeFile,
 };
-use crate::export::{ExportView, Format, Table};
+use tcptrace_export::{ExportView, Format, Table};
 
 pub(super) fn run(args: &ExportArgs) -> Result<ExitCode> {
     let format = format(args)?;

@@ -12,15 +12,13 @@ use super::{
     origin::Origin,
     target::Target,
 };
-use crate::{
-    model::{StateSet, TcpState},
-    stats::{
-        durations::{DEFAULT_LIMIT, Durations, Span, Spans},
-        group::By,
-        steps::Steps,
-    },
-    view::hist::{Format, HistView, Intervals, Subject},
+use tcptrace_model::{StateSet, TcpState};
+use tcptrace_stats::{
+    durations::{DEFAULT_LIMIT, Durations, Span, Spans},
+    group::By,
+    steps::Steps,
 };
+use tcptrace_view::hist::{Format, HistView, Intervals, Subject};
 
 pub(super) fn run(args: &HistArgs) -> Result<ExitCode> {
     let words = Words::parse(&args.words)?;

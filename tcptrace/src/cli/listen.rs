@@ -15,17 +15,14 @@ use super::{
     signals::{self, Signals},
     target::Target,
 };
-use crate::{
-    host::loopback,
-    model::{Accounts, filter::Filter},
-    output::Output,
-    pipeline::{self, Analysis},
-    probe::{Probe, ProbeError, TimeWaitBackend, Unobservable},
-    record::{Header, Saved, Tap},
-    source::{live::Live, owners::Owners, recording::Recording, self_test},
-    track::{Counts, Tracker},
-    view::View,
-};
+use tcptrace_host::loopback;
+use tcptrace_model::{Accounts, filter::Filter};
+use tcptrace_pipeline::{self, Analysis, output::Output};
+use tcptrace_probe::{Probe, ProbeError, TimeWaitBackend, Unobservable};
+use tcptrace_record::{Header, Saved, Tap};
+use tcptrace_source::{live::Live, owners::Owners, recording::Recording, self_test};
+use tcptrace_track::{Counts, Tracker};
+use tcptrace_view::View;
 
 /// How often the socket tables are read beside the events.
 pub(super) struct Snapshots {
@@ -176,17 +173,18 @@ pub(super) async fn listen<V: View>(
         }
     };
     let mut told_failure = false;
-    let ended = pipeline::run_live(&mut live, &mut analysis, &output, stop, |live, analysis| {
-        live.take_remarks().iter().for_each(|remark| beside.remark(remark, analysis));
-        if analysis.tap_failed() && !std::mem::replace(&mut told_failure, true) {
-            beside.remark("nothing more is recorded: the recording has failed", analysis);
-        }
-        if let Some(log) = &mut kernel_log {
-            log.flush();
-        }
-        beside.drained(analysis);
-    })
-    .await;
+    let ended =
+        tcptrace_pipeline::run_live(&mut live, &mut analysis, &output, stop, |live, analysis| {
+            live.take_remarks().iter().for_each(|remark| beside.remark(remark, analysis));
+            if analysis.tap_failed() && !std::mem::replace(&mut told_failure, true) {
+                beside.remark("nothing more is recorded: the recording has failed", analysis);
+            }
+            if let Some(log) = &mut kernel_log {
+                log.flush();
+            }
+            beside.drained(analysis);
+        })
+        .await;
     beside.end();
     if let Ok(accounts) = &ended {
         summary(accounts, analysis.tracker().counts(), LOST_HERE);
@@ -215,7 +213,7 @@ async fn read<V: View>(
         progress.at(bytes, of);
     };
     let accounts =
-        pipeline::run_recording(&mut recording, &mut analysis, &output, stop, along).await;
+        tcptrace_pipeline::run_recording(&mut recording, &mut analysis, &output, stop, along).await;
     drop(progress);
     recording.take_remarks().iter().for_each(|remark| say(remark));
     if let Some(accounts) = &accounts {

@@ -12,10 +12,8 @@ use super::{
     origin::Origin,
     target::Target,
 };
-use crate::{
-    model::StateSet,
-    view::live::{Columns, Format, LiveView, Selection, WIDTH_WITH_OWNER},
-};
+use tcptrace_model::StateSet;
+use tcptrace_view::live::{Columns, Format, LiveView, Selection, WIDTH_WITH_OWNER};
 
 pub(super) fn run(args: &LiveArgs) -> Result<ExitCode> {
     let origin = Origin::new(&args.probe, &args.filter, &args.recording)?;

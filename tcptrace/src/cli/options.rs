@@ -8,19 +8,17 @@ use super::{
     Usage,
     args::{FilterArgs, ProbeArgs, SelectArgs},
 };
-use crate::{
-    host::{
-        cgroup,
-        netns::{self, Netns},
-    },
-    model::{
-        Comm,
-        filter::Filter,
-        select::{HowSet, Wanted},
-        task::escape,
-    },
-    probe::{self, Backend, Options, ProbeError},
+use tcptrace_host::{
+    cgroup,
+    netns::{self, Netns},
 };
+use tcptrace_model::{
+    Comm,
+    filter::Filter,
+    select::{HowSet, Wanted},
+    task::escape,
+};
+use tcptrace_probe::{Backend, Options, ProbeError};
 
 /// What to attach, from `probe` and `filter`.
 ///
@@ -28,8 +26,9 @@ use crate::{
 /// [`Usage`] for what was mistyped; else what the host refused when it was asked about a
 /// namespace.
 pub(super) fn options(probe: &ProbeArgs, filter: &FilterArgs) -> Result<Options> {
-    let ring_bytes = probe::parse_ring_size(&probe.ring_size, probe::page_bytes().into())
-        .map_err(|error| Usage(format!("--ring-size {}: {error}", probe.ring_size)))?;
+    let ring_bytes =
+        tcptrace_probe::parse_ring_size(&probe.ring_size, tcptrace_probe::page_bytes().into())
+            .map_err(|error| Usage(format!("--ring-size {}: {error}", probe.ring_size)))?;
     if filter.netns.is_some() && probe.hook.0 == Some(Backend::Tracepoint) {
         // The same as the probe would say, but this one is the user's own wish.
         let reason = "--hook tracepoint asked for".to_owned();
@@ -104,11 +103,9 @@ fn cgroup_id(text: &str) -> Result<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{
-        cli::args::HookChoice,
-        host::netns::NetnsId,
-        probe::{AcceptChoice, TimeWaitChoice},
-    };
+    use crate::cli::args::HookChoice;
+    use tcptrace_host::netns::NetnsId;
+    use tcptrace_probe::{AcceptChoice, TimeWaitChoice};
 
     fn probe_args(hook: Option<Backend>, ring_size: &str) -> ProbeArgs {
         ProbeArgs {

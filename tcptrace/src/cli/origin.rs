@@ -9,17 +9,15 @@ use super::{
     args::{FilterArgs, ProbeArgs, ReadArgs, RecordingArgs},
     options::{self, only, options},
 };
-use crate::{
-    host::netns::Netns,
-    model::filter::Filter,
-    probe::{Options, Probe},
-    record::NewFile,
-    source::{
-        helper::Helper,
-        owners::Owners,
-        recording::{Recording, Stretch},
-        snapshot::Scope,
-    },
+use tcptrace_host::netns::Netns;
+use tcptrace_model::filter::Filter;
+use tcptrace_probe::{Options, Probe};
+use tcptrace_record::NewFile;
+use tcptrace_source::{
+    helper::Helper,
+    owners::Owners,
+    recording::{Recording, Stretch},
+    snapshot::Scope,
 };
 
 /// Where inputs come from.
@@ -113,6 +111,7 @@ impl Origin {
     }
 }
 
+#[cfg(any(feature = "export", feature = "report"))]
 /// What was recorded, for a command that reads nothing else.
 ///
 /// # Errors

@@ -11,11 +11,9 @@ use super::{
     origin::{self, Origin},
     target::Target,
 };
-use crate::{
-    model::filter::Filter,
-    probe::TimeWaitChoice,
-    view::ports::{Format, PortsView, Shown},
-};
+use tcptrace_model::filter::Filter;
+use tcptrace_probe::TimeWaitChoice;
+use tcptrace_view::ports::{Format, PortsView, Shown};
 
 /// How long it listens for the rates, if no interval was asked for.
 const ONCE: Duration = Duration::from_secs(2);

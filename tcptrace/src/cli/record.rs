@@ -12,13 +12,11 @@ use super::{
     origin::{Host, Origin},
     target::Target,
 };
-use crate::{
-    host::{clock, kernel},
-    model::filter::Filter,
-    probe::{Probe, Unobservable},
-    record::{Every, Header, HookInForce, NewFile, Rotation},
-    view::Nothing,
-};
+use tcptrace_host::{clock, kernel};
+use tcptrace_model::filter::Filter;
+use tcptrace_probe::{Probe, Unobservable};
+use tcptrace_record::{Every, Header, HookInForce, NewFile, Rotation};
+use tcptrace_view::Nothing;
 
 /// The least size of a file of `--rotate`, bytes.
 const LEAST_BYTES: u64 = 64 << 10;

@@ -10,7 +10,7 @@ use super::{
     origin::{Origin, recorded},
     whole::WholeFile,
 };
-use crate::report::ReportView;
+use tcptrace_report::ReportView;
 
 pub(super) fn run(args: &ReportArgs) -> Result<ExitCode> {
     let recording = recorded(&args.filter, &args.from)?;

@@ -1,7 +1,7 @@
 //! `tcptrace serve`.
 //!
 //! Whatever is wrong with addresses and files is found before anything is attached. The process
-//! that reads the socket tables is started before anything else, see [`crate::source::helper`].
+//! that reads the socket tables is started before anything else, see [`tcptrace_source::helper`].
 
 mod export_dir;
 mod otlp;
@@ -33,16 +33,14 @@ use super::{
     record,
     target::Target,
 };
-use crate::{
-    host::{caps::Capability, confine, netns::NetnsId},
-    probe::{Probe, TimeWaitChoice},
-    record::Header,
-    serve::{
-        Attached, HookBy, LabelOptions, Limits, Listeners, Server, Shelf, Token, book::Book, tls,
-    },
-    source::helper::Helper,
-    stats::group::By,
+use tcptrace_host::{caps::Capability, confine, netns::NetnsId};
+use tcptrace_probe::{Probe, TimeWaitChoice};
+use tcptrace_record::Header;
+use tcptrace_serve::{
+    Attached, HookBy, LabelOptions, Limits, Listeners, Server, Shelf, Token, book::Book, tls,
 };
+use tcptrace_source::helper::Helper;
+use tcptrace_stats::group::By;
 
 /// Where it listens unless told otherwise.
 const DEFAULT: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 9718);

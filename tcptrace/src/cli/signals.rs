@@ -5,7 +5,7 @@ use std::io;
 use anyhow::{Context as _, Result};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use crate::host::signals::Ignored;
+use tcptrace_host::signals::Ignored;
 
 /// Does `work` on a runtime of this thread, with the signals caught: before any hook is on, so that
 /// a Ctrl-C at any moment from here on ends in order.

@@ -12,22 +12,20 @@ use super::{
     origin::{Look, Origin},
     target::Target,
 };
-use crate::{
-    host::clock,
-    model::{Input, MinisocksBy, Snapshot},
-    pipeline::Analysis,
-    source::{
-        cgroups::CgroupNames,
-        snapshot::{Job, Reader, Scope},
-    },
-    stats::group::By,
-    track::Tracker,
-    view::{
-        View,
-        lines::Lines,
-        states::{Format, StatesView},
-        states_by::StatesByView,
-    },
+use tcptrace_host::clock;
+use tcptrace_model::{Input, MinisocksBy, Snapshot};
+use tcptrace_pipeline::Analysis;
+use tcptrace_source::{
+    cgroups::CgroupNames,
+    snapshot::{Job, Reader, Scope},
+};
+use tcptrace_stats::group::By;
+use tcptrace_track::Tracker;
+use tcptrace_view::{
+    View,
+    lines::Lines,
+    states::{Format, StatesView},
+    states_by::StatesByView,
 };
 
 pub(super) fn run(args: &StatesArgs) -> Result<ExitCode> {

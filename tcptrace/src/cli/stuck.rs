@@ -12,14 +12,12 @@ use super::{
     states::once,
     target::Target,
 };
-use crate::{
-    model::{StateSet, TcpState},
-    stats::{
-        group::By,
-        stuck::{STATES, Wanted},
-    },
-    view::{lines::Lines, states::Format, stuck::StuckView},
+use tcptrace_model::{StateSet, TcpState};
+use tcptrace_stats::{
+    group::By,
+    stuck::{STATES, Wanted},
 };
+use tcptrace_view::{lines::Lines, states::Format, stuck::StuckView};
 
 pub(super) fn run(args: &StuckArgs) -> Result<ExitCode> {
     let wanted = wanted(args)?;

@@ -9,7 +9,7 @@ use std::{
 use anyhow::{Context as _, Result};
 
 use super::args::ColorChoice;
-use crate::output::Output;
+use tcptrace_pipeline::output::Output;
 
 /// A place to write to, opened but not written to.
 pub(super) struct Target {
@@ -36,6 +36,7 @@ impl Target {
         Ok(Self { name: path.display().to_string(), file: Some(file), none: false })
     }
 
+    #[cfg(any(feature = "export", feature = "report"))]
     /// A file that is there for this run alone.
     pub(super) fn file(file: File, name: String) -> Self {
         Self { name, file: Some(file), none: false }

@@ -16,12 +16,10 @@ use super::{
     signals,
     target::Target,
 };
-use crate::{
-    doctor::collect::Setup,
-    model::{How, filter::Filter},
-    terminal,
-    view::top::{Parse, Shown, Style, Top},
-};
+use crate::terminal;
+use tcptrace_doctor::collect::Setup;
+use tcptrace_model::{How, filter::Filter};
+use tcptrace_top::{Parse, Shown, Style, Top};
 
 pub(super) fn run(args: &TopArgs) -> Result<ExitCode> {
     let wanted = options::wanted(&args.select)?;

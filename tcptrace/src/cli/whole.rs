@@ -13,7 +13,7 @@ use anyhow::{Context as _, Result, anyhow, bail};
 use tempfile::{Builder, NamedTempFile};
 
 use super::{EXIT_INTERRUPTED, log::say, target::Target};
-use crate::source::recording::RecordingError;
+use tcptrace_source::recording::RecordingError;
 
 /// Such a file, not at its place yet. Dropped, it leaves nothing.
 pub(super) struct WholeFile {

@@ -11,9 +11,8 @@ use std::{
 
 use serde_json::Value;
 use tcptrace::{
-    model::{Accounts, Input},
+    model::{Accounts, Input, script},
     record::{Header, NewFile, Tap},
-    source::script,
 };
 
 use crate::{

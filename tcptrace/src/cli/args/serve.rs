@@ -5,7 +5,9 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 use clap::Args;
 
 use super::{FilterArgs, ProbeArgs, at_least_one};
-use crate::{cli::duration, serve::otlp::Endpoint, stats::group::By};
+use crate::cli::duration;
+use tcptrace_serve::otlp::Endpoint;
+use tcptrace_stats::group::By;
 
 /// `tcptrace serve`
 #[derive(Debug, Args)]

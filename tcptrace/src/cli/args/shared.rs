@@ -5,15 +5,13 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 
-use crate::{
-    model::{
-        Initiator,
-        filter::{Net, PortSet},
-        select::HowSet,
-    },
-    probe::{AcceptChoice, Backend, TimeWaitChoice},
-    source::moment::Moment,
+use tcptrace_model::{
+    Initiator,
+    filter::{Net, PortSet},
+    moment::Moment,
+    select::HowSet,
 };
+use tcptrace_probe::{AcceptChoice, Backend, TimeWaitChoice};
 
 /// A recording to read.
 #[derive(Debug, Default, Args)]

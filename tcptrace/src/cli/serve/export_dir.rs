@@ -5,12 +5,10 @@ use std::{fs, sync::Arc, time::Duration};
 use anyhow::{Context as _, Result, bail};
 
 use super::give_up;
-use crate::{
-    cli::{Usage, args::ExportDirArgs, log::say},
-    export::{ExportDir, Exporter, Stream, Way},
-    host::{confine, kernel},
-    serve::Shelf,
-};
+use crate::cli::{Usage, args::ExportDirArgs, log::say};
+use tcptrace_export::{ExportDir, Exporter, Stream, Way};
+use tcptrace_host::{confine, kernel};
+use tcptrace_serve::Shelf;
 
 /// The shortest time for a file.
 const SHORTEST: Duration = Duration::from_secs(1);

@@ -5,14 +5,12 @@ use std::{sync::Arc, time::Duration};
 use anyhow::{Context as _, Result};
 
 use super::give_up;
-use crate::{
-    cli::{Usage, args::OtlpArgs, log::say},
-    host::confine,
-    serve::{
-        Shelf,
-        otlp::{Headers, Push, Pusher},
-        tls_to,
-    },
+use crate::cli::{Usage, args::OtlpArgs, log::say};
+use tcptrace_host::confine;
+use tcptrace_serve::{
+    Shelf,
+    otlp::{Headers, Push, Pusher},
+    tls_to,
 };
 
 /// The shortest interval: figures come each second.

@@ -17,13 +17,13 @@ use crate::{
         signals::Signals,
         target::Target,
     },
-    model::filter::Filter,
-    pipeline::Analysis,
-    probe::Probe,
     terminal::{self, Screen},
-    track::Tracker,
-    view::top::Top,
 };
+use tcptrace_model::filter::Filter;
+use tcptrace_pipeline::Analysis;
+use tcptrace_probe::Probe;
+use tcptrace_top::Top;
+use tcptrace_track::Tracker;
 
 pub(super) async fn run(host: Host, signals: &mut Signals, top: Top) -> Result<ExitCode> {
     let snapshots = Snapshots { every: Snapshots::OFTEN, owners: true };

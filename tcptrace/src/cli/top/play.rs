@@ -8,21 +8,17 @@ use std::{
 use anyhow::Result;
 
 use super::listen::Front;
-use crate::{
-    cli::{
-        args::{FilterArgs, ReadArgs},
-        listen, origin,
-        signals::Signals,
-        target::Target,
-    },
-    pipeline::{self, Analysis, At, Turn},
-    source::{
-        moment::Moment,
-        recording::{Extent, Recording, Stretch},
-    },
-    track::Tracker,
-    view::top::{Order, Player, Top},
+use crate::cli::{
+    args::{FilterArgs, ReadArgs},
+    listen, origin,
+    signals::Signals,
+    target::Target,
 };
+use tcptrace_model::moment::Moment;
+use tcptrace_pipeline::{Analysis, At, Turn};
+use tcptrace_source::recording::{Extent, Recording, Stretch};
+use tcptrace_top::{Order, Player, Top};
+use tcptrace_track::Tracker;
 
 /// While nothing moves, and while it plays: how often keys are looked for.
 const TICK: Duration = Duration::from_millis(20);
@@ -51,8 +47,9 @@ pub(super) async fn run(
     front.enter()?;
     let mut deck = Deck::new(args, filter, extent);
     let stop = signals.any();
-    let played =
-        pipeline::play(&mut recording, &mut analysis, stop, |at| deck.turn(at, &mut front));
+    let played = tcptrace_pipeline::play(&mut recording, &mut analysis, stop, |at| {
+        deck.turn(at, &mut front)
+    });
     let accounts = played.await;
     front.leave();
     recording.take_remarks().iter().for_each(|remark| crate::cli::log::say(remark));

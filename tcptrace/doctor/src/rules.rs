@@ -1,0 +1,219 @@
+//! The rules: one small pure function a file, over the facts of a host and of one of its network
+//! namespaces. Thresholds are constants beside the rule, with the reason for them.
+
+use super::{
+    facts::{HostFacts, NetnsFacts},
+    finding::Outcome,
+};
+
+mod abort_on_overflow;
+mod accept_queue;
+mod close_wait;
+mod fin_timeout;
+mod fin_wait2;
+mod gave_up;
+mod keepalive;
+mod linger_zero;
+mod orphans;
+mod port_range;
+mod ports;
+mod syn_queue;
+mod time_wait;
+mod tw_buckets;
+mod tw_overflow;
+mod tw_recycle;
+mod tw_reuse;
+mod unread_data;
+
+/// A rule.
+pub type Rule = fn(&HostFacts, &NetnsFacts) -> Outcome;
+
+/// All of them, by name, in the order in which findings of one severity are shown.
+pub const ALL: &[(&str, Rule)] = &[
+    ("ports", ports::rule),
+    ("accept-queue", accept_queue::rule),
+    ("syn-queue", syn_queue::rule),
+    ("orphans", orphans::rule),
+    ("close-wait", close_wait::rule),
+    ("fin-wait2", fin_wait2::rule),
+    ("tw-overflow", tw_overflow::rule),
+    ("time-wait", time_wait::rule),
+    ("linger-zero", linger_zero::rule),
+    ("unread-data", unread_data::rule),
+    ("gave-up", gave_up::rule),
+    ("tw-recycle", tw_recycle::rule),
+    ("tw-buckets", tw_buckets::rule),
+    ("tw-reuse", tw_reuse::rule),
+    ("abort-on-overflow", abort_on_overflow::rule),
+    ("port-range", port_range::rule),
+    ("fin-timeout", fin_timeout::rule),
+    ("keepalive", keepalive::rule),
+];
+
+/// Resets and timeouts are normal one by one: this many while it was watched, and [`SHARE`] of the
+/// connections opened meanwhile, are not.
+const MANY: u64 = 20;
+/// One in so many.
+const SHARE: u64 = 10;
+
+/// Whether `count` is many, beside `opened` connections.
+fn is_many(count: u64, opened: u64) -> bool {
+    count >= MANY && count.saturating_mul(SHARE) >= opened
+}
+
+/// A count that the hooks saw, in words: a lower bound where they lost some.
+fn seen(host: &HostFacts, count: u64) -> String {
+    let at_least = if host.watched.lossy { "at least " } else { "" };
+    format!("{at_least}{count} in {:.1} s", host.watched.seconds)
+}
+
+/// ` by nginx :80 (3)`, or nothing where nobody is known.
+fn by(who: &str) -> String {
+    if who.is_empty() { String::new() } else { format!(", by {who}") }
+}
+
+#[cfg(test)]
+pub mod testing {
+    //! Facts for the tests of the rules: a host that was watched for 5 s, with one namespace that
+    //! is as an empty one begins.
+
+    use std::net::Ipv4Addr;
+
+    use super::*;
+    use crate::{
+        facts::{Counted, Ended, Listening, Watched, Who},
+        finding::{About, Severity},
+    };
+    use tcptrace_model::{Comm, How, NetStat, Tuple, script::fresh_knobs};
+    use tcptrace_stats::ports::{Flow, Outlook, Path, Row};
+
+    /// Its counters: all that rules ask for, at 0 both times.
+    pub(crate) fn space() -> NetnsFacts {
+        let mut stat = NetStat::default();
+        for name in [
+            "ListenOverflows",
+            "TCPReqQFullDrop",
+            "TCPReqQFullDoCookies",
+            "TCPTimeWaitOverflow",
+            "TCPAbortOnData",
+            "TCPAbortOnClose",
+            "TCPAbortOnTimeout",
+            "TCPAbortOnMemory",
+            "SyncookiesSent",
+        ] {
+            stat.tcp_ext.insert(name.to_owned(), 0);
+        }
+        for name in ["ActiveOpens", "PassiveOpens"] {
+            stat.tcp.insert(name.to_owned(), 0);
+        }
+        NetnsFacts {
+            netns: 1,
+            knobs: fresh_knobs(),
+            counters: Counted {
+                first: Some(stat.clone()),
+                last: Some(stat),
+                why: None,
+                seconds: 5.0,
+            },
+            ..NetnsFacts::default()
+        }
+    }
+
+    pub(crate) fn host(space: NetnsFacts) -> HostFacts {
+        HostFacts {
+            watched: Watched { seconds: 5.0, events: Ok(()), lossy: false },
+            defaults: Ok(fresh_knobs()),
+            files: Vec::new(),
+            spaces: vec![space],
+        }
+    }
+
+    /// `name` counted to `before` before it was watched, and by `more` since.
+    pub(super) fn count(space: &mut NetnsFacts, name: &str, before: i64, more: i64) {
+        let set = |stat: &mut Option<NetStat>, value| {
+            stat.as_mut().unwrap().tcp_ext.insert(name.to_owned(), value)
+        };
+        set(&mut space.counters.first, before);
+        set(&mut space.counters.last, before + more);
+    }
+
+    pub(super) fn ended(space: &mut NetnsFacts, how: How, count: u64) {
+        space.endings.push(Ended { who: "app :80".to_owned(), how, count });
+    }
+
+    pub(super) fn listening(port: u16, queued: u32, limit: u32) -> Listening {
+        let any = Ipv4Addr::UNSPECIFIED.to_ipv6_mapped();
+        let tuple = Tuple { laddr: any, raddr: any, lport: port, rport: 0, v6_socket: false };
+        let who = Who::Process { pid: 7, comm: Comm::from("app") };
+        Listening { tuple, who, queued, limit }
+    }
+
+    /// 100 ports to 10.0.0.2:443, so many of them taken.
+    pub(super) fn path(taken: u64, outlook: Outlook) -> Row {
+        let v4 = |last| Ipv4Addr::new(10, 0, 0, last).to_ipv6_mapped();
+        Row {
+            path: Path { netns: Some(1), laddr: v4(1), raddr: v4(2), rport: 443 },
+            live: 0,
+            time_wait: Some(taken),
+            reusable: Some(0),
+            usable: Some(100),
+            free: Some(100 - taken),
+            flow: Flow::default(),
+            failed_total: 0,
+            smoothed: Flow::default(),
+            outlook,
+        }
+    }
+
+    /// What `rule` says of the host's first namespace.
+    pub(super) fn ask(rule: Rule, host: &HostFacts) -> Outcome {
+        rule(host, &host.spaces[0])
+    }
+
+    /// What it says of a host with `space` alone, which must be something.
+    #[track_caller]
+    pub(super) fn found(rule: Rule, space: NetnsFacts) -> About {
+        match ask(rule, &host(space)) {
+            Outcome::Found(about) => about,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[track_caller]
+    pub(super) fn assert_fine(rule: Rule, space: NetnsFacts) {
+        assert_eq!(ask(rule, &host(space)), Outcome::Fine);
+    }
+
+    #[track_caller]
+    pub(super) fn assert_unseen(rule: Rule, space: NetnsFacts, says: &str) {
+        match ask(rule, &host(space)) {
+            Outcome::Unseen(why) => assert!(why.contains(says), "{why}"),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_namespace_as_it_begins_is_fine() {
+        let diagnosis = crate::Diagnosis::of(&host(space()));
+        assert_eq!((diagnosis.findings, diagnosis.unseen), (vec![], vec![]));
+        assert_eq!(diagnosis.fine.len(), ALL.len());
+    }
+
+    #[test]
+    fn the_worst_comes_first_and_decides() {
+        let mut space = space();
+        space.knobs.tcp_fin_timeout = tcptrace_model::Knob::Is(5);
+        count(&mut space, "TCPTimeWaitOverflow", 0, 1);
+        count(&mut space, "ListenOverflows", 0, 100);
+        let diagnosis = crate::Diagnosis::of(&host(space));
+        let rules: Vec<_> = diagnosis.findings.iter().map(|finding| finding.rule).collect();
+        assert_eq!(rules, ["accept-queue", "tw-overflow", "fin-timeout"]);
+        assert_eq!(diagnosis.severity(), Severity::Critical);
+    }
+
+    #[test]
+    fn many_is_a_number_and_a_share() {
+        assert!(!is_many(19, 0) && is_many(20, 0));
+        assert!(is_many(20, 200) && !is_many(20, 201));
+    }
+}

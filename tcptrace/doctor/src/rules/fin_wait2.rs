@@ -1,0 +1,78 @@
+//! Peers that never send their FIN.
+
+use crate::{
+    facts::{HostFacts, NetnsFacts},
+    finding::{About, Help, Outcome, Severity},
+};
+
+/// Orphans that stayed in FIN_WAIT2 all the time that was watched, which is longer than a round
+/// trip: their peers do not close.
+const STUCK: u64 = 100;
+/// So few are worth a word.
+const SOME: u64 = 10;
+/// What is advised for `tcp_fin_timeout`, where it is more, seconds.
+const LOWERED_S: i64 = 30;
+
+pub(super) fn rule(host: &HostFacts, space: &NetnsFacts) -> Outcome {
+    let stayed = space.fin_wait2.stayed;
+    let severity = match stayed {
+        STUCK.. => Severity::Warning,
+        SOME.. => Severity::Info,
+        _ => return Outcome::Fine,
+    };
+    let timeout = match space.knobs.tcp_fin_timeout.known() {
+        Ok(seconds) => format!("tcp_fin_timeout ends each after {seconds} s"),
+        Err(why) => format!("tcp_fin_timeout is not known: {why}"),
+    };
+    let mut helps =
+        vec![Help::new("have the peer close: the leak is there", "a change of the peer")];
+    if space.knobs.tcp_fin_timeout.value().is_none_or(|&seconds| seconds > LOWERED_S) {
+        helps.push(Help::new(
+            format!("sysctl -w net.ipv4.tcp_fin_timeout={LOWERED_S}"),
+            "a peer that closes later than that gets a RST for its FIN",
+        ));
+    }
+    Outcome::Found(About {
+        severity,
+        seen: format!(
+            "{stayed} of {} orphans in FIN_WAIT2 were there for all of {:.1} s; {timeout}",
+            space.fin_wait2.now, host.watched.seconds
+        ),
+        why: "This end has closed, and the peer has acknowledged that, but does not close its own \
+              end: it is in CLOSE_WAIT there. Until then, or until tcp_fin_timeout, a small \
+              minisock stands for the connection here and keeps its port.",
+        helps,
+        useless: &["tcp_tw_reuse, tcp_tw_recycle: neither is about FIN_WAIT2"],
+        docs: "ip-sysctl: tcp_fin_timeout; tcp(7): TCP_LINGER2",
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{super::testing::*, *};
+    use crate::facts::Lasting;
+    use tcptrace_model::Knob;
+
+    #[test]
+    fn those_that_stay_count() {
+        let with = |stayed| NetnsFacts { fin_wait2: Lasting { now: 500, stayed }, ..space() };
+        assert_fine(rule, with(SOME - 1));
+        assert_eq!(found(rule, with(SOME)).severity, Severity::Info);
+        assert_eq!(found(rule, with(STUCK - 1)).severity, Severity::Info);
+        let about = found(rule, with(STUCK));
+        assert_eq!(about.severity, Severity::Warning);
+        assert!(about.seen.starts_with("100 of 500 orphans"), "{}", about.seen);
+        assert!(about.seen.ends_with("after 60 s"), "{}", about.seen);
+    }
+
+    #[test]
+    fn it_is_not_advised_to_lower_what_is_low() {
+        for (seconds, advises) in [(LOWERED_S + 1, true), (LOWERED_S, false), (5, false)] {
+            let mut space =
+                NetnsFacts { fin_wait2: Lasting { now: SOME, stayed: SOME }, ..space() };
+            space.knobs.tcp_fin_timeout = Knob::Is(seconds);
+            let helps = found(rule, space).helps;
+            assert_eq!(helps.iter().any(|help| help.what.contains("=30")), advises, "{seconds}");
+        }
+    }
+}

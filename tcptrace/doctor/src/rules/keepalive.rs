@@ -1,0 +1,78 @@
+//! Keep-alive that takes hours to notice a dead peer.
+
+use crate::{
+    facts::{HostFacts, NetnsFacts},
+    finding::{About, Help, Outcome, Severity},
+};
+use tcptrace_model::{Knob, TcpState};
+
+/// From so many connections on, dead ones among them are to be expected.
+const MANY: u64 = 100;
+/// Longer than this is longer than most firewalls remember an idle connection: seconds.
+const LONG_S: i64 = 7200;
+
+pub(super) fn rule(_: &HostFacts, space: &NetnsFacts) -> Outcome {
+    let knobs = &space.knobs;
+    let known = |knob: &Knob<i64>| knob.known().copied().map_err(str::to_owned);
+    let after = || {
+        let time = known(&knobs.tcp_keepalive_time)?;
+        let intvl = known(&knobs.tcp_keepalive_intvl)?;
+        let probes = known(&knobs.tcp_keepalive_probes)?;
+        Ok::<_, String>(time.saturating_add(intvl.saturating_mul(probes)))
+    };
+    let after_s = match after() {
+        Ok(seconds) => seconds,
+        Err(why) => return Outcome::Unseen(format!("the keep-alive sysctls are not known: {why}")),
+    };
+    let open = space.count(TcpState::Established);
+    if open < MANY || after_s < LONG_S {
+        return Outcome::Fine;
+    }
+    Outcome::Found(About {
+        severity: Severity::Info,
+        seen: format!(
+            "{open} connections are ESTABLISHED; an idle one whose peer is gone is noticed after \
+             {after_s} s, if its program asked for keep-alive, and else never (which of them did \
+             is not looked at)",
+        ),
+        why: "An idle connection sends nothing, so a peer that vanished without a FIN is not \
+              noticed. Keep-alive probes are sent only on sockets with SO_KEEPALIVE, the first \
+              after tcp_keepalive_time.",
+        helps: vec![
+            Help::new(
+                "in the program: SO_KEEPALIVE, TCP_KEEPIDLE 60, TCP_KEEPINTVL 10, TCP_KEEPCNT 6",
+                "a small segment a minute on each idle connection",
+            ),
+            Help::new(
+                "sysctl -w net.ipv4.tcp_keepalive_time=600, for all programs that ask for \
+                 keep-alive and set no time of their own",
+                "small segments on idle connections; those from before notice it only when the \
+                 timer that they have goes off",
+            ),
+        ],
+        useless: &["tcp_keepalive_time alone, where the program does not set SO_KEEPALIVE"],
+        docs: "ip-sysctl: tcp_keepalive_time; tcp(7): TCP_KEEPIDLE",
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{super::testing::*, *};
+
+    fn with(open: u64, time_s: i64) -> NetnsFacts {
+        let mut space = space();
+        space.states.insert(TcpState::Established, open);
+        space.knobs.tcp_keepalive_time = Knob::Is(time_s);
+        space
+    }
+
+    #[test]
+    fn many_that_are_noticed_late_are_told() {
+        assert_fine(rule, with(MANY - 1, 7200));
+        let about = found(rule, with(MANY, 7200));
+        assert_eq!(about.severity, Severity::Info);
+        assert!(about.seen.contains("after 7875 s"), "{}", about.seen);
+        assert_fine(rule, with(MANY, LONG_S - 9 * 75 - 1));
+        assert_eq!(found(rule, with(MANY, LONG_S - 9 * 75)).severity, Severity::Info);
+    }
+}

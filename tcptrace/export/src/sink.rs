@@ -1,0 +1,151 @@
+//! Batches of rows as bytes, in one of three formats.
+
+use std::sync::Arc;
+
+use bytes::{BufMut as _, BytesMut};
+use parquet::{
+    arrow::ArrowWriter,
+    basic::{Compression, Encoding, ZstdLevel},
+    errors::ParquetError,
+    file::{metadata::KeyValue, properties::WriterProperties},
+    schema::types::ColumnPath,
+};
+
+use super::{
+    ExportError, Format,
+    column::{Column, Row, batch, schema},
+    text,
+};
+use tcptrace_model::Accounts;
+use tcptrace_record::Header;
+
+/// Rows of a row group: what is in memory before it is written, compressed.
+const GROUP_ROWS: usize = 1 << 17;
+
+/// The same in bytes, whichever comes first.
+const GROUP_BYTES: usize = 32 << 20;
+
+impl From<ParquetError> for ExportError {
+    fn from(error: ParquetError) -> Self {
+        Self(error.to_string())
+    }
+}
+
+/// Events of its time that a table has nothing of; `None`: not known.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Absent {
+    pub(super) lost: u64,
+    pub(super) missed: Option<u64>,
+    pub(super) filtered: Option<u64>,
+}
+
+impl Absent {
+    /// All that `accounts` tell of.
+    pub(super) fn of(accounts: &Accounts) -> Self {
+        let Accounts { lost, missed, filtered, .. } = *accounts;
+        Self { lost, missed, filtered: Some(filtered) }
+    }
+}
+
+/// Where batches go.
+pub(super) enum Sink {
+    Parquet(Box<ArrowWriter<Vec<u8>>>),
+    /// Whether the header was written.
+    Csv(bool),
+    Ndjson,
+}
+
+impl Sink {
+    /// One for rows of `columns`, from the recording with this `header`.
+    pub(super) fn new<T>(
+        format: Format,
+        columns: &[Column<T>],
+        header: &Header,
+    ) -> Result<Self, ExportError> {
+        Ok(match format {
+            Format::Csv => Self::Csv(false),
+            Format::Ndjson => Self::Ndjson,
+            Format::Parquet => {
+                let properties = properties(columns, header)?;
+                let schema = Arc::new(schema(columns));
+                let writer = ArrowWriter::try_new(Vec::new(), schema, Some(properties))?;
+                Self::Parquet(Box::new(writer))
+            }
+        })
+    }
+
+    /// Writes rows; `out` may get them later.
+    pub(super) fn write<T>(
+        &mut self,
+        columns: &[Column<T>],
+        rows: &[Row<'_, T>],
+        out: &mut BytesMut,
+    ) -> Result<(), ExportError> {
+        match self {
+            Self::Parquet(writer) => {
+                let groups = writer.flushed_row_groups().len();
+                writer.write(&batch(columns, rows)?)?;
+                if writer.flushed_row_groups().len() > groups {
+                    drain(writer, out)?;
+                }
+            }
+            Self::Csv(headed) => {
+                if !std::mem::replace(headed, true) {
+                    text::csv_header(columns, out);
+                }
+                text::csv(columns, rows, out);
+            }
+            Self::Ndjson => text::ndjson(columns, rows, out),
+        }
+        Ok(())
+    }
+
+    /// Writes what is left, and the end, with what is not in it.
+    pub(super) fn finish(
+        &mut self,
+        absent: &Absent,
+        out: &mut BytesMut,
+    ) -> Result<(), ExportError> {
+        if let Self::Parquet(writer) = self {
+            for (name, value) in [
+                ("tcptrace.lost", Some(absent.lost)),
+                ("tcptrace.missed", absent.missed),
+                ("tcptrace.filtered", absent.filtered),
+            ] {
+                let value = value.map(|value| value.to_string());
+                writer.append_key_value_metadata(KeyValue::new(name.to_owned(), value));
+            }
+            writer.finish()?;
+            drain(writer, out)?;
+        }
+        Ok(())
+    }
+}
+
+/// Moves what the writer has written.
+fn drain(writer: &mut ArrowWriter<Vec<u8>>, out: &mut BytesMut) -> Result<(), ExportError> {
+    writer.sync().map_err(|error| ExportError(error.to_string()))?;
+    // The writer counts its bytes itself, so it may be taken from.
+    out.put_slice(&std::mem::take(writer.inner_mut()));
+    Ok(())
+}
+
+fn properties<T>(columns: &[Column<T>], header: &Header) -> Result<WriterProperties, ExportError> {
+    let about = serde_json::to_string(header).map_err(|error| ExportError(error.to_string()))?;
+    let metadata = vec![KeyValue::new("tcptrace.recording".to_owned(), about)];
+    let created_by = concat!("tcptrace version ", env!("CARGO_PKG_VERSION"));
+    let mut builder = WriterProperties::builder()
+        .set_created_by(created_by.to_owned())
+        .set_compression(Compression::ZSTD(ZstdLevel::try_new(3)?))
+        .set_max_row_group_row_count(Some(GROUP_ROWS))
+        .set_max_row_group_bytes(Some(GROUP_BYTES))
+        .set_key_value_metadata(Some(metadata));
+    // Each is near to the one before, and hardly any comes twice.
+    for column in columns.iter().filter(|column| column.grows()) {
+        let path = ColumnPath::from(column.name());
+        builder = builder
+            .set_column_dictionary_enabled(path.clone(), false)
+            .set_column_encoding(path, Encoding::DELTA_BINARY_PACKED);
+    }
+    Ok(builder.build())
+}

@@ -1,0 +1,154 @@
+//! Rows of scripts, in each format.
+
+use std::fmt::Write as _;
+
+use arrow_array::{RecordBatch, cast::AsArray as _, types::Int32Type};
+use bytes::Bytes;
+use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+
+use super::*;
+use tcptrace_model::script;
+use tcptrace_pipeline::Analysis;
+
+const SCRIPT: &str = include_str!("../../tests/recordings/v1.script");
+
+fn exported(table: Table, format: Format, script: &str) -> (Vec<u8>, u64) {
+    let header =
+        Header { host: "web1".to_owned(), run: "b00t/1/2".to_owned(), ..Header::default() };
+    let mut analysis = Analysis::new(Tracker::default(), ExportView::new(table, format, header));
+    let mut bytes = Vec::new();
+    for input in script::inputs(script).unwrap() {
+        analysis.feed(&input);
+        bytes.extend_from_slice(&analysis.take_output());
+    }
+    let accounts =
+        Accounts { mono_ns: 61_040_000_000, lost: 17, missed: Some(2), ..Accounts::default() };
+    analysis.feed(&Input::End(accounts));
+    bytes.extend_from_slice(&analysis.take_output());
+    assert!(analysis.view().finished().unwrap());
+    (bytes, analysis.view().count())
+}
+
+fn text(table: Table, format: Format) -> String {
+    String::from_utf8(exported(table, format, SCRIPT).0).unwrap()
+}
+
+fn batches(bytes: Vec<u8>) -> Vec<RecordBatch> {
+    let reader = ParquetRecordBatchReaderBuilder::try_new(Bytes::from(bytes)).unwrap();
+    reader.build().unwrap().map(Result::unwrap).collect()
+}
+
+/// A cell as the text formats have it.
+fn shown(batch: &RecordBatch, column: usize, row: usize) -> serde_json::Value {
+    use arrow_array::types::{TimestampNanosecondType, UInt16Type, UInt32Type};
+    use arrow_schema::DataType;
+    let array = batch.column(column);
+    if array.is_null(row) {
+        return serde_json::Value::Null;
+    }
+    match array.data_type() {
+        DataType::UInt16 => array.as_primitive::<UInt16Type>().value(row).into(),
+        DataType::UInt32 => array.as_primitive::<UInt32Type>().value(row).into(),
+        DataType::Int64 => array.as_primitive::<arrow_array::types::Int64Type>().value(row).into(),
+        DataType::Boolean => array.as_boolean().value(row).into(),
+        DataType::Dictionary(..) => {
+            let words = array.as_dictionary::<Int32Type>();
+            let words = words.downcast_dict::<arrow_array::StringArray>().unwrap();
+            arrow_array::ArrayAccessor::value(&words, row).into()
+        }
+        DataType::Timestamp(..) => {
+            let ns = array.as_primitive::<TimestampNanosecondType>().value(row);
+            format!("{:.9}", jiff::Timestamp::from_nanosecond(ns.into()).unwrap()).into()
+        }
+        other => panic!("{other}"),
+    }
+}
+
+#[test]
+fn all_formats_say_the_same() {
+    for table in Table::ALL {
+        let (bytes, count) = exported(table, Format::Parquet, SCRIPT);
+        let batch = &batches(bytes)[0];
+        let lines = text(table, Format::Ndjson);
+        let csv = text(table, Format::Csv);
+        assert_eq!((batch.num_rows() as u64, lines.lines().count() as u64), (count, count));
+        assert_eq!(csv.lines().count() as u64, count + 1);
+        let names: Vec<_> = table.columns().iter().map(|column| column.name).collect();
+        assert_eq!(csv.lines().next().unwrap(), names.join(","));
+        for (row, (line, fields)) in lines.lines().zip(csv.lines().skip(1)).enumerate() {
+            let object: serde_json::Map<String, serde_json::Value> =
+                serde_json::from_str(line).unwrap();
+            let mut expected = String::new();
+            for (column, name) in names.iter().enumerate() {
+                let value = shown(batch, column, row);
+                assert_eq!(object.get(*name), Some(&value), "{name}");
+                let comma = if column > 0 { "," } else { "" };
+                match value {
+                    serde_json::Value::Null => write!(expected, "{comma}").unwrap(),
+                    serde_json::Value::String(text) => {
+                        write!(expected, "{comma}{}", tcptrace_view::csv::quoted(&text)).unwrap();
+                    }
+                    other => write!(expected, "{comma}{other}").unwrap(),
+                }
+            }
+            assert_eq!(fields, expected);
+        }
+    }
+}
+
+#[test]
+fn a_connection_is_one_row_whether_it_ended_or_not() {
+    let lines = text(Table::Connections, Format::Ndjson);
+    let rows: Vec<serde_json::Value> =
+        lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let mut ids: Vec<_> = rows.iter().map(|row| row["conn"].as_i64().unwrap()).collect();
+    ids.sort_unstable();
+    ids.dedup();
+    assert_eq!(ids.len(), rows.len());
+    let of = |cookie: u64| rows.iter().find(|row| row["cookie"] == cookie).unwrap();
+    let curl = of(0xa1);
+    assert_eq!(
+        (&curl["comm"], &curl["time_wait_ns"], &curl["end_reason"], &curl["opened"]),
+        (&"curl".into(), &60_000_000_000_u64.into(), &"expired".into(), &"connect".into())
+    );
+    assert_eq!((&curl["host"], &curl["boot_id"]), (&"web1".into(), &"b00t".into()));
+    assert_eq!((&curl["service_port"], &curl["failed"]), (&443.into(), &false.into()));
+    let open = rows.iter().find(|row| row["state"] == "CLOSE_WAIT").unwrap();
+    assert_eq!((&open["unit"], &open["closed"]), (&"app.service".into(), &().into()));
+}
+
+#[test]
+fn many_rows_are_row_groups_and_lose_none() {
+    let mut script = "0ms begin\n0ms clock 1795330800000000000\n".to_owned();
+    const PAIRS: u64 = 80_000;
+    for i in 0..PAIRS {
+        let (sk, ms) = (i + 1, i + 1);
+        writeln!(script, "{ms}ms sk={sk:x} CLOSE>SYN_SENT 10.0.0.1:0 10.0.0.2:443 comm=x").unwrap();
+        writeln!(script, "{ms}.5ms sk={sk:x} SYN_SENT>CLOSE 10.0.0.1:7 10.0.0.2:443").unwrap();
+    }
+    let (bytes, count) = exported(Table::Transitions, Format::Parquet, &script);
+    assert_eq!(count, 2 * PAIRS);
+    let reader = ParquetRecordBatchReaderBuilder::try_new(Bytes::from(bytes.clone())).unwrap();
+    let metadata = reader.metadata();
+    assert_eq!(metadata.num_row_groups(), 2);
+    let value = |key: &str| {
+        let pairs = metadata.file_metadata().key_value_metadata().unwrap();
+        pairs.iter().find(|pair| pair.key == key).and_then(|pair| pair.value.clone())
+    };
+    assert_eq!(value("tcptrace.lost").as_deref(), Some("17"));
+    assert_eq!(value("tcptrace.missed").as_deref(), Some("2"));
+    assert!(value("tcptrace.recording").unwrap().contains("\"host\":\"web1\""));
+    assert_eq!(batches(bytes).iter().map(|batch| batch.num_rows() as u64).sum::<u64>(), count);
+}
+
+#[test]
+fn the_documentation_lists_the_columns() {
+    let document = include_str!("../../../docs/RECIPES.md");
+    for table in Table::ALL {
+        let mut expected = String::new();
+        for ColumnDoc { name, kind, says } in table.columns() {
+            writeln!(expected, "| `{name}` | {kind} | {says} |").unwrap();
+        }
+        assert!(document.contains(&expected), "{}:\n{expected}", table.name());
+    }
+}

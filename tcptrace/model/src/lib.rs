@@ -1,0 +1,37 @@
+//! The values that everything else speaks of.
+//!
+//! Pure: no I/O, no clock, no allocation in the hot types, no dependency on how an event was
+//! obtained.
+
+pub mod cgroup;
+pub mod change;
+pub mod counters;
+pub mod event;
+pub mod filter;
+pub mod hash;
+pub mod input;
+pub mod knobs;
+pub mod moment;
+pub mod script;
+pub mod select;
+pub mod state;
+pub mod task;
+pub mod tuple;
+pub mod verdict;
+
+pub use cgroup::Cgroup;
+pub use change::{Age, Birth, Change, EndReason, Found, Moved, Opened, Owner, OwnerFrom, Retired};
+pub use counters::{NetStat, NetnsCounters, SockStat};
+pub use event::{
+    Accept, Linger, Minisock, MinisockEvent, Reset, ResetDirection, RstReason, SockFacts, Stopper,
+    Totals, Transition,
+};
+pub use input::{
+    Accounts, Clock, Event, Holder, Input, Lost, MinisocksBy, Queues, SnapFull, SnapSocket,
+    Snapshot, SnapshotEnd, SynQueue, Unseen,
+};
+pub use knobs::{Knob, Knobs, NetnsKnobs, PortRange};
+pub use state::{StateSet, TcpState};
+pub use task::{Comm, Task};
+pub use tuple::{Family, Tuple};
+pub use verdict::{How, Initiator, RstWhy, Timeout, Verdict};

@@ -1,0 +1,191 @@
+//! Which connections to show, by what only user space knows of them: whose they are and how they
+//! ended.
+//!
+//! What is not known of a connection is not what was asked for. Filters on what the kernel side
+//! knows are in `filter`.
+
+use std::str::FromStr;
+
+use thiserror::Error;
+
+use super::{
+    change::Owner,
+    task::Comm,
+    verdict::{How, Initiator, Verdict},
+};
+
+/// A set of ways in which a connection ends.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct HowSet(u32);
+
+const _: () = assert!(How::ALL.len() <= 32);
+
+impl HowSet {
+    /// Whether `how` is one of them.
+    pub fn contains(self, how: How) -> bool {
+        How::ALL.iter().position(|&one| one == how).is_some_and(|at| self.0 & 1 << at != 0)
+    }
+
+    /// All of both.
+    #[must_use]
+    pub fn union(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+}
+
+/// A word that is no way to end.
+#[derive(Debug, Error, PartialEq, Eq)]
+#[error("unknown end '{0}': {all}", all = How::ALL.map(How::name).join(", "))]
+pub struct UnknownHow(String);
+
+impl FromStr for HowSet {
+    type Err = UnknownHow;
+
+    /// Reads a name, or the beginning of several: `rst` is all resets, `rst-sent` those that this
+    /// host chose to send, `timeout` all that had nobody answer. Signs between words do not
+    /// matter: `timeout-syn` is `timeout: syn`.
+    fn from_str(word: &str) -> Result<Self, UnknownHow> {
+        let parts = |text: &str| -> Vec<String> {
+            let parts = text.split(|c: char| !c.is_ascii_alphanumeric());
+            parts.filter(|part| !part.is_empty()).map(str::to_ascii_lowercase).collect()
+        };
+        let wanted = parts(word);
+        let is_meant = |how: &How| !wanted.is_empty() && parts(how.name()).starts_with(&wanted);
+        let bits = How::ALL.iter().enumerate().filter(|(_, how)| is_meant(how));
+        match bits.fold(0, |bits, (at, _)| bits | 1 << at) {
+            0 => Err(UnknownHow(word.escape_default().to_string())),
+            bits => Ok(Self(bits)),
+        }
+    }
+}
+
+/// A word that is nobody who could have closed.
+#[derive(Debug, Error, PartialEq, Eq)]
+#[error("unknown side '{0}': local, remote, both, none")]
+pub struct UnknownSide(String);
+
+impl FromStr for Initiator {
+    type Err = UnknownSide;
+
+    fn from_str(word: &str) -> Result<Self, UnknownSide> {
+        let found = Self::ALL.into_iter().find(|side| side.name() == word);
+        found.ok_or_else(|| UnknownSide(word.escape_default().to_string()))
+    }
+}
+
+/// What to show. Within a kind one of them must hold, and of different kinds all; an empty kind
+/// asks for nothing.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Wanted {
+    /// Processes.
+    pub pids: Vec<u32>,
+    /// Names of the tasks, whole. The kernel keeps 15 bytes of a name.
+    pub comms: Vec<Comm>,
+    /// Users.
+    pub uids: Vec<u32>,
+    /// Ids of cgroups (v2).
+    pub cgroups: Vec<u64>,
+    /// Who closed first.
+    pub closed_by: Vec<Initiator>,
+    /// How it ended.
+    pub how: Option<HowSet>,
+}
+
+/// What is known of a connection.
+#[derive(Clone, Copy, Debug)]
+pub struct Subject<'a> {
+    /// Whose it is.
+    pub owner: Option<&'a Owner>,
+    /// The id of its cgroup.
+    pub cgroup: Option<u64>,
+    /// How it ended, as far as that is settled.
+    pub verdict: Verdict,
+}
+
+impl Wanted {
+    /// Whether a connection is to be shown.
+    pub fn matches(&self, subject: Subject<'_>) -> bool {
+        fn one_of<T: PartialEq>(wanted: &[T], known: Option<T>) -> bool {
+            wanted.is_empty() || known.is_some_and(|known| wanted.contains(&known))
+        }
+        let task = subject.owner.map(|owner| owner.task);
+        let how = subject.verdict.how;
+        one_of(&self.pids, task.map(|task| task.tgid))
+            && one_of(&self.comms, task.map(|task| task.comm))
+            && one_of(&self.uids, task.map(|task| task.uid))
+            && one_of(&self.cgroups, subject.cgroup)
+            && one_of(&self.closed_by, subject.verdict.initiator)
+            && self.how.is_none_or(|set| how.is_some_and(|how| set.contains(how)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{OwnerFrom, RstWhy, Task, Timeout};
+
+    fn owner(tgid: u32, uid: u32, comm: &str) -> Owner {
+        let task = Task { tgid, tid: tgid + 1, uid, comm: Comm::from(comm) };
+        Owner { task, from: OwnerFrom::Connect }
+    }
+
+    fn hows(word: &str) -> Vec<&'static str> {
+        let set: HowSet = word.parse().unwrap();
+        How::ALL.into_iter().filter(|&how| set.contains(how)).map(How::name).collect()
+    }
+
+    #[test]
+    fn a_word_means_all_that_begin_with_it() {
+        assert_eq!(hows("fin"), ["fin"]);
+        assert_eq!(hows("timeout").len(), 4);
+        assert_eq!(hows("timeout:syn"), ["timeout: syn"]);
+        assert_eq!(hows("Timeout-Syn"), ["timeout: syn"]);
+        assert_eq!(hows("rst-sent").len(), 6);
+        assert_eq!(hows("rst").len(), 9);
+        assert_eq!(hows("orphan"), ["orphan-gave-up", "orphan-limit"]);
+        for how in How::ALL {
+            assert!(hows(how.name()).contains(&how.name()));
+        }
+        let both = "fin".parse::<HowSet>().unwrap().union("refused".parse().unwrap());
+        assert!(both.contains(How::Fin) && both.contains(How::Refused));
+        assert!(!both.contains(How::RstSent(RstWhy::Other)));
+    }
+
+    #[test]
+    fn no_such_word() {
+        for word in ["rs", "", " ", "-", "fin-wait", "sent"] {
+            assert!(word.parse::<HowSet>().is_err(), "{word}");
+        }
+        let error = "r\x1bst".parse::<HowSet>().unwrap_err().to_string();
+        assert!(error.starts_with("unknown end 'r\\u{1b}st': fin, rst-received, "), "{error}");
+        let error = "me".parse::<Initiator>().unwrap_err().to_string();
+        assert_eq!(error, "unknown side 'me': local, remote, both, none");
+        assert_eq!("remote".parse(), Ok(Initiator::Remote));
+    }
+
+    #[test]
+    fn all_kinds_must_hold_and_the_unknown_is_not_what_was_asked_for() {
+        let curl = owner(812, 1000, "curl");
+        let verdict =
+            Verdict { initiator: Some(Initiator::Local), how: Some(How::Timeout(Timeout::User)) };
+        let known = Subject { owner: Some(&curl), cgroup: Some(77), verdict };
+        let unknown = Subject { owner: None, cgroup: None, verdict: Verdict::default() };
+        let all = Wanted::default();
+        assert!(all.matches(known) && all.matches(unknown));
+        let wants: [(&str, Wanted, bool); 9] = [
+            ("pid", Wanted { pids: vec![1, 812], ..all.clone() }, true),
+            ("tid", Wanted { pids: vec![813], ..all.clone() }, false),
+            ("comm", Wanted { comms: vec![Comm::from("curl")], ..all.clone() }, true),
+            ("part", Wanted { comms: vec![Comm::from("cur")], ..all.clone() }, false),
+            ("uid", Wanted { uids: vec![0], ..all.clone() }, false),
+            ("cgroup", Wanted { cgroups: vec![77], ..all.clone() }, true),
+            ("side", Wanted { closed_by: vec![Initiator::Local], ..all.clone() }, true),
+            ("how", Wanted { how: "timeout".parse().ok(), ..all.clone() }, true),
+            ("both", Wanted { pids: vec![812], how: "fin".parse().ok(), ..all.clone() }, false),
+        ];
+        for (what, wanted, expected) in wants {
+            assert_eq!(wanted.matches(known), expected, "{what}");
+            assert!(!wanted.matches(unknown), "{what}");
+        }
+    }
+}

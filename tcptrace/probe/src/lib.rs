@@ -1,0 +1,33 @@
+//! The only user of aya: what this kernel offers, the kernel object, and the way out of the ring.
+//!
+//! Must not interpret events; that is [`tcptrace_track`]'s.
+
+mod accept;
+mod attach;
+pub mod btf;
+mod error;
+mod facts;
+mod format;
+mod globals;
+mod minisock;
+mod offsets;
+mod reader;
+mod reset;
+mod ring;
+mod set_state;
+mod time_wait;
+mod tracefs;
+
+pub use accept::{AcceptBackend, AcceptChoice};
+pub use attach::{Known, Names, Options, Probe, RuledOut, Totals};
+pub use error::{ProbeError, Refusal};
+pub use facts::{Fact, Unobservable};
+pub use minisock::Who;
+pub use offsets::sock_offsets;
+pub use reader::Reserved;
+pub use ring::{
+    BadRingSize, DEFAULT_RING_BYTES, RING_UNIT_HINT, page_bytes, parse_ring_size, ring_supported,
+};
+pub use set_state::Backend;
+pub use time_wait::{TimeWaitBackend, TimeWaitChoice};
+pub use tracefs::{mounted as tracefs_mounted, with_tracefs};

@@ -1,0 +1,77 @@
+//! What still holds of what was told earlier: said again where reading may begin.
+//!
+//! Bounded: as many names of cgroups as the tracker keeps, and the sysctls of so many namespaces.
+
+use std::collections::{HashMap, VecDeque};
+
+use tcptrace_model::{Clock, Input, MinisocksBy, NetnsKnobs};
+use tcptrace_track::cgroups;
+
+/// Network namespaces whose sysctls are kept; the oldest goes.
+const NAMESPACES: usize = 4096;
+
+/// The last word on what holds until it is said otherwise.
+#[derive(Debug, Default)]
+pub struct Context {
+    begin: Option<(u32, MinisocksBy)>,
+    clock: Option<Clock>,
+    cgroups: HashMap<u64, Box<str>>,
+    /// In the order in which they were first told.
+    cgroup_order: VecDeque<u64>,
+    knobs: HashMap<u32, Box<NetnsKnobs>>,
+    knob_order: VecDeque<u32>,
+}
+
+/// Whether `input` is something that holds until it is said otherwise.
+pub fn lasts(input: &Input) -> bool {
+    matches!(input, Input::Begin { .. } | Input::Clock(_) | Input::Cgroup { .. } | Input::Knobs(_))
+}
+
+impl Context {
+    /// Takes in one that [`lasts`].
+    pub fn take(&mut self, input: Input) {
+        match input {
+            Input::Begin { hz, minisocks, .. } => self.begin = Some((hz, minisocks)),
+            Input::Clock(clock) => self.clock = Some(clock),
+            Input::Cgroup { id, path } => {
+                if self.cgroups.insert(id, path).is_none() {
+                    self.cgroup_order.push_back(id);
+                }
+                if self.cgroup_order.len() > cgroups::LIMIT
+                    && let Some(oldest) = self.cgroup_order.pop_front()
+                {
+                    self.cgroups.remove(&oldest);
+                }
+            }
+            Input::Knobs(knobs) => {
+                let netns = knobs.netns;
+                if self.knobs.insert(netns, knobs).is_none() {
+                    self.knob_order.push_back(netns);
+                }
+                if self.knob_order.len() > NAMESPACES
+                    && let Some(oldest) = self.knob_order.pop_front()
+                {
+                    self.knobs.remove(&oldest);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// How the clocks stand.
+    pub fn realtime_offset_ns(&self) -> Option<i64> {
+        self.clock.map(|clock| clock.realtime_offset_ns)
+    }
+
+    /// All of it, for a reader that begins at `mono_ns`; nothing before the hooks are in force.
+    pub fn inputs(&self, mono_ns: u64) -> impl Iterator<Item = Input> {
+        let begin = self.begin.map(|(hz, minisocks)| Input::Begin { mono_ns, hz, minisocks });
+        let clock = self.clock.map(Input::Clock);
+        let cgroups = self
+            .cgroup_order
+            .iter()
+            .filter_map(|&id| Some(Input::Cgroup { id, path: self.cgroups.get(&id)?.clone() }));
+        let knobs = self.knob_order.iter().filter_map(|netns| self.knobs.get(netns).cloned());
+        begin.into_iter().chain(clock).chain(cgroups).chain(knobs.map(Input::Knobs))
+    }
+}

@@ -1,0 +1,74 @@
+//! What is published once a second: all that anybody may ask for, complete in itself.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use bytes::Bytes;
+use tcptrace_common::counters::Hook;
+
+use super::pages::Report;
+use tcptrace_model::TcpState;
+use tcptrace_record::Header;
+use tcptrace_report::facts::Facts;
+use tcptrace_stats::{
+    group::By,
+    since_start::{End, SinceStart},
+};
+use tcptrace_track::Counts;
+
+/// A label's value, or none where there is no label.
+pub(super) type Label = Option<Box<str>>;
+
+/// How things stand at a moment.
+#[derive(Clone, Debug)]
+pub struct Figures {
+    /// `CLOCK_MONOTONIC`, nanoseconds.
+    pub(super) mono_ns: u64,
+    /// All is known that was there before: the first round of snapshots is over.
+    pub(super) whole: bool,
+    /// Connections in each state, CLOSE left out; by label, if there is one.
+    pub(super) connections: Vec<(Label, TcpState, u64)>,
+    /// Transitions and times.
+    pub(super) since: SinceStart,
+    /// What tells ends and connections apart.
+    pub(super) label: Option<By>,
+    /// Ends since the start.
+    pub(super) ends: BTreeMap<(Label, End), u64>,
+    /// What the kernel counted since the start; `None` where it does not tell.
+    pub(super) time_wait_overflow: Option<u64>,
+    /// Of each state that should pass, how many have been in it for too long; `None`: not looked
+    /// at yet.
+    pub(super) stuck: Option<Vec<(TcpState, u64)>>,
+    /// As [`tcptrace_stats::ports::Interval::worst_used`].
+    pub(super) ports_used: Option<f64>,
+    /// Since the start, in the order of [`Hook::ALL`].
+    pub(super) lost: [u64; Hook::ALL.len()],
+    /// Since the start.
+    pub(super) missed: u64,
+    /// The tracker's.
+    pub(super) counts: Counts,
+    /// The last of each report, in the order of [`Report::ALL`]; `None`: there was none yet.
+    pub(super) reports: [Option<Bytes>; Report::ALL.len()],
+    /// What the page at `/` is made of, of some seconds ago where nobody has asked for it lately;
+    /// `None`: nothing is attached yet.
+    pub(super) page: Option<Arc<Facts>>,
+}
+
+/// What is known once the hooks are attached, and does not change.
+#[derive(Clone, Debug, Default)]
+pub struct Attached {
+    /// What is listened to.
+    pub hooks: Vec<HookBy>,
+    /// Where and how, as a recording would begin with it.
+    pub header: Header,
+    /// The kernel counts events that it skipped (since 5.12).
+    pub missed_counted: bool,
+}
+
+/// One of the things to listen to.
+#[derive(Clone, Debug)]
+pub struct HookBy {
+    /// Which.
+    pub hook: Hook,
+    /// By what; `None`: it is not listened to.
+    pub backend: Option<String>,
+}

@@ -1,0 +1,13 @@
+//! Where inputs come from. After this module nothing knows whether they are live.
+
+mod ages;
+pub mod cgroups;
+pub mod helper;
+pub mod live;
+pub mod owners;
+pub mod reconcile;
+pub mod recording;
+mod refilter;
+pub mod self_test;
+pub mod snapshot;
+mod tables;

@@ -1,0 +1,120 @@
+//! Who holds the sockets of snapshots.
+//!
+//! `/proc` is searched for all of them at once, and only when there is one that no earlier search
+//! has looked for. Keeps what was found by cookie, for as long as rounds have the socket.
+
+use std::{
+    collections::{HashMap, HashSet},
+    sync::{Mutex, PoisonError},
+};
+
+use super::snapshot::Space;
+use tcptrace_host::{clock, process};
+use tcptrace_model::{Holder, SnapFull};
+
+/// After a search nothing is searched for so many times as long as it took: 2 % of a CPU at most.
+/// Whose a socket is that opens meanwhile, its events tell.
+const REST: u64 = 50;
+
+/// What is remembered between rounds. Those are taken one after the other, each on another thread.
+#[derive(Debug, Default)]
+pub struct Owners(Mutex<Memory>);
+
+#[derive(Debug, Default)]
+struct Memory {
+    /// By cookie, an index into `holders`; [`NOBODY`] was looked for and not found. There may be a
+    /// million sockets, and few processes.
+    known: HashMap<u64, u32>,
+    holders: Vec<Holder>,
+    not_before_ns: u64,
+    refusal_said: bool,
+    cut_said: bool,
+}
+
+const NOBODY: u32 = u32::MAX;
+
+impl Owners {
+    /// Says of each socket who holds it, as far as that can be found out. `all`: these are all
+    /// namespaces, so what is in none of them is gone.
+    pub(super) fn fill(&self, spaces: &mut [Space], all: bool, remarks: &mut Vec<String>) {
+        // Half of what a search found is no worse than none.
+        let mut memory = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        memory.fill(spaces, all, remarks);
+    }
+}
+
+impl Memory {
+    fn fill(&mut self, spaces: &mut [Space], all: bool, remarks: &mut Vec<String>) {
+        let now = clock::monotonic_ns().unwrap_or(0);
+        let wanted = || held(spaces).filter(|(cookie, _)| !self.known.contains_key(cookie));
+        if now >= self.not_before_ns && wanted().next().is_some() {
+            self.search(spaces, remarks);
+            let ended_ns = clock::monotonic_ns().unwrap_or(now);
+            self.not_before_ns = ended_ns.saturating_add(REST * ended_ns.saturating_sub(now));
+        } else if all {
+            let there: HashSet<u64> = held(spaces).map(|(cookie, _)| cookie).collect();
+            self.known.retain(|cookie, _| there.contains(cookie));
+        }
+        let Self { known, holders, .. } = self;
+        for (cookie, full) in held_mut(spaces) {
+            let index = known.get(&cookie).copied().unwrap_or(NOBODY);
+            full.holder = holders.get(index as usize).copied();
+        }
+    }
+
+    /// What earlier searches found is forgotten: files are passed on and closed.
+    fn search(&mut self, spaces: &[Space], remarks: &mut Vec<String>) {
+        let inodes: HashSet<u32> = held(spaces).map(|(_, full)| full.inode).collect();
+        let found = match process::holders(&inodes) {
+            Ok(found) => found,
+            Err(error) => {
+                remarks.push(format!("whose the sockets are cannot be looked up: {error}"));
+                return;
+            }
+        };
+        if found.refused > 0 && !std::mem::replace(&mut self.refusal_said, true) {
+            remarks.push(format!(
+                "the open files of {} of {} processes cannot be looked at, so the owners of their \
+                 sockets from before are not known; for other users' CAP_SYS_PTRACE is needed",
+                found.refused, found.processes
+            ));
+        }
+        if found.cut && !std::mem::replace(&mut self.cut_said, true) {
+            remarks.push(
+                "more processes or open files than are looked at: not all owners of sockets from \
+                 before are known"
+                    .to_owned(),
+            );
+        }
+        self.known.clear();
+        self.holders.clear();
+        let mut numbers: HashMap<Holder, u32> = HashMap::new();
+        for (cookie, full) in held(spaces) {
+            let number = found.by_inode.get(&full.inode).map_or(NOBODY, |holder| {
+                *numbers.entry(*holder).or_insert_with(|| {
+                    self.holders.push(*holder);
+                    // At most one for each of the sockets, whose inodes have 32 bits.
+                    (self.holders.len() - 1) as u32
+                })
+            });
+            self.known.insert(cookie, number);
+        }
+    }
+}
+
+/// The sockets that a process holds.
+fn held(spaces: &[Space]) -> impl Iterator<Item = (u64, &SnapFull)> {
+    let all = spaces.iter().flat_map(|space| &space.sockets);
+    all.filter_map(|socket| {
+        let full = socket.full.as_deref().filter(|full| full.inode != 0)?;
+        Some((socket.cookie, full))
+    })
+}
+
+fn held_mut(spaces: &mut [Space]) -> impl Iterator<Item = (u64, &mut SnapFull)> {
+    let all = spaces.iter_mut().flat_map(|space| &mut space.sockets);
+    all.filter_map(|socket| {
+        let full = socket.full.as_deref_mut().filter(|full| full.inode != 0)?;
+        Some((socket.cookie, full))
+    })
+}

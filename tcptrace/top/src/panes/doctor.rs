@@ -1,0 +1,70 @@
+//! What `tcptrace doctor` says of what is happening, and all of it on one finding.
+
+use super::super::{
+    findings::{Findings, Latest},
+    listing::{Goes, Listing, Row, Tone},
+};
+use tcptrace_doctor::finding::{Finding, Severity};
+use tcptrace_view::{doctor::text, wrap::put_wrapped};
+
+/// The findings, the worst first.
+pub(in super::super) fn listing(findings: &Findings, now_ns: u64) -> Listing {
+    let Some(Latest { diagnosis, seconds, at_ns }) = findings.latest() else {
+        let note = "watches: the first findings come when the sockets were looked at twice";
+        return Listing { notes: vec![note.to_owned()], ..Listing::default() };
+    };
+    let head = format!("{:9} {:18} SEEN", "SEVERITY", "RULE");
+    let rows = diagnosis.findings.iter().map(|finding| {
+        let row = Row::new(format!("{:9} ", finding.about.severity.name()), tone(finding))
+            .and(format!("{:18} {}", finding.rule, finding.about.seen), Tone::Plain);
+        let mut seen = String::new();
+        put_wrapped(&mut seen, &finding.about.seen, 0);
+        let detail = seen.lines().map(str::to_owned).collect();
+        Row { detail, ..row }.leading(Goes::Finding(finding.rule, finding.netns))
+    });
+    let rows: Vec<_> = rows.collect();
+    let ago = now_ns.saturating_sub(*at_ns) / 1_000_000_000;
+    let mut notes = vec![format!(
+        "of {seconds:.0} s, {ago} s ago, whatever the filter  (enter: why, what helps)"
+    )];
+    if !diagnosis.fine.is_empty() {
+        notes.push(format!("{} rules found nothing wrong", diagnosis.fine.len()));
+    }
+    let unseen = diagnosis.unseen.len();
+    if unseen > 0 {
+        notes.push(format!("{unseen} could not look: `tcptrace doctor` says why"));
+    }
+    Listing { head, rows, notes }
+}
+
+/// What is to be said of one.
+pub(in super::super) fn finding(findings: &Findings, rule: &str, netns: u32) -> Listing {
+    let found = findings.latest().and_then(|latest| {
+        let mut all = latest.diagnosis.findings.iter();
+        all.find(|finding| finding.rule == rule && finding.netns == netns)
+    });
+    let Some(finding) = found else {
+        let note = format!("{rule} in {netns} is fine by now");
+        return Listing { notes: vec![note], ..Listing::default() };
+    };
+    let mut said = String::new();
+    text::put(&mut said, finding, true);
+    let mut lines = said.lines().filter(|line| !line.is_empty());
+    let first = lines.next().map(|line| Row::new(line, tone(finding)));
+    let rows = first.into_iter().chain(lines.map(|line| Row::new(line, Tone::Plain)));
+    Listing { rows: rows.collect(), ..Listing::default() }
+}
+
+fn tone(finding: &Finding) -> Tone {
+    match finding.about.severity {
+        Severity::Critical => Tone::Bad,
+        Severity::Warning => Tone::Warn,
+        Severity::Info | Severity::Ok => Tone::Plain,
+    }
+}
+
+/// How many findings there are, and how the worst is meant.
+pub(in super::super) fn worst(findings: &Findings) -> Option<(usize, Tone)> {
+    let Latest { diagnosis, .. } = findings.latest()?;
+    Some((diagnosis.findings.len(), tone(diagnosis.findings.first()?)))
+}

@@ -1,0 +1,27 @@
+//! From what the kernel reported to what is true.
+//!
+//! Pure: time is an argument, there is no I/O, and no input makes it panic. What cannot be is
+//! counted as an anomaly and the tracker goes on from what the kernel says now.
+
+mod births;
+pub mod cgroups;
+mod compare;
+mod conn;
+pub mod gate;
+mod held;
+mod listeners;
+mod minisock;
+mod peek;
+mod queues;
+mod rows;
+mod sampling;
+mod seed;
+mod slab;
+mod table;
+mod tracker;
+mod verdict;
+mod watch;
+
+pub use table::Table;
+pub use tracker::{Counts, DEFAULT_LIMIT, Standing, Tracker};
+pub use watch::Watch;

@@ -1,0 +1,482 @@
+//! One incarnation for each skaddr: how long it was in each state, and whose it is.
+
+use super::{
+    cgroups::Cgroups,
+    compare::{Doubt, Round},
+    conn::{Conn, Entered, Ids, at_least, better, differ, has_listeners_ends, owner_of},
+    held::Held,
+    listeners::Listeners,
+    minisock::{Minisocks, Origin},
+    queues::LastQueues,
+    sampling::Sampling,
+    seed::Seeds,
+    table::Table,
+    verdict::{Close, Judgement},
+};
+use tcptrace_model::{
+    Accept, Age, Birth, Cgroup, Change, EndReason, Event, Found, Input, Lost, MinisockEvent,
+    MinisocksBy, Moved, Owner, OwnerFrom, Reset, ResetDirection, Retired, TcpState, Transition,
+    Verdict, change::is_birth, hash::Set,
+};
+
+/// Connections that are tracked at a time unless told otherwise.
+pub const DEFAULT_LIMIT: usize = 1 << 20;
+
+/// What the tracker counts of itself.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Transitions that do not follow from what was known, with nothing lost to explain it.
+    pub anomalies: u64,
+    /// Sockets whose state was corrected after a loss.
+    pub resynchronised: u64,
+    /// Sockets forgotten to keep the limit.
+    pub evicted: u64,
+    /// Sockets known now.
+    pub tracked: u64,
+    /// Sockets that a later snapshot had and the tracker had not, or the other way round, or in
+    /// another state.
+    pub drifted: u64,
+    /// Minisocks of whose end nothing told: their timers were due, and snapshots had them no more.
+    pub untold: u64,
+}
+
+/// A connection, and how it stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Standing {
+    /// The connection.
+    pub found: Found,
+    /// How long it has been in its state.
+    pub in_state: Age,
+    /// Whether a process had it open when the last snapshot was taken; never of a minisock. `None`
+    /// where no snapshot has told of it.
+    pub held: Option<bool>,
+}
+
+/// Turns inputs into changes.
+pub struct Tracker {
+    pub(super) conns: Table<Conn>,
+    pub(super) minisocks: Minisocks,
+    /// Where no hook tells of minisocks.
+    pub(super) sampling: Sampling,
+    pub(super) seeds: Seeds,
+    pub(super) ids: Ids,
+    pub(super) listeners: Listeners,
+    held: Held,
+    /// Something tells of minisocks.
+    minisocks_told: bool,
+    /// Namespaces of which there was a snapshot.
+    pub(super) seeded: Set<u32>,
+    /// The snapshots that are being taken, or wait for the tick after them.
+    pub(super) round: Option<Round>,
+    /// What the last snapshots had otherwise than it was known.
+    pub(super) doubts: Set<Doubt>,
+    pub(super) queues: LastQueues,
+    cgroups: Cgroups,
+    pub(super) limit: usize,
+    /// Sockets of snapshots that there was no room for.
+    pub(super) unseeded: u64,
+    /// Since when no event can have been missed: an unknown socket has been in its state at
+    /// least since then. `None` before the hooks are in force.
+    complete_since: Option<u64>,
+    /// The last time that events were noticed to be lost.
+    last_loss: Option<u64>,
+    anomalies: u64,
+    pub(super) resynchronised: u64,
+    pub(super) drifted: u64,
+    pub(super) untold: u64,
+}
+
+impl Default for Tracker {
+    fn default() -> Self {
+        Self::new(DEFAULT_LIMIT)
+    }
+}
+
+impl Tracker {
+    /// A tracker of at most `limit` sockets and as many minisocks.
+    pub fn new(limit: usize) -> Self {
+        Self {
+            conns: Table::new(limit),
+            minisocks: Minisocks::new(limit),
+            sampling: Sampling::new(limit),
+            seeds: Seeds::default(),
+            ids: Ids::default(),
+            listeners: Listeners::default(),
+            held: Held::default(),
+            minisocks_told: true,
+            seeded: Set::default(),
+            round: None,
+            doubts: Set::default(),
+            queues: LastQueues::default(),
+            cgroups: Cgroups::default(),
+            limit,
+            unseeded: 0,
+            complete_since: None,
+            last_loss: None,
+            anomalies: 0,
+            resynchronised: 0,
+            drifted: 0,
+            untold: 0,
+        }
+    }
+
+    /// What it counts of itself.
+    pub fn counts(&self) -> Counts {
+        Counts {
+            anomalies: self.anomalies,
+            resynchronised: self.resynchronised,
+            evicted: self.conns.evicted()
+                + self.minisocks.evicted()
+                + self.sampling.evicted()
+                + self.unseeded,
+            tracked: (self.conns.len()
+                + self.minisocks.len()
+                + self.sampling.len()
+                + self.seeds.len()) as u64,
+            drifted: self.drifted,
+            untold: self.untold,
+        }
+    }
+
+    /// Addresses of minisocks in FIN_WAIT2 that the source should look at, at `now`: whether
+    /// they have moved on shows in no event.
+    pub fn due_peeks(&mut self, now: u64) -> Vec<u64> {
+        self.minisocks.due_peeks(now)
+    }
+
+    /// Whether there are any that will be due.
+    pub fn awaits_peeks(&self) -> bool {
+        self.minisocks.awaits_peeks()
+    }
+
+    /// Whether the last snapshots had something otherwise than it was known. Another one soon will
+    /// settle that.
+    pub fn in_doubt(&self) -> bool {
+        !self.doubts.is_empty()
+    }
+
+    /// Whether a look at the minisocks would settle what is held back.
+    pub fn awaits_look(&self) -> bool {
+        self.sampling.holds_any()
+    }
+
+    /// All connections that are known, with the state each is in; their time is since when it
+    /// is, at the latest.
+    pub fn census(&self) -> impl Iterator<Item = Found> {
+        self.standing(0).map(|standing| standing.found)
+    }
+
+    /// The same, with how long each has been in its state, at `now`.
+    pub fn standing(&self, now: u64) -> impl Iterator<Item = Standing> {
+        let of = move |conn: &Conn| (conn.found(conn.since_ns), conn.age(now, self.last_loss));
+        let full = self.conns.iter().map(move |(_, conn)| (of(conn), false));
+        let held = self.held.iter().map(|moved| ((Held::found(moved), moved.in_old), false));
+        let minis = self.minisocks.iter().map(move |(_, conn)| (of(conn), true));
+        let seeds =
+            self.seeds.iter().map(move |(cookie, seed)| (of(&seed.conn(cookie)), seed.mini));
+        let sampled = self.sampling.iter().map(move |conn| (of(conn), true));
+        let all = full.chain(held).chain(minis).chain(sampled).chain(seeds);
+        all.map(|((found, in_state), mini)| Standing {
+            in_state,
+            held: match found.cookie {
+                _ if mini => Some(false),
+                Some(cookie) => self.queues.held(cookie),
+                None => None,
+            },
+            found: Found {
+                queues: found.cookie.and_then(|cookie| self.queues.get(cookie, found.state)),
+                ..found
+            },
+        })
+    }
+
+    /// What is known of the cgroup with this id.
+    pub fn cgroup(&self, id: u64) -> Option<&Cgroup> {
+        self.cgroups.get(id)
+    }
+
+    /// Takes in one input and hands out what follows from it.
+    pub fn apply(&mut self, input: &Input, out: &mut impl FnMut(Change)) {
+        match input {
+            Input::Begin { mono_ns, hz, minisocks } => {
+                self.complete_since = Some(*mono_ns);
+                self.minisocks.set_hz(*hz);
+                self.sampling.set(*minisocks == MinisocksBy::Looks);
+                self.minisocks_told = *minisocks != MinisocksBy::Nothing;
+            }
+            Input::Event(Event::Transition(event)) => self.transition(event, out),
+            Input::Event(Event::Minisock(event)) => {
+                if matches!(event.event, MinisockEvent::Expired | MinisockEvent::Stopped { .. })
+                    && let Some(round) = &mut self.round
+                {
+                    round.ended(event.cookie, &event.tuple);
+                }
+                let seeds = &mut self.seeds;
+                let netns = Some(event.netns);
+                let origin = || match seeds.take(event.cookie, &event.tuple, netns, true) {
+                    Some(seed) => Origin::Seed(seed),
+                    None => Origin::Unknown,
+                };
+                self.minisocks.event(event, &mut self.ids, origin, out);
+            }
+            Input::Lost(Lost { mono_ns, .. }) | Input::Missed { mono_ns, .. } => {
+                self.complete_since = Some(*mono_ns);
+                self.last_loss = Some(*mono_ns);
+            }
+            Input::Snapshot(snapshot) => {
+                if !self.sampling.piece(snapshot) {
+                    self.snapshot(snapshot);
+                }
+            }
+            Input::Cgroup { id, path } => self.cgroups.name(*id, path),
+            Input::Tick { mono_ns } => {
+                self.held.tick(*mono_ns, out);
+                self.minisocks.tick(*mono_ns, &mut self.ids, out);
+                self.settle_look(*mono_ns, out);
+                self.settle_round(*mono_ns, out);
+            }
+            Input::Event(Event::Reset(event)) => self.reset(event, out),
+            Input::Event(Event::Accept(event)) => self.accept(event),
+            Input::End(accounts) => {
+                self.held.end(out);
+                self.sampling.end(accounts.mono_ns, out);
+            }
+            Input::Clock(_) | Input::Knobs(_) | Input::Counters(_) => {}
+        }
+    }
+
+    fn reset(&mut self, event: &Reset, out: &mut impl FnMut(Change)) {
+        if let Some(conn) = self.conns.get_mut(event.skaddr) {
+            conn.ending.reset(event.direction, event.reason);
+        } else if event.direction == ResetDirection::Sent {
+            self.held.reset(event.skaddr, event.reason, out);
+            self.sampling.reset(event, out);
+        }
+    }
+
+    fn accept(&mut self, event: &Accept) {
+        if let Some(conn) = self.conns.get_mut(event.skaddr) {
+            let owner = Owner { task: event.task, from: OwnerFrom::Accept };
+            conn.owner = better(conn.owner, Some(owner));
+        }
+    }
+
+    fn transition(&mut self, event: &Transition, out: &mut impl FnMut(Change)) {
+        if event.old == event.new {
+            return; // inet_sk_state_store() is also called to stay: no transition
+        }
+        if !event.old.may_become(event.new) {
+            self.anomalies += 1;
+        }
+        self.held.moves_on(event.skaddr, out);
+        if self.step(event, out) {
+            return;
+        }
+        let born = is_birth(event.old, event.new);
+        let known = self.known(event, born, out);
+        let is_known = known.is_some();
+        let (mut conn, in_old) = known.unwrap_or_else(|| {
+            let id = self.ids.next();
+            (Conn::new(id, event.old, event.mono_ns, Entered::Before, event.tuple), Age::Unknown)
+        });
+        let mut moved = told(&mut conn, in_old, event, &self.listeners);
+        if event.new == TcpState::Close {
+            self.closed(event, conn, is_known, moved, out);
+            return;
+        }
+        moved.verdict.initiator = conn.ending.moved(event.old, event.new);
+        out(Change::Moved(moved));
+        // A connection in SYN_RECV was in the SYN queue before, unseen, as a request_sock.
+        let entered = if is_child(event) { Entered::Before } else { Entered::Seen };
+        conn.enter(event.new, event.mono_ns, entered);
+        conn.set_sock(event.sock.as_ref());
+        if event.new == TcpState::Listen
+            && let Some(owner) = conn.owner
+        {
+            self.listeners.insert(event.skaddr, conn.netns, &conn.tuple, owner);
+        }
+        if is_known && let Some(slot) = self.conns.get_mut(event.skaddr) {
+            *slot = conn;
+        } else if let Some((_, evicted)) = self.conns.insert(event.skaddr, conn) {
+            // An unknown socket may now be the evicted one, which was in its state before; it
+            // may also have moved before it was evicted, up to now.
+            self.complete_since = Some(event.mono_ns);
+            out(evicted.gone(event.mono_ns));
+        }
+    }
+
+    /// What most transitions are: a known connection goes on to another state, and nothing was
+    /// lost since it came into this one. Changed where it is; false where it is not so simple.
+    fn step(&mut self, event: &Transition, out: &mut impl FnMut(Change)) -> bool {
+        use TcpState::{Close, Listen};
+        if matches!(event.old, Close | Listen) || matches!(event.new, Close | Listen) {
+            return false;
+        }
+        let Some(conn) = self.conns.get_mut(event.skaddr) else { return false };
+        let cookie = event.sock.as_ref().and_then(|sock| sock.cookie);
+        if conn.state != event.old
+            || self.last_loss.is_some_and(|loss| loss >= conn.since_ns)
+            || differ(conn.cookie(), cookie)
+        {
+            return false;
+        }
+        let in_old = conn.age(event.mono_ns, self.last_loss);
+        let mut moved = told(conn, in_old, event, &self.listeners);
+        moved.verdict.initiator = conn.ending.moved(event.old, event.new);
+        conn.enter(event.new, event.mono_ns, Entered::Seen);
+        conn.set_sock(event.sock.as_ref());
+        out(Change::Moved(moved));
+        true
+    }
+
+    /// The socket of `conn` goes to CLOSE: to a minisock, or to its end.
+    fn closed(
+        &mut self,
+        event: &Transition,
+        conn: Conn,
+        is_known: bool,
+        mut moved: Moved,
+        out: &mut impl FnMut(Change),
+    ) {
+        self.conns.remove(event.skaddr);
+        let cookie = event.sock.and_then(|sock| sock.cookie).or(conn.cookie());
+        if let Some(round) = &mut self.round {
+            round.ended(cookie, &moved.tuple);
+        }
+        if event.old == TcpState::Listen {
+            self.listeners.remove(event.skaddr, conn.netns, &conn.tuple);
+            if let Some(cookie) = cookie {
+                self.listeners.remove(cookie, conn.netns, &conn.tuple);
+            }
+            out(Change::Moved(moved));
+            return;
+        }
+        if let Some(totals) = event.totals {
+            out(Change::Retired(Retired { id: conn.id, mono_ns: event.mono_ns, totals }));
+        }
+        if is_known && matches!(event.old, TcpState::FinWait2 | TcpState::Closing) {
+            if self.minisocks.hand_over(conn, &moved, self.last_loss, out) {
+                return;
+            }
+            if event.buckets_full {
+                moved.end_reason = Some(EndReason::NeverCreated);
+            }
+        }
+        let close = Close {
+            old: event.old,
+            sock: event.sock.as_ref(),
+            totals: event.totals.as_ref(),
+            unbound: moved.tuple.lport == 0,
+            minisocks_told: self.minisocks_told,
+        };
+        let judgement = conn.ending.closed(&close);
+        if is_known
+            && matches!(event.old, TcpState::FinWait2 | TcpState::Closing)
+            && self.sampling.hold(conn, &moved, judgement, out)
+        {
+            return;
+        }
+        match judgement {
+            Judgement::Settled(verdict) => {
+                moved.verdict = verdict;
+                out(Change::Moved(moved));
+            }
+            Judgement::Open(question) => self.held.add(moved, question),
+        }
+    }
+
+    /// The connection that an event is about, in the state that it leaves, and how long it was in
+    /// that. `None` for one that begins.
+    fn known(
+        &mut self,
+        event: &Transition,
+        born: bool,
+        out: &mut impl FnMut(Change),
+    ) -> Option<(Conn, Age)> {
+        let cookie = event.sock.and_then(|sock| sock.cookie);
+        if let Some(mut conn) = self.conns.get(event.skaddr).copied() {
+            let lost = self.last_loss.filter(|&loss| loss >= conn.since_ns);
+            if lost.is_some() && conn.cookie.is_none() {
+                // The address may have become another socket's, whose birth is among the lost.
+                conn.birth = None;
+            }
+            let another = born || differ(conn.cookie(), cookie);
+            if !another && conn.state == event.old {
+                return Some((conn, conn.age(event.mono_ns, self.last_loss)));
+            }
+            // Something was not seen: the former socket's way to CLOSE, or a step of this one.
+            match lost {
+                Some(_) => self.resynchronised += 1,
+                None => self.anomalies += 1,
+            }
+            out(conn.gone(event.mono_ns));
+            if !another {
+                conn.state = event.old;
+                out(Change::Found(conn.found(event.mono_ns)));
+                let age = lost.map_or(Age::Unknown, |loss| at_least(loss, event.mono_ns));
+                return Some((conn, age));
+            }
+            self.conns.remove(event.skaddr);
+        }
+        let netns = event.sock.map(|sock| sock.netns);
+        let seed = if has_listeners_ends(event.new, &event.tuple) {
+            None
+        } else {
+            self.seeds.take(cookie, &event.tuple, netns, false)
+        };
+        if let Some(seed) = seed {
+            if !born && seed.state == event.old {
+                let age = seed.age(event.mono_ns, self.last_loss);
+                return Some((seed, age));
+            }
+            // The event is from before the snapshot saw it, and was told late.
+            out(seed.gone(event.mono_ns));
+        }
+        if born {
+            return None;
+        }
+        let id = self.ids.next();
+        let mut conn = Conn::new(id, event.old, event.mono_ns, Entered::Before, event.tuple);
+        conn.owner = seed.and_then(|seed| seed.owner);
+        conn.set_sock(event.sock.as_ref());
+        out(Change::Found(conn.found(event.mono_ns)));
+        let age = self.complete_since.map_or(Age::Unknown, |since| at_least(since, event.mono_ns));
+        Some((conn, age))
+    }
+}
+
+/// Whether a child of a listener is born.
+fn is_child(event: &Transition) -> bool {
+    event.old == TcpState::Listen && event.new == TcpState::SynRecv
+}
+
+/// Has `conn` take in whose it is and which, and gives what is to be said of the event, but for the
+/// verdict.
+#[inline]
+fn told(conn: &mut Conn, in_old: Age, event: &Transition, listeners: &Listeners) -> Moved {
+    conn.tuple = event.tuple.completed_by(&conn.tuple);
+    conn.birth = Birth::of(event.old, event.new, event.mono_ns).or(conn.birth);
+    conn.netns = event.sock.as_ref().map(|sock| sock.netns).or(conn.netns);
+    conn.owner = better(conn.owner, owner_of(event));
+    if is_child(event) {
+        conn.owner = conn.owner.or(listeners.owner(conn.netns, &conn.tuple));
+    }
+    Moved {
+        id: conn.id,
+        mono_ns: event.mono_ns,
+        skaddr: event.skaddr,
+        old: event.old,
+        new: event.new,
+        tuple: conn.tuple,
+        netns: conn.netns,
+        birth: conn.birth,
+        in_old,
+        owner: conn.owner,
+        sock: event.sock,
+        end_reason: None,
+        verdict: Verdict::default(),
+    }
+}
+
+#[cfg(test)]
+mod tests;

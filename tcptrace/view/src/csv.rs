@@ -1,0 +1,170 @@
+//! Comma-separated values: the columns of the JSON objects, one header line.
+
+use std::fmt::Write as _;
+
+use bytes::{BufMut as _, BytesMut};
+
+use super::{
+    json::put_ip,
+    number::{put_hex, put_ms, put_u64},
+    time::WallClock,
+};
+use tcptrace_model::{Age, EndReason, How, Initiator, Linger, Moved};
+
+/// The header, in the order in which [`Csv::transition`] writes.
+pub(super) const HEADER: &str = "time,mono_ns,skaddr,cookie,netns,family,mapped,laddr,lport,raddr,\
+    rport,old,new,ms,at_least,pid,comm,owner_from,linger,initiator,how,end_reason,within_ms\n";
+
+/// Writes the rows of the `live` view. What is not known is empty.
+pub struct Csv {
+    wall: WallClock,
+    hz: u32,
+}
+
+impl Csv {
+    pub(super) fn new() -> Self {
+        Self { wall: WallClock::utc(), hz: 0 }
+    }
+
+    pub(super) fn wall(&mut self) -> &mut WallClock {
+        &mut self.wall
+    }
+
+    /// Ticks a second, for `SO_LINGER`.
+    pub(super) fn set_hz(&mut self, hz: u32) {
+        self.hz = hz;
+    }
+
+    pub(super) fn transition(&mut self, moved: &Moved, out: &mut BytesMut) {
+        let tuple = &moved.tuple;
+        self.wall.put_rfc3339(out, moved.mono_ns);
+        out.put_u8(b',');
+        put_u64(out, moved.mono_ns);
+        out.put_slice(b",0x");
+        put_hex(out, moved.skaddr);
+        number(out, moved.sock.and_then(|sock| sock.cookie));
+        number(out, moved.sock.map(|sock| sock.netns.into()));
+        text(out, tuple.family().name());
+        text(out, if tuple.mapped() { "true" } else { "false" });
+        out.put_u8(b',');
+        put_ip(out, tuple.local_ip());
+        number(out, (tuple.lport != 0).then_some(tuple.lport.into()));
+        out.put_u8(b',');
+        put_ip(out, tuple.remote_ip());
+        number(out, (tuple.rport != 0).then_some(tuple.rport.into()));
+        text(out, moved.old.name());
+        text(out, moved.new.name());
+        out.put_u8(b',');
+        match moved.in_old {
+            Age::Unknown => out.put_slice(b",false"),
+            Age::AtLeast(ns) => {
+                put_ms(out, ns);
+                out.put_slice(b",true");
+            }
+            Age::Exactly(ns) | Age::About { ns, .. } => {
+                put_ms(out, ns);
+                out.put_slice(b",false");
+            }
+        }
+        match &moved.owner {
+            Some(owner) => {
+                number(out, Some(owner.task.tgid.into()));
+                // Writing to memory does not fail.
+                let _ = write!(out, ",{}", quoted(&owner.task.comm.to_string()));
+                text(out, owner.from.name());
+            }
+            None => out.put_slice(b",,,"),
+        }
+        out.put_u8(b',');
+        match moved.linger() {
+            None => {}
+            Some(Linger::Off) => out.put_slice(b"off"),
+            Some(Linger::Jiffies(jiffies)) => {
+                put_u64(out, u64::from(jiffies) / u64::from(self.hz.max(1)));
+                out.put_u8(b's');
+            }
+        }
+        text(out, moved.verdict.initiator.map_or("", Initiator::name));
+        text(out, moved.verdict.how.map_or("", How::name));
+        text(out, moved.end_reason.map_or("", EndReason::name));
+        out.put_u8(b',');
+        if let Age::About { within_ns, .. } = moved.in_old {
+            put_ms(out, within_ns);
+        }
+        out.put_u8(b'\n');
+    }
+}
+
+fn number(out: &mut BytesMut, number: Option<u64>) {
+    out.put_u8(b',');
+    if let Some(number) = number {
+        put_u64(out, number);
+    }
+}
+
+/// Appends a comma and a number or plain word, or nothing for what is not known.
+pub(super) fn put_field(out: &mut BytesMut, value: Option<impl std::fmt::Display>) {
+    out.put_u8(b',');
+    if let Some(value) = value {
+        // Writing to memory does not fail.
+        let _ = write!(out, "{value}");
+    }
+}
+
+fn text(out: &mut BytesMut, text: &str) {
+    out.put_u8(b',');
+    out.put_slice(text.as_bytes());
+}
+
+/// A field as RFC 4180 wants it. A leading `=`, `+`, `-` or `@` would make it a formula in a
+/// spreadsheet, so such a name is quoted with a leading apostrophe.
+pub fn quoted(field: &str) -> String {
+    let formula = field.starts_with(['=', '+', '-', '@']);
+    if !formula && !field.contains([',', '"', ' ']) {
+        return field.to_owned();
+    }
+    let apostrophe = if formula { "'" } else { "" };
+    format!("\"{apostrophe}{}\"", field.replace('"', "\"\""))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tcptrace_model::{Change, script};
+    use tcptrace_track::Tracker;
+
+    #[test]
+    fn a_row_has_a_field_for_each_column() {
+        let (mut tracker, mut csv, mut out) = (Tracker::default(), Csv::new(), BytesMut::new());
+        csv.set_hz(250);
+        let text = "0ms begin\n\
+            1ms sk=a CLOSE>SYN_SENT 10.0.0.1:0 10.0.0.2:443 pid=812 comm=a,b linger=500\n\
+            2ms sk=a SYN_SENT>CLOSE 10.0.0.1:7 10.0.0.2:443 classic\n";
+        for input in script::inputs(text).unwrap() {
+            tracker.apply(&input, &mut |change| {
+                if let Change::Moved(moved) = change {
+                    csv.transition(&moved, &mut out);
+                }
+            });
+        }
+        assert_eq!(
+            std::str::from_utf8(&out).unwrap(),
+            ",1000000,0xa,,0,ipv4,false,10.0.0.1,,10.0.0.2,443,CLOSE,SYN_SENT,,false,812,\"a,b\",\
+             connect,2s,,,,\n\
+             ,2000000,0xa,,,ipv4,false,10.0.0.1,7,10.0.0.2,443,SYN_SENT,CLOSE,1.000,false,812,\
+             \"a,b\",connect,,,unknown,,\n"
+        );
+        let columns = HEADER.matches(',').count();
+        assert_eq!(
+            std::str::from_utf8(&out).unwrap().lines().nth(1).unwrap().matches(',').count(),
+            columns + 1
+        );
+    }
+
+    #[test]
+    fn a_name_cannot_become_a_formula() {
+        assert_eq!(quoted("curl"), "curl");
+        assert_eq!(quoted("=1+1"), "\"'=1+1\"");
+        assert_eq!(quoted("a\"b"), "\"a\"\"b\"");
+    }
+}

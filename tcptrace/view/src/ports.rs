@@ -1,0 +1,186 @@
+//! `tcptrace ports`: how near each path is to running out of local ports, an interval at a time.
+//!
+//! Must not decide what counts: that is `stats::ports`. Time is that of the ticks, so that a
+//! replay prints the same.
+
+mod json;
+pub mod text;
+
+use std::time::Duration;
+
+use bytes::{BufMut as _, BytesMut};
+
+use super::{
+    View,
+    csv::put_field,
+    json::Json,
+    lines::{Lines, Schedule},
+    time::WallClock,
+};
+use tcptrace_model::{Change, Input, filter::Filter};
+use tcptrace_stats::ports::{Interval, Ports};
+use tcptrace_track::Tracker;
+
+pub use self::text::describe;
+pub use super::states::Format;
+
+/// When, and how much.
+#[derive(Clone, Debug)]
+pub struct Shown {
+    /// The length of an interval.
+    pub every: Duration,
+    /// After so many it is enough.
+    pub count: Option<u64>,
+    /// Rows of an interval, the worst ones.
+    pub top: usize,
+    /// Of paths that this keeps, whatever the local port.
+    pub filter: Filter,
+    /// A header line.
+    pub header: bool,
+}
+
+const CSV_HEADER: &str = "time,mono_ns,seconds,netns,family,laddr,raddr,rport,live,time_wait,\
+    reusable,usable,free,opened,returned,failed,failed_total,opened_per_s,returned_per_s,\
+    outlook,runs_out_s\n";
+
+/// The view.
+pub struct PortsView {
+    ports: Ports,
+    format: Format,
+    shown: Shown,
+    schedule: Schedule,
+    wall: WallClock,
+    json: Json,
+    worst: Option<f64>,
+    last: Option<(u64, Interval)>,
+}
+
+impl PortsView {
+    /// A view that prints what is `shown`.
+    pub fn new(format: Format, shown: Shown) -> Self {
+        Self {
+            ports: Ports::default(),
+            format,
+            schedule: Schedule::new(Lines { every: Some(shown.every), count: shown.count }),
+            shown,
+            wall: match format {
+                Format::Table => WallClock::local_time_of_day(),
+                Format::Json | Format::Csv => WallClock::utc(),
+            },
+            json: Json::new(),
+            worst: None,
+            last: None,
+        }
+    }
+
+    /// As [`Interval::worst_used`], of the last interval.
+    pub fn worst_used(&self) -> Option<f64> {
+        self.worst
+    }
+
+    /// The last interval, as it was shown; and when it ended:
+    /// `CLOCK_MONOTONIC`, nanoseconds.
+    pub fn last(&self) -> Option<(u64, &Interval)> {
+        self.last.as_ref().map(|(at, interval)| (*at, interval))
+    }
+
+    fn tick(&mut self, now: u64, tracker: &Tracker, out: &mut BytesMut) {
+        if self.schedule.may_begin(now) {
+            self.ports.start(now);
+            self.schedule.begin(now);
+        }
+        if self.schedule.is_over(now) && !self.is_done() {
+            self.print(now, tracker, out);
+        }
+    }
+
+    fn print(&mut self, mono_ns: u64, tracker: &Tracker, out: &mut BytesMut) {
+        let mut interval = self.ports.interval(mono_ns, || tracker.census());
+        self.worst = interval.worst_used();
+        let filter = &self.shown.filter;
+        interval.rows.retain(|row| filter.keeps(&row.path.tuple(), row.path.netns.unwrap_or(0)));
+        let more = interval.rows.len().saturating_sub(self.shown.top);
+        interval.rows.truncate(self.shown.top);
+        interval
+            .spaces
+            .retain(|space| interval.rows.iter().any(|row| row.path.netns == space.netns));
+        match self.format {
+            Format::Table => {
+                let time = self.wall.at(mono_ns).map_or("-", |(text, _)| text);
+                text::block(&interval, more, time, self.shown.header, out);
+            }
+            Format::Json => json::line(&interval, more, mono_ns, &mut self.wall, out),
+            Format::Csv => csv(&interval, mono_ns, &mut self.wall, out),
+        }
+        self.schedule.printed_at(mono_ns);
+        self.last = Some((mono_ns, interval));
+    }
+}
+
+fn csv(interval: &Interval, mono_ns: u64, wall: &mut WallClock, out: &mut BytesMut) {
+    let rate = |rate: f64| Some(format!("{rate:.3}"));
+    for row in &interval.rows {
+        wall.put_rfc3339(out, mono_ns);
+        put_field(out, Some(mono_ns));
+        put_field(out, Some(interval.seconds));
+        put_field(out, row.path.netns);
+        put_field(out, Some(row.path.family().name()));
+        put_field(out, Some(row.path.local_ip()));
+        put_field(out, Some(row.path.remote_ip()));
+        put_field(out, Some(row.path.rport));
+        put_field(out, Some(row.live));
+        for count in [row.time_wait, row.reusable, row.usable, row.free] {
+            put_field(out, count);
+        }
+        put_field(out, Some(row.flow.opened));
+        put_field(out, Some(row.flow.returned));
+        put_field(out, row.failures().map(|(failed, _)| failed));
+        put_field(out, row.failures().map(|(_, total)| total));
+        put_field(out, rate(row.smoothed.opened));
+        put_field(out, rate(row.smoothed.returned));
+        put_field(out, Some(row.outlook.name()));
+        put_field(out, row.outlook.seconds().and_then(rate));
+        out.put_u8(b'\n');
+    }
+}
+
+impl View for PortsView {
+    fn begin(&mut self, out: &mut BytesMut) {
+        if self.format == Format::Csv && self.shown.header {
+            out.put_slice(CSV_HEADER.as_bytes());
+        }
+    }
+
+    fn input(&mut self, input: &Input, tracker: &Tracker, out: &mut BytesMut) {
+        self.ports.input(input);
+        self.schedule.input(input);
+        match input {
+            Input::Clock(clock) => self.wall.set(*clock),
+            Input::Lost(lost) => match self.format {
+                Format::Table => text::lost(lost.count, out),
+                Format::Json => self.json.lost(lost, out),
+                Format::Csv => {} // a row of another kind would break the reader; stderr says it
+            },
+            Input::Tick { mono_ns } => self.tick(*mono_ns, tracker, out),
+            Input::End(accounts) if self.format == Format::Json => {
+                self.json.summary(accounts, out);
+            }
+            _ => {}
+        }
+    }
+
+    fn change(&mut self, change: &Change, _out: &mut BytesMut) {
+        self.ports.change(change);
+    }
+
+    fn due_ns(&self) -> Option<u64> {
+        self.schedule.due_ns()
+    }
+
+    fn is_done(&self) -> bool {
+        self.schedule.is_done()
+    }
+}
+
+#[cfg(test)]
+mod tests;

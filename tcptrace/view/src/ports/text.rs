@@ -1,0 +1,140 @@
+//! Columns for people: 80 characters, but for the paths of long IPv6 addresses, which have a line
+//! of their own.
+
+use std::{fmt::Write as _, net::IpAddr};
+
+use bytes::{BufMut as _, BytesMut};
+
+use crate::number::fit;
+use tcptrace_stats::ports::{Interval, Outlook, Reuse, Row, Space};
+
+const PATH: usize = 32;
+
+/// One interval: what each namespace allows, and its rows.
+pub(super) fn block(
+    interval: &Interval,
+    more: usize,
+    time: &str,
+    header: bool,
+    out: &mut BytesMut,
+) {
+    let mut text = String::new();
+    // Writing to memory does not fail.
+    if header {
+        let _ = writeln!(
+            text,
+            "{:PATH$}{:>6}{:>6}{:>7}{:>7}{:>7}{:>6}{:>9}",
+            format!("{time} FROM > PEER"),
+            "LIVE",
+            "TW",
+            "FREE",
+            "NEW/s",
+            "BACK/s",
+            "FAIL",
+            "RUNS-OUT"
+        );
+    }
+    for space in &interval.spaces {
+        let _ = writeln!(text, "{}", describe(space));
+        for one in interval.rows.iter().filter(|row| row.path.netns == space.netns) {
+            row(one, &mut text);
+        }
+    }
+    if interval.rows.is_empty() {
+        text.push_str("... no connections that were opened from here\n");
+    }
+    if more > 0 {
+        let _ = writeln!(text, "... and {more} more: --top");
+    }
+    if interval.left_out > 0 {
+        let _ = writeln!(text, "... {} connections in no row: too many peers", interval.left_out);
+    }
+    out.put_slice(text.as_bytes());
+}
+
+/// Lost events.
+pub(super) fn lost(count: u64, out: &mut BytesMut) {
+    // Writing to memory does not fail.
+    let _ = writeln!(out, "... {count} transitions lost: the ring was full");
+}
+
+/// A network namespace, in a line.
+pub fn describe(space: &Space) -> String {
+    let netns = space.netns.map_or("-".to_owned(), |netns| netns.to_string());
+    let limits = match &space.limits {
+        Ok(limits) => limits,
+        Err(why) => return format!("netns {netns}: {why}"),
+    };
+    let mut text = format!("netns {netns}: {} of {}", limits.offered(), limits.range);
+    // Writing to memory does not fail.
+    if limits.reserved > 0 {
+        let _ = write!(text, ", {} reserved", limits.reserved);
+    }
+    if space.bound > 0 {
+        let _ = write!(text, ", {} bound", space.bound);
+    }
+    let seconds = |ns: u64| ns as f64 / 1e9;
+    let _ = match limits.reuse {
+        Reuse::No => write!(text, "; tw_reuse no"),
+        Reuse::Loopback { after_ns } => write!(text, "; tw_reuse lo {}s", seconds(after_ns)),
+        Reuse::Yes { after_ns } => write!(text, "; tw_reuse {}s", seconds(after_ns)),
+    };
+    if space.time_wait_unseen {
+        text.push_str("\n... TIME_WAIT is not observable here: neither is when ports run out");
+    }
+    text
+}
+
+fn row(row: &Row, text: &mut String) {
+    let host = |ip: IpAddr| match ip {
+        IpAddr::V4(v4) => v4.to_string(),
+        IpAddr::V6(v6) => format!("[{v6}]"),
+    };
+    let (from, to) = (host(row.path.local_ip()), host(row.path.remote_ip()));
+    let path = format!("{from} > {to}:{}", row.path.rport);
+    let path = if path.len() < PATH { path } else { format!("{path}\n") };
+    text.push_str(&path);
+    let known = |count: Option<u64>, width| count.map_or("-".to_owned(), |n| fit(n, width));
+    let pad = if path.ends_with('\n') { PATH } else { PATH - path.len() };
+    // Writing to memory does not fail.
+    let _ = writeln!(
+        text,
+        "{:pad$}{:>6}{:>6}{:>7}{:>7}{:>7}{:>6}{:>9}",
+        "",
+        fit(row.live, 6),
+        known(row.time_wait, 6),
+        known(row.free, 7),
+        rate(row.smoothed.opened),
+        rate(row.smoothed.returned),
+        known(row.failures().map(|(_, total)| total), 6),
+        outlook(row.outlook)
+    );
+}
+
+/// A rate a second, in at most 7 characters.
+pub fn rate(rate: f64) -> String {
+    if rate < 0.05 {
+        ".".to_owned()
+    } else if rate < 1000.0 {
+        format!("{rate:.1}")
+    } else {
+        fit(rate.round() as u64, 7)
+    }
+}
+
+/// When ports run out, in a word.
+pub fn outlook(outlook: Outlook) -> String {
+    let seconds = match outlook {
+        Outlook::Unknown => return "-".to_owned(),
+        Outlook::Now | Outlook::Never => return outlook.name().to_owned(),
+        Outlook::In(seconds) => seconds,
+    };
+    let whole = seconds.round() as u64;
+    match whole {
+        0..10 => format!("{seconds:.1}s"),
+        10..120 => format!("{whole}s"),
+        120..7_200 => format!("{}m{:02}s", whole / 60, whole % 60),
+        7_200..172_800 => format!("{}h{:02}m", whole / 3600, whole / 60 % 60),
+        _ => format!("{}d", whole / 86_400),
+    }
+}

@@ -1,0 +1,183 @@
+//! Columns for people: 80 characters, but for an IPv6 peer at the end of a line.
+
+use std::{fmt::Write as _, time::Duration};
+
+use bytes::{BufMut as _, BytesMut};
+
+use super::Moment;
+use crate::{number::bytes_short, table::end};
+use tcptrace_model::{Age, TcpState};
+use tcptrace_stats::stuck::{Count, OfState, Stuck, SynRow, diagnosis};
+
+const LABEL: usize = 33;
+
+/// Lost events.
+pub(super) fn lost(count: u64, out: &mut BytesMut) {
+    // Writing to memory does not fail.
+    let _ = writeln!(out, "... {count} transitions lost: the ring was full");
+}
+
+/// Prints a report: the groups of each state, with whose bug it is, then the oldest connections.
+pub(super) fn print(moment: &Moment<'_>, time: &str, header: bool, out: &mut BytesMut) {
+    let mut text = String::new();
+    let report = moment.report;
+    let others: u64 = report.states.iter().map(|of| of.all - of.stuck).sum();
+    // Writing to memory does not fail.
+    if header && report.states.iter().any(|of| of.stuck > 0) {
+        let label = format!("{time} {}", moment.wanted.by.name().to_uppercase());
+        let _ = writeln!(
+            text,
+            "{label:LABEL$} {:>7} {:>7} {:>7} {:>8} {:>6} {:>5}",
+            "STUCK", "ALL", "GROWTH", "OLDEST", "UNREAD", "UNSENT"
+        );
+    }
+    for of in report.states.iter().filter(|of| of.stuck > 0) {
+        state(moment, of, &mut text);
+    }
+    syn_queues(moment, &mut text);
+    if text.is_empty() {
+        let _ = writeln!(text, "{time} nothing is stuck");
+    }
+    if others > 0 {
+        let _ = writeln!(
+            text,
+            "... {others} more in these states, not known to be there for so long (--older)"
+        );
+    }
+    if !report.oldest.is_empty() {
+        if header {
+            let _ = writeln!(
+                text,
+                "{:>8} {:10} {:>7} {:10} {:>6} {:>6} {:>5} PEER",
+                "OLDEST", "STATE", "PID", "COMM", "UNREAD", "UNSENT", "LPORT"
+            );
+        }
+        report.oldest.iter().for_each(|stuck| connection(stuck, &mut text));
+    }
+    out.put_slice(text.as_bytes());
+}
+
+fn heading(moment: &Moment<'_>, state: TcpState, text: &mut String) {
+    let older = moment.wanted.older(state);
+    let older = match (older.as_secs(), older.subsec_nanos()) {
+        (s @ 0..=60, 0) => format!("{s}s"),
+        _ => duration(older),
+    };
+    let _ = writeln!(text, "{state} {older}: {}", diagnosis(state));
+}
+
+fn state(moment: &Moment<'_>, of: &OfState, text: &mut String) {
+    heading(moment, of.state, text);
+    for (whose, count) in &of.groups {
+        let label = whose.label().unwrap_or_else(|| "-".to_owned());
+        group(moment, &label, count, text);
+    }
+    let (more, count) = &of.rest;
+    if *more > 0 {
+        group(moment, &format!("({more} more)"), count, text);
+    }
+}
+
+fn group(moment: &Moment<'_>, label: &str, count: &Count, text: &mut String) {
+    let label = format!("  {}", cut(label, LABEL - 2));
+    let rate = match moment.per_second(count.change()) {
+        None => "-".to_owned(),
+        Some(0.0) => ".".to_owned(),
+        Some(rate) if rate.abs() < 10.0 => format!("{rate:+.1}/s"),
+        Some(rate) => format!("{rate:+.0}/s"),
+    };
+    // A sum over some of them is a lower bound.
+    let bytes = |sum: u64| match count.looked_at {
+        0 => "-".to_owned(),
+        some if some < count.stuck => format!("≥{}", bytes_short(sum)),
+        _ => bytes_short(sum),
+    };
+    let _ = writeln!(
+        text,
+        "{label:LABEL$} {:>7} {:>7} {rate:>7} {:>8} {:>6} {:>6}",
+        count.stuck,
+        count.all,
+        count.oldest.map_or("-".to_owned(), age),
+        bytes(count.unread),
+        bytes(count.unsent)
+    );
+}
+
+/// Those whose SYN-ACK was sent again, or that no accept queue has room for; with no patience at
+/// all, all.
+fn syn_queues(moment: &Moment<'_>, text: &mut String) {
+    let all = moment.wanted.older == Some(Duration::ZERO);
+    let waits = |row: &&SynRow| all || row.queue.resent > 0 || row.accept_full() == Some(true);
+    let mut rows = moment.report.syn_queues.iter().filter(waits).peekable();
+    if rows.peek().is_some() {
+        let _ = writeln!(text, "SYN_RECV: {}", diagnosis(TcpState::SynRecv));
+    }
+    for SynRow { netns, queue, accept } in rows {
+        let accept = match accept {
+            None => String::new(),
+            Some(queues) => format!(", accept queue {}/{}", queues.unread, queues.unsent),
+        };
+        let _ = writeln!(
+            text,
+            "  :{} in {netns}: {} wait, {} with the SYN-ACK resent{accept}",
+            queue.lport, queue.waiting, queue.resent
+        );
+    }
+}
+
+fn connection(stuck: &Stuck, text: &mut String) {
+    let task = stuck.found.owner.map(|owner| owner.task);
+    let (pid, comm) = match (task, stuck.held) {
+        (Some(task), _) => (task.tgid.to_string(), cut(&task.comm.to_string(), 10)),
+        (None, Some(false)) if stuck.found.state == TcpState::CloseWait => {
+            ("-".to_owned(), "(not acc.)".to_owned())
+        }
+        (None, Some(false)) => ("-".to_owned(), "(orphan)".to_owned()),
+        (None, _) => ("-".to_owned(), "-".to_owned()),
+    };
+    let bytes = |bytes: Option<u64>| bytes.map_or("-".to_owned(), bytes_short);
+    let tuple = &stuck.found.tuple;
+    let lport = match tuple.lport {
+        0 => "-".to_owned(),
+        port => port.to_string(),
+    };
+    let _ = writeln!(
+        text,
+        "{:>8} {:10} {pid:>7} {comm:10} {:>6} {:>6} {lport:>5} {}",
+        age(stuck.in_state),
+        stuck.found.state,
+        bytes(stuck.bytes.map(|bytes| bytes.unread)),
+        bytes(stuck.bytes.map(|bytes| bytes.unsent)),
+        end(tuple.remote_ip(), tuple.rport)
+    );
+}
+
+/// A time in at most eight characters, with the sign that says how sure it is.
+pub fn age(age: Age) -> String {
+    match age {
+        Age::Unknown => "-".to_owned(),
+        Age::AtLeast(ns) => format!("≥{}", duration(Duration::from_nanos(ns))),
+        Age::About { ns, .. } => format!("~{}", duration(Duration::from_nanos(ns))),
+        Age::Exactly(ns) => duration(Duration::from_nanos(ns)),
+    }
+}
+
+/// A time in at most seven characters, rounded down: `12.3s`, `5m07s`, `23h59m`, `12d03h`.
+pub(crate) fn duration(duration: Duration) -> String {
+    let s = duration.as_secs();
+    match s {
+        0..60 => format!("{s}.{}s", duration.subsec_millis() / 100),
+        60..3_600 => format!("{}m{:02}s", s / 60, s % 60),
+        3_600..86_400 => format!("{}h{:02}m", s / 3_600, s / 60 % 60),
+        86_400..86_400_000 => format!("{}d{:02}h", s / 86_400, s / 3_600 % 24),
+        _ => format!("{}d", s / 86_400),
+    }
+}
+
+/// At most `width` characters, the last an ellipsis where some were cut.
+pub fn cut(text: &str, width: usize) -> String {
+    if text.chars().count() <= width {
+        return text.to_owned();
+    }
+    text.chars().take(width - 1).chain(['…']).collect()
+}
