@@ -6,9 +6,11 @@ mod closers;
 mod conns;
 mod doctor;
 mod duration;
+mod exit;
 mod explain;
 #[cfg(feature = "export")]
 mod export;
+mod header;
 mod hist;
 mod listen;
 mod live;
@@ -21,6 +23,7 @@ mod progress;
 mod record;
 #[cfg(feature = "report")]
 mod report;
+mod rotation;
 #[cfg(feature = "serve")]
 mod serve;
 mod signals;
@@ -29,29 +32,19 @@ mod stuck;
 mod target;
 #[cfg(feature = "top")]
 mod top;
+mod usage;
 #[cfg(any(feature = "export", feature = "report"))]
 mod whole;
 
 use std::process::ExitCode;
 
-use clap::{CommandFactory as _, Parser as _, error::ErrorKind};
+use clap::{Parser as _, error::ErrorKind};
 
+pub use args::command;
 use args::{Cli, Command};
-
-/// What the host refuses.
-const EXIT_HOST: u8 = 1;
-/// What the user mistyped.
-const EXIT_USAGE: u8 = 2;
-/// What `doctor` exits with instead of either: 1 and 2 are its findings.
-const EXIT_DOCTOR: u8 = 3;
-/// A second Ctrl-C while the output is not taken, or one before a file was whole: 128 and SIGINT's
-/// number, as shells have it.
-const EXIT_INTERRUPTED: u8 = 130;
-
-/// An error that is the user's, with exit code 2: which word, and what would have been right.
-#[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-pub struct Usage(pub String);
+use exit::{EXIT_DOCTOR, EXIT_HOST, EXIT_USAGE};
+pub use usage::Usage;
+use usage::misuse;
 
 /// Parses the arguments, runs the command and turns its end into an exit code: 0, 1 for what the
 /// host refuses, 2 for misuse; `doctor` has codes of its own.
@@ -119,57 +112,4 @@ fn not_parsed(error: &clap::Error, misused: u8) -> ExitCode {
     }
     log::say(&misuse(&error.render().to_string()));
     ExitCode::from(misused)
-}
-
-/// clap's several paragraphs about an error (what, possible values, a tip, the usage) in one line.
-fn misuse(rendered: &str) -> String {
-    let mut parts: Vec<&str> = rendered
-        .lines()
-        .map(str::trim)
-        .take_while(|line| !line.starts_with("Usage:"))
-        .filter(|line| !line.is_empty() && !line.starts_with("For more information"))
-        .map(|line| line.strip_prefix("error: ").unwrap_or(line))
-        .collect();
-    parts.push("see tcptrace --help");
-    // What ends in a colon has its list below it.
-    parts.join("; ").replace(":; ", ": ")
-}
-
-/// The command as clap has it, for what is made from it: completions, a man page.
-pub fn command() -> clap::Command {
-    Cli::command()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn refusal(arguments: &[&str]) -> String {
-        let words = [&["tcptrace"], arguments].concat();
-        misuse(&Cli::try_parse_from(words).unwrap_err().render().to_string())
-    }
-
-    #[test]
-    fn misuse_is_one_line_that_says_what_would_be_right() {
-        for (arguments, says) in [
-            (&["--state", "x"][..], "unknown state 'x': ESTABLISHED, "),
-            (
-                &["-o", "yaml"],
-                "'yaml' for '--output <FORMAT>'; [possible values: table, json, csv]",
-            ),
-            (&["--colour", "auto"], "unexpected argument '--colour' found; tip: "),
-            (&["hist", "--by", "pid"], "unknown key 'pid': reason, owner, port, peer, netns"),
-            (&["frobnicate"], "unrecognized subcommand 'frobnicate'; see tcptrace --help"),
-            (&["-4", "-6"], "cannot be used with"),
-        ] {
-            let line = refusal(arguments);
-            assert!(line.contains(says) && line.ends_with("; see tcptrace --help"), "{line}");
-            assert!(!line.contains('\n') && !line.starts_with("error"), "{line}");
-        }
-    }
-
-    #[test]
-    fn the_arguments_are_well_formed() {
-        command().debug_assert();
-    }
 }

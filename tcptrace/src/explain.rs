@@ -411,7 +411,7 @@ mod tests {
 
     #[test]
     fn no_text_names_an_option_that_there_is_not() {
-        let command = crate::cli::command();
+        let command = crate::cli::args::command();
         let known = |option: &str| {
             command.get_subcommands().chain([&command]).flat_map(|c| c.get_arguments()).any(|arg| {
                 arg.get_long().is_some_and(|long| option == format!("--{long}"))

@@ -1,7 +1,5 @@
 //! The ways to learn which task takes a connection from a listener, and the program of each.
 
-use std::{fmt, str::FromStr};
-
 use aya::{
     Btf, Ebpf,
     programs::{
@@ -10,77 +8,12 @@ use aya::{
 };
 use tcptrace_common::globals::FileOffsets;
 
-use super::{btf, error::program_words, format, offsets, tracefs};
-
-/// A way to learn who accepts.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum AcceptBackend {
-    /// The function that hands a connection out (fexit of `inet_csk_accept`). 5.5 on x86-64, 6.4
-    /// on arm64; refused on locked-down hosts.
-    Function,
-    /// The exits of the system calls accept and accept4. Any kernel with BTF and
-    /// `CONFIG_FTRACE_SYSCALLS`. It puts every system call of the host on the kernel's slow way
-    /// (measured on 6.18: 7 ns more for each, of 86 for the shortest), costs 0.3 µs for each accept,
-    /// and does not see what io_uring and the kernel accept.
-    Syscall,
-}
-
-impl AcceptBackend {
-    /// From best to worst.
-    pub const ALL: [Self; 2] = [Self::Function, Self::Syscall];
-
-    /// The word for it on the command line and in outputs.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Function => "function",
-            Self::Syscall => "syscall",
-        }
-    }
-}
-
-impl fmt::Display for AcceptBackend {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(self.name())
-    }
-}
-
-/// Which ways to learn who accepts are to be tried.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum AcceptChoice {
-    /// Those that cost little, from best to worst; none is no reason to fail.
-    #[default]
-    Auto,
-    /// This one; it is an error if the kernel refuses it.
-    Only(AcceptBackend),
-    /// None: who accepted is known from what happens later, or not at all.
-    Off,
-}
-
-impl AcceptChoice {
-    fn backends(self) -> &'static [AcceptBackend] {
-        match self {
-            Self::Auto => &AcceptBackend::ALL,
-            Self::Only(AcceptBackend::Function) => &[AcceptBackend::Function],
-            Self::Only(AcceptBackend::Syscall) => &[AcceptBackend::Syscall],
-            Self::Off => &[],
-        }
-    }
-}
-
-impl FromStr for AcceptChoice {
-    type Err = String;
-
-    fn from_str(word: &str) -> Result<Self, String> {
-        let backend = || AcceptBackend::ALL.into_iter().find(|backend| backend.name() == word);
-        match word {
-            "auto" => Ok(Self::Auto),
-            "off" => Ok(Self::Off),
-            _ => backend().map(Self::Only).ok_or_else(|| {
-                format!("unknown hook '{}': auto, function, syscall, off", word.escape_default())
-            }),
-        }
-    }
-}
+use super::{
+    backend::{AcceptBackend, AcceptChoice},
+    btf,
+    error::program_words,
+    format, offsets, tracefs,
+};
 
 /// What is needed, found out before the object is loaded.
 pub(super) struct Accepts {
@@ -221,19 +154,5 @@ impl Attached {
                 links.into_iter().try_for_each(|link| program.detach(link)).map_err(program_words)
             }
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn words_are_ways() {
-        assert_eq!("auto".parse(), Ok(AcceptChoice::Auto));
-        assert_eq!("off".parse(), Ok(AcceptChoice::Off));
-        assert_eq!("syscall".parse(), Ok(AcceptChoice::Only(AcceptBackend::Syscall)));
-        let error = "sys\x1b".parse::<AcceptChoice>().unwrap_err();
-        assert!(error.contains("'sys\\u{1b}'") && error.contains("function"), "{error}");
     }
 }

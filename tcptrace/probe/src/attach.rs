@@ -20,7 +20,8 @@ use tcptrace_common::{
 };
 
 use super::{
-    accept::{self, AcceptBackend, AcceptChoice, Accepts},
+    accept::{self, Accepts},
+    backend::{AcceptBackend, AcceptChoice, Backend, TimeWaitBackend, TimeWaitChoice},
     btf,
     error::{Attempt, COOKIES, ProbeError, Refusal, lines, refused_map, setup},
     facts, globals,
@@ -28,8 +29,8 @@ use super::{
     offsets,
     reader::{Reserved, RingReader},
     reset,
-    set_state::{self, Backend, Link},
-    time_wait::{self, Minisocks, TimeWaitBackend, TimeWaitChoice},
+    set_state::{self, Link},
+    time_wait::{self, Minisocks},
 };
 use tcptrace_host::caps::Capabilities;
 use tcptrace_model::{RstReason, filter::Filter};
@@ -42,7 +43,7 @@ static OBJECT: &[u8] = aya::include_bytes_aligned!("../../bpf/tcptrace.bpf.o");
 pub struct Options {
     /// The only way to try; `None` tries all from best to worst.
     pub backend: Option<Backend>,
-    /// Bytes of the ring, a size that [`super::parse_ring_size`] lets pass.
+    /// Bytes of the ring, a size that [`crate::parse_ring_size`] lets pass.
     pub ring_bytes: u32,
     /// What to keep.
     pub filter: Filter,
@@ -332,7 +333,7 @@ impl Probe {
         // of accept(): what they would tell is known to be missing when it is asked for.
         let of_resets = self.resets.iter().flat_map(reset::Attached::programs);
         let of_resets: u64 = of_resets.map(missed).sum::<Option<u64>>()?;
-        let skipped = missed(self.backend.program())?;
+        let skipped = missed(set_state::program_of(self.backend))?;
         // The kernel counts before the stand-in runs: read in this order, none that was stood in
         // for is ever taken for missed.
         Some(of_resets + skipped.saturating_sub(self.stood_in()))

@@ -6,10 +6,8 @@ use aya::{maps::MapError, programs::ProgramError};
 use thiserror::Error;
 
 use super::{
-    accept::AcceptBackend,
+    backend::{AcceptBackend, Backend, SET_STATE, TimeWaitBackend},
     ring,
-    set_state::{Backend, TRACEPOINT},
-    time_wait::TimeWaitBackend,
 };
 use tcptrace_host::caps::{Capabilities, Capability};
 
@@ -75,7 +73,7 @@ pub enum ProbeError {
     },
     /// No way was taken by the kernel.
     #[error(
-        "no hook for {TRACEPOINT} could be attached: {}; tcptrace check says more",
+        "no hook for {SET_STATE} could be attached: {}; tcptrace check says more",
         lines(refusals)
     )]
     NoHook {

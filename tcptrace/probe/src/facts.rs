@@ -2,7 +2,7 @@
 
 use tcptrace_common::globals::{ABSENT, SockOffsets};
 
-use super::Backend;
+use super::backend::Backend;
 
 /// A fact about a socket that not every way tells. States, addresses, ports, times and the task
 /// come with all of them.

@@ -4,6 +4,7 @@
 
 mod accept;
 mod attach;
+mod backend;
 pub mod btf;
 mod error;
 mod facts;
@@ -18,8 +19,8 @@ mod set_state;
 mod time_wait;
 mod tracefs;
 
-pub use accept::{AcceptBackend, AcceptChoice};
 pub use attach::{Known, Names, Options, Probe, RuledOut, Totals};
+pub use backend::{AcceptBackend, AcceptChoice, Backend, TimeWaitBackend, TimeWaitChoice};
 pub use error::{ProbeError, Refusal};
 pub use facts::{Fact, Unobservable};
 pub use minisock::Who;
@@ -28,6 +29,4 @@ pub use reader::Reserved;
 pub use ring::{
     BadRingSize, DEFAULT_RING_BYTES, RING_UNIT_HINT, page_bytes, parse_ring_size, ring_supported,
 };
-pub use set_state::Backend;
-pub use time_wait::{TimeWaitBackend, TimeWaitChoice};
 pub use tracefs::{mounted as tracefs_mounted, with_tracefs};

@@ -13,7 +13,7 @@ use std::{
 use aya::maps::{MapData, MapError, RingBuf};
 use memmap2::{MmapOptions, MmapRaw};
 
-use super::page_bytes;
+use super::ring::page_bytes;
 
 /// The ring, of which there is to be no other reader.
 pub(super) struct RingReader {

@@ -12,7 +12,7 @@ use aya::{
 };
 use tcptrace_common::{globals::Resets, record::NO_REASON};
 
-use super::{Backend, btf, error::program_words, format, tracefs};
+use super::{backend::Backend, btf, error::program_words, format, tracefs};
 use tcptrace_model::RstReason;
 
 /// The programs of each way, and what each is put on.

@@ -1,7 +1,5 @@
 //! The ways to listen to `sock:inet_sock_set_state`, and the program of each.
 
-use std::{fmt, str::FromStr};
-
 use aya::{
     Btf, Ebpf,
     programs::{
@@ -12,56 +10,16 @@ use aya::{
 use tcptrace_common::globals::TracepointLayout;
 
 use super::{
+    backend::{Backend, SET_STATE},
     error::{Attempt, ProbeError, program_refused, refused},
     format, tracefs,
 };
 
-pub(super) const TRACEPOINT: &str = "inet_sock_set_state";
-
-/// A way to listen to `sock:inet_sock_set_state`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Backend {
-    /// BTF-typed tracepoint program: sees the socket. 5.5 and BTF.
-    TpBtf,
-    /// Classic tracepoint: sees only the tracepoint's own record. 4.16.
-    Tracepoint,
-}
-
-impl Backend {
-    /// From best to worst.
-    pub const ALL: [Self; 2] = [Self::TpBtf, Self::Tracepoint];
-
-    /// The word for it on the command line and in outputs.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::TpBtf => "tp_btf",
-            Self::Tracepoint => "tracepoint",
-        }
-    }
-
-    /// Name of its program in the kernel object.
-    pub(super) const fn program(self) -> &'static str {
-        match self {
-            Self::TpBtf => "set_state_btf",
-            Self::Tracepoint => "set_state_classic",
-        }
-    }
-}
-
-impl fmt::Display for Backend {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(self.name())
-    }
-}
-
-impl FromStr for Backend {
-    type Err = String;
-
-    fn from_str(word: &str) -> Result<Self, String> {
-        Self::ALL
-            .into_iter()
-            .find(|backend| backend.name() == word)
-            .ok_or_else(|| format!("unknown hook '{}': tp_btf, tracepoint", word.escape_default()))
+/// The backend's program in the kernel object.
+pub(super) const fn program_of(backend: Backend) -> &'static str {
+    match backend {
+        Backend::TpBtf => "set_state_btf",
+        Backend::Tracepoint => "set_state_classic",
     }
 }
 
@@ -77,7 +35,7 @@ pub(super) enum Link {
 
 /// The layout of the classic tracepoint's record on the running kernel.
 pub(super) fn classic_layout() -> Result<TracepointLayout, Attempt> {
-    let [text] = tracefs::formats([("sock", TRACEPOINT)]).map_err(Attempt::Refused)?;
+    let [text] = tracefs::formats([("sock", SET_STATE)]).map_err(Attempt::Refused)?;
     format::set_state_layout(&text).map_err(refused)
 }
 
@@ -102,15 +60,15 @@ pub(super) fn load(
         Backend::TpBtf => {
             let btf = btf.as_ref().map_err(refused)?;
             let stand_in = (!trial).then_some(STAND_IN);
-            for name in [backend.program()].into_iter().chain(stand_in) {
+            for name in [program_of(backend)].into_iter().chain(stand_in) {
                 let program: &mut BtfTracePoint =
                     the_program(ebpf, name)?.try_into().map_err(refused)?;
-                program.load(TRACEPOINT, btf).map_err(program_refused)?;
+                program.load(SET_STATE, btf).map_err(program_refused)?;
             }
             Ok(())
         }
         Backend::Tracepoint => {
-            let program = the_program(ebpf, backend.program())?;
+            let program = the_program(ebpf, program_of(backend))?;
             let program: &mut TracePoint = program.try_into().map_err(refused)?;
             program.load().map_err(program_refused)
         }
@@ -121,14 +79,14 @@ pub(super) fn load(
 pub(super) fn attach(ebpf: &mut Ebpf, backend: Backend, trial: bool) -> Result<Link, Attempt> {
     match backend {
         Backend::TpBtf => {
-            let program = attach_btf(ebpf, backend.program())?;
+            let program = attach_btf(ebpf, program_of(backend))?;
             let stand_in = if trial { None } else { Some(attach_btf(ebpf, STAND_IN)?) };
             Ok(Link::TpBtf(program, stand_in))
         }
         Backend::Tracepoint => {
-            let program = the_program(ebpf, backend.program())?;
+            let program = the_program(ebpf, program_of(backend))?;
             let program: &mut TracePoint = program.try_into().map_err(refused)?;
-            let link = tracefs::with_tracefs(|_| program.attach("sock", TRACEPOINT))
+            let link = tracefs::with_tracefs(|_| program.attach("sock", SET_STATE))
                 .map_err(|error| Attempt::Refused(tracefs::none(&error)))?
                 .map_err(program_refused)?;
             Ok(Link::Tracepoint(link))
@@ -138,7 +96,7 @@ pub(super) fn attach(ebpf: &mut Ebpf, backend: Backend, trial: bool) -> Result<L
 
 /// Takes the backend's programs off their hook; they stay loaded.
 pub(super) fn detach(ebpf: &mut Ebpf, backend: Backend, link: Link) -> Result<(), ProgramError> {
-    let program = ebpf.program_mut(backend.program()).ok_or(ProgramError::NotLoaded)?;
+    let program = ebpf.program_mut(program_of(backend)).ok_or(ProgramError::NotLoaded)?;
     let stand_in = match link {
         Link::TpBtf(link, stand_in) => {
             <&mut BtfTracePoint>::try_from(program)?.detach(link)?;

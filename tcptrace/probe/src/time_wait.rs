@@ -1,7 +1,5 @@
 //! The ways to listen to minisocks, and the programs of each.
 
-use std::{fmt, str::FromStr};
-
 use aya::{
     Btf, Ebpf,
     programs::{
@@ -13,68 +11,12 @@ use aya::{
 use tcptrace_common::globals::MinisockOffsets;
 
 use super::{
+    backend::{TimeWaitBackend, TimeWaitChoice},
     btf,
     error::program_words,
     minisock::{Callers, Kernel, Who},
 };
 use tcptrace_host::sock_diag::{DiagSocket, Family, SockDiag, StateMask};
-
-/// A way to learn what becomes of minisocks.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum TimeWaitBackend {
-    /// The functions that make, time and free them (fentry): every move at its very moment.
-    /// 5.5 on x86-64, 6.4 on arm64; refused on locked-down hosts.
-    Functions,
-    /// The tracepoints of their timers. Any kernel with BTF whose kallsyms shows addresses. A
-    /// move from FIN_WAIT2 to TIME_WAIT inside a minisock is told to a jiffy.
-    Timers,
-    /// None: the kernel's tables are looked at about once a second (sock_diag). Any kernel. What
-    /// comes and goes between two looks is not seen, an end is dated to that, and of its reasons
-    /// only that the time was over is told.
-    Sampling,
-}
-
-impl TimeWaitBackend {
-    /// From best to worst.
-    pub const ALL: [Self; 3] = [Self::Functions, Self::Timers, Self::Sampling];
-
-    /// The word for it on the command line and in outputs.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Functions => "functions",
-            Self::Timers => "timers",
-            Self::Sampling => "sampling",
-        }
-    }
-
-    /// Whether programs on hooks of the kernel tell, each thing as it happens.
-    pub const fn has_hooks(self) -> bool {
-        !self.programs().is_empty()
-    }
-
-    /// Its programs. Births first: a minisock that is born between two of them is then at least
-    /// known.
-    const fn programs(self) -> &'static [OnHook] {
-        match self {
-            Self::Functions => &[
-                OnHook { program: "twsk_schedule", hook: "__inet_twsk_schedule", over: false },
-                OnHook { program: "twsk_expire", hook: "tw_timer_handler", over: true },
-                OnHook {
-                    program: "twsk_deschedule",
-                    hook: "inet_twsk_deschedule_put",
-                    over: false,
-                },
-                OnHook { program: "twsk_destroy", hook: "tcp_twsk_destructor", over: false },
-            ],
-            Self::Timers => &[
-                OnHook { program: "tw_timer_start", hook: "timer_start", over: false },
-                OnHook { program: "tw_timer_cancel", hook: "timer_cancel", over: false },
-                OnHook { program: "tw_timer_expire", hook: "timer_expire_entry", over: true },
-            ],
-            Self::Sampling => &[],
-        }
-    }
-}
 
 /// A program of the kernel object and what it is put on.
 #[derive(Clone, Copy)]
@@ -85,31 +27,22 @@ struct OnHook {
     over: bool,
 }
 
-/// Which ways to listen to minisocks are to be tried.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum TimeWaitChoice {
-    /// All, from best to worst; none is no reason to fail.
-    #[default]
-    Auto,
-    /// This one; it is an error if the kernel refuses it.
-    Only(TimeWaitBackend),
-    /// None: a hand-over to a minisock looks like an end.
-    Off,
-}
-
-impl fmt::Display for TimeWaitBackend {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(self.name())
-    }
-}
-
-impl FromStr for TimeWaitBackend {
-    type Err = String;
-
-    fn from_str(word: &str) -> Result<Self, String> {
-        Self::ALL.into_iter().find(|backend| backend.name() == word).ok_or_else(|| {
-            format!("unknown hook '{}': functions, timers, sampling", word.escape_default())
-        })
+/// The backend's programs. Births first: a minisock that is born between two of them is then at least
+/// known.
+const fn programs_of(backend: TimeWaitBackend) -> &'static [OnHook] {
+    match backend {
+        TimeWaitBackend::Functions => &[
+            OnHook { program: "twsk_schedule", hook: "__inet_twsk_schedule", over: false },
+            OnHook { program: "twsk_expire", hook: "tw_timer_handler", over: true },
+            OnHook { program: "twsk_deschedule", hook: "inet_twsk_deschedule_put", over: false },
+            OnHook { program: "twsk_destroy", hook: "tcp_twsk_destructor", over: false },
+        ],
+        TimeWaitBackend::Timers => &[
+            OnHook { program: "tw_timer_start", hook: "timer_start", over: false },
+            OnHook { program: "tw_timer_cancel", hook: "timer_cancel", over: false },
+            OnHook { program: "tw_timer_expire", hook: "timer_expire_entry", over: true },
+        ],
+        TimeWaitBackend::Sampling => &[],
     }
 }
 
@@ -216,7 +149,7 @@ pub(super) fn attach(
     trial: bool,
 ) -> Result<Programs, ProgramError> {
     let mut programs = Programs { backend, links: Vec::new(), peeks: false };
-    for on_hook in backend.programs().iter().filter(|on_hook| !(trial && on_hook.over)) {
+    for on_hook in programs_of(backend).iter().filter(|on_hook| !(trial && on_hook.over)) {
         match attach_one(ebpf, backend, on_hook, btf) {
             Ok(link) => programs.links.push((on_hook.program, link)),
             Err(error) => {

@@ -24,8 +24,7 @@ pub use link::{Link, Names, Tally};
 
 use super::{
     owners::Owners,
-    snapshot::{Reader, Scope},
-    tables::Tables,
+    tables::{Scope, Tables},
 };
 use tcptrace_host::{child::Child, netns::Netns};
 use tcptrace_model::filter::Filter;
@@ -37,7 +36,7 @@ const NAME: &CStr = c"tcptrace-tables";
 #[derive(Debug)]
 pub struct Helper {
     child: Arc<Child>,
-    reader: Arc<Reader>,
+    link: Option<Link>,
     names: Option<Names>,
     tally: Arc<Tally>,
 }
@@ -62,12 +61,12 @@ impl Helper {
         let child = Arc::new(child);
         let tally = Arc::new(Tally::default());
         let link = Link::new(tables, Arc::clone(&child), Arc::clone(&tally), is_of_one)?;
-        Ok(Self { child, reader: Reader::helper(link), names: Some(Names::new(names)?), tally })
+        Ok(Self { child, link: Some(link), names: Some(Names::new(names)?), tally })
     }
 
-    /// Who reads the tables.
-    pub(super) fn reader(&self) -> Arc<Reader> {
-        Arc::clone(&self.reader)
+    /// Who reads the tables, the first time that it is asked for.
+    pub(super) fn take_link(&mut self) -> Option<Link> {
+        self.link.take()
     }
 
     /// Who finds the names of cgroups, the first time that it is asked for.

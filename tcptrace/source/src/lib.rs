@@ -2,6 +2,7 @@
 
 mod ages;
 pub mod cgroups;
+mod dump;
 pub mod helper;
 pub mod live;
 pub mod owners;

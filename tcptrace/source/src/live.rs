@@ -137,7 +137,9 @@ impl Live {
     /// The same by the helper process, which has been told what to dump. It finds the names of
     /// cgroups too.
     pub fn take_snapshots_by(&mut self, mut helper: Helper, every_ns: u64) {
-        self.read_by(helper.reader(), every_ns);
+        if let Some(link) = helper.take_link() {
+            self.read_by(Reader::helper(link), every_ns);
+        }
         self.on_the_way.cgroups.ask(helper.take_names());
         self.helper = Some(helper);
     }

@@ -8,7 +8,7 @@ use std::{
     sync::{Mutex, PoisonError},
 };
 
-use super::snapshot::Space;
+use super::dump::Space;
 use tcptrace_host::{clock, process};
 use tcptrace_model::{Holder, SnapFull};
 

@@ -8,7 +8,10 @@ use std::{
     sync::Arc,
 };
 
-use super::snapshot::{Job, Of, Reader, Round, Space};
+use super::{
+    dump::{Of, Round, Space},
+    snapshot::{Job, Reader},
+};
 use tcptrace_host::clock;
 use tcptrace_model::{Input, Knobs};
 

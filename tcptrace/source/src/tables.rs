@@ -14,8 +14,8 @@ use std::{
 
 use super::{
     ages,
+    dump::{Of, Order, Round, Space},
     owners::Owners,
-    snapshot::{Of, Order, Round, Space},
 };
 use tcptrace_host::{
     clock,

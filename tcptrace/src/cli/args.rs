@@ -3,16 +3,16 @@
 
 use std::{path::PathBuf, time::Duration};
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, CommandFactory as _, Parser, Subcommand, ValueEnum};
 
 #[cfg(feature = "serve")]
 pub use self::serve::{ExportDirArgs, OtlpArgs, ServeArgs};
-use self::shared::SELECT_HEADING;
 pub use self::shared::{
     ColorChoice, FilterArgs, HookChoice, OutputFormat, ProbeArgs, ReadArgs, RecordingArgs,
     ReportFormat, SelectArgs,
 };
-use super::{duration, record};
+use self::shared::{SELECT_HEADING, at_least_one};
+use super::{duration, rotation};
 use tcptrace_model::StateSet;
 use tcptrace_record::Every;
 use tcptrace_stats::group::By;
@@ -98,7 +98,7 @@ pub use NotBuilt as TopArgs;
 /// Says that a command is not in this build, and what brings it.
 #[cfg(not(all(feature = "export", feature = "report", feature = "serve", feature = "top")))]
 pub(super) fn not_built(command: &str) -> anyhow::Error {
-    super::Usage(format!(
+    super::usage::Usage(format!(
         "this build of tcptrace has no `{command}`: build it with `--features {command}` (the \
          default features include it), or use `cargo xtask run {command}`"
     ))
@@ -497,7 +497,7 @@ pub struct RecordArgs {
     /// beginning of theirs: FILE.000001, FILE.000002, …
     pub file: PathBuf,
     /// Go on in another file when one has this size (100M, 1G) or age (10m, 1h)
-    #[arg(long, value_name = "SIZE|TIME", value_parser = record::every)]
+    #[arg(long, value_name = "SIZE|TIME", value_parser = rotation::every)]
     pub rotate: Option<Every>,
     /// Of the files of --rotate, keep so many, the newest
     #[arg(long, value_name = "N", requires = "rotate", value_parser = at_least_one)]
@@ -586,9 +586,17 @@ pub struct CheckArgs {
     pub output: ReportFormat,
 }
 
-fn at_least_one(word: &str) -> Result<u64, String> {
-    match word.parse() {
-        Ok(0) | Err(_) => Err("give a number of at least 1".to_owned()),
-        Ok(number) => Ok(number),
+/// The command as clap has it, for what is made from it: completions, a man page.
+pub fn command() -> clap::Command {
+    Cli::command()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_arguments_are_well_formed() {
+        command().debug_assert();
     }
 }

@@ -8,8 +8,8 @@ use std::{
 use anyhow::{Context as _, Result};
 
 use super::{
-    EXIT_HOST,
     args::{CheckArgs, ReportFormat},
+    exit::EXIT_HOST,
 };
 use crate::check::{Report, show};
 

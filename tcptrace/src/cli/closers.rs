@@ -5,11 +5,11 @@ use std::process::ExitCode;
 use anyhow::Result;
 
 use super::{
-    Usage,
     args::{ClosersArgs, OutputFormat},
     listen::{self, Snapshots},
     origin::Origin,
     target::Target,
+    usage::Usage,
 };
 use tcptrace_stats::{
     closers::{Closers, DEFAULT_LIMIT},

@@ -13,12 +13,12 @@ use anyhow::{Context as _, Result};
 use bytes::BytesMut;
 
 use super::{
-    Usage,
     args::{DoctorArgs, FilterArgs, ReportFormat},
     listen::{self, Snapshots},
     log::say,
     origin::Origin,
     target::Target,
+    usage::Usage,
 };
 use tcptrace_doctor::{
     collect::Setup,

@@ -7,7 +7,7 @@ use std::{
 
 use anyhow::{Context as _, Result};
 
-use super::{Usage, args::ExplainArgs};
+use super::{args::ExplainArgs, usage::Usage};
 use crate::explain;
 
 pub(super) fn run(args: &ExplainArgs) -> Result<ExitCode> {

@@ -5,11 +5,11 @@ use std::{path::Path, process::ExitCode};
 use anyhow::Result;
 
 use super::{
-    Usage,
     args::{ExportArgs, ExportFormat, TableChoice},
     listen::{self, Snapshots},
     log::say,
     origin::{Origin, recorded},
+    usage::Usage,
     whole::WholeFile,
 };
 use tcptrace_export::{ExportView, Format, Table};

@@ -5,12 +5,12 @@ use std::process::ExitCode;
 use anyhow::Result;
 
 use super::{
-    Usage,
     args::{HistArgs, OutputFormat},
     duration,
     listen::{self, Snapshots},
     origin::Origin,
     target::Target,
+    usage::Usage,
 };
 use tcptrace_model::{StateSet, TcpState};
 use tcptrace_stats::{

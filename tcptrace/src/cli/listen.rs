@@ -7,13 +7,14 @@ use anyhow::{Context as _, Result};
 use aya_log::EbpfLogger;
 
 use super::{
-    EXIT_INTERRUPTED, Usage,
+    exit::EXIT_INTERRUPTED,
+    header::header,
     log::{ToStderr, say},
     origin::{Host, Origin},
     progress::Progress,
-    record,
     signals::{self, Signals},
     target::Target,
+    usage::Usage,
 };
 use tcptrace_host::loopback;
 use tcptrace_model::{Accounts, filter::Filter};
@@ -149,7 +150,7 @@ pub(super) async fn listen<V: View>(
         analysis.only_record();
     }
     if let Some(file) = save {
-        let files = file.begin(record::header(live.probe(), &options.filter)?)?;
+        let files = file.begin(header(live.probe(), &options.filter)?)?;
         let tap = Tap::start(files).context("cannot start the recording's thread")?;
         analysis.record(tap, decides);
     }

@@ -11,9 +11,11 @@ use clap::Command;
 use clap_complete::Shell;
 use clap_mangen::Man;
 
+use super::args;
+
 /// One page: the command, then each of its commands with its options.
 pub(super) fn man() -> Result<ExitCode> {
-    let mut command = super::command();
+    let mut command = args::command();
     command.build();
     let mut page = Vec::new();
     render(&command, &mut page).context("cannot make the manual page")?;
@@ -51,7 +53,7 @@ fn render(command: &Command, page: &mut Vec<u8>) -> io::Result<()> {
 /// What `shell` completes by.
 pub(super) fn completions(shell: Shell) -> Result<ExitCode> {
     let mut script = Vec::new();
-    clap_complete::generate(shell, &mut super::command(), "tcptrace", &mut script);
+    clap_complete::generate(shell, &mut args::command(), "tcptrace", &mut script);
     write(&script)
 }
 

@@ -5,8 +5,8 @@
 use anyhow::Result;
 
 use super::{
-    Usage,
     args::{FilterArgs, ProbeArgs, SelectArgs},
+    usage::Usage,
 };
 use tcptrace_host::{
     cgroup,

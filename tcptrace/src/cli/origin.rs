@@ -5,9 +5,9 @@
 use anyhow::Result;
 
 use super::{
-    Usage,
     args::{FilterArgs, ProbeArgs, ReadArgs, RecordingArgs},
     options::{self, only, options},
+    usage::Usage,
 };
 use tcptrace_host::netns::Netns;
 use tcptrace_model::filter::Filter;

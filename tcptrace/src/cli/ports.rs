@@ -5,11 +5,11 @@ use std::{process::ExitCode, time::Duration};
 use anyhow::Result;
 
 use super::{
-    Usage,
     args::{OutputFormat, PortsArgs},
     listen::{self, Snapshots},
     origin::{self, Origin},
     target::Target,
+    usage::Usage,
 };
 use tcptrace_model::filter::Filter;
 use tcptrace_probe::TimeWaitChoice;

@@ -24,14 +24,14 @@ use nix::sys::socket::{Backlog, listen as set_backlog};
 use tcptrace_common::counters::Hook;
 
 use super::{
-    Usage,
     args::{RecordingArgs, ServeArgs},
     doctor,
+    header::header,
     listen::{self, Snapshots},
     log::say,
     origin::{Host, Origin},
-    record,
     target::Target,
+    usage::Usage,
 };
 use tcptrace_host::{caps::Capability, confine, netns::NetnsId};
 use tcptrace_probe::{Probe, TimeWaitChoice};
@@ -165,7 +165,7 @@ pub(super) fn run(args: &ServeArgs) -> Result<ExitCode> {
         let shelf = Arc::clone(&shelf);
         let filter = host.options.filter.clone();
         host.attached = Some(Box::new(move |probe| {
-            let header = record::header(probe, &filter)?;
+            let header = header(probe, &filter)?;
             if sandbox {
                 give_up_but_tracing(probe);
             }

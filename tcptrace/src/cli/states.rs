@@ -5,12 +5,12 @@ use std::process::ExitCode;
 use anyhow::{Context as _, Result};
 
 use super::{
-    Usage,
     args::{OutputFormat, StatesArgs},
     listen::{self, Snapshots},
     log::say,
     origin::{Look, Origin},
     target::Target,
+    usage::Usage,
 };
 use tcptrace_host::clock;
 use tcptrace_model::{Input, MinisocksBy, Snapshot};

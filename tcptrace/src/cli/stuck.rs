@@ -5,12 +5,12 @@ use std::process::ExitCode;
 use anyhow::Result;
 
 use super::{
-    Usage,
     args::{OutputFormat, StuckArgs},
     listen::{self, Snapshots},
     origin::{Look, Origin},
     states::once,
     target::Target,
+    usage::Usage,
 };
 use tcptrace_model::{StateSet, TcpState};
 use tcptrace_stats::{

@@ -9,12 +9,12 @@ use anyhow::Result;
 use clap::Parser as _;
 
 use super::{
-    Usage,
     args::{ColorChoice, FilterLine, SelectArgs, TopArgs},
     doctor, options,
     origin::{self, Origin},
     signals,
     target::Target,
+    usage::{Usage, misuse},
 };
 use crate::terminal;
 use tcptrace_doctor::collect::Setup;
@@ -85,7 +85,7 @@ fn parse(is_recording: bool) -> Parse {
     Box::new(move |text| {
         let words = shlex::split(text).ok_or("a quote is not closed")?;
         let line = FilterLine::try_parse_from(words)
-            .map_err(|error| super::misuse(&error.render().to_string()))?;
+            .map_err(|error| misuse(&error.render().to_string()))?;
         let read = || -> Result<Shown> {
             let filter = origin::filter_of(&line.filter, is_recording)?;
             Ok(Shown::new(filter, options::wanted(&line.select)?, text.to_owned()))

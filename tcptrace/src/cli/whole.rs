@@ -12,7 +12,7 @@ use std::{
 use anyhow::{Context as _, Result, anyhow, bail};
 use tempfile::{Builder, NamedTempFile};
 
-use super::{EXIT_INTERRUPTED, log::say, target::Target};
+use super::{exit::EXIT_INTERRUPTED, log::say, target::Target};
 use tcptrace_source::recording::RecordingError;
 
 /// Such a file, not at its place yet. Dropped, it leaves nothing.

@@ -18,7 +18,7 @@ use nix::{
 };
 
 use super::{
-    super::snapshot::{Order, Round, Space},
+    super::dump::{Order, Round, Space},
     wire::{CgroupAsked, Frames, MAX_ROUND, Piece, Used, WireError},
 };
 use tcptrace_host::{cgroup::Answer, child::Child};

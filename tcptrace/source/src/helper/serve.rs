@@ -4,7 +4,7 @@ use std::{io, os::unix::net::UnixStream, thread};
 
 use super::{
     super::{
-        snapshot::{Order, Round, Space},
+        dump::{Order, Round, Space},
         tables::Tables,
     },
     wire::{CgroupAsked, Frames, MAX_FRAME, MAX_ROUND, Piece, SOCKETS, Used, WireError},

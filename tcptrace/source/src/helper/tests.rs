@@ -10,7 +10,7 @@ use std::{
 };
 
 use super::{
-    super::snapshot::{Of, Order, Round, Space},
+    super::dump::{Of, Order, Round, Space},
     link::exchange,
     serve::hand_over,
     wire::{Frames, MAX_FRAME, Piece, SOCKETS, Used, WireError},

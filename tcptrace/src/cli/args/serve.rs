@@ -4,7 +4,7 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use clap::Args;
 
-use super::{FilterArgs, ProbeArgs, at_least_one};
+use super::shared::{FilterArgs, ProbeArgs, at_least_one};
 use crate::cli::duration;
 use tcptrace_serve::otlp::Endpoint;
 use tcptrace_stats::group::By;

@@ -185,3 +185,10 @@ fn hook(word: &str) -> Result<HookChoice, String> {
             .map_err(|error: String| format!("{error}, auto")),
     }
 }
+
+pub(super) fn at_least_one(word: &str) -> Result<u64, String> {
+    match word.parse() {
+        Ok(0) | Err(_) => Err("give a number of at least 1".to_owned()),
+        Ok(number) => Ok(number),
+    }
+}

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use anyhow::{Context as _, Result};
 
 use super::give_up;
-use crate::cli::{Usage, args::OtlpArgs, log::say};
+use crate::cli::{args::OtlpArgs, log::say, usage::Usage};
 use tcptrace_host::confine;
 use tcptrace_serve::{
     Shelf,

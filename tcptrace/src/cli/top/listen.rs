@@ -11,9 +11,9 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::{
     cli::{
+        header::header,
         listen::{self, Beside, Run, Snapshots},
         origin::Host,
-        record,
         signals::Signals,
         target::Target,
     },
@@ -103,7 +103,7 @@ fn has_come(signal: &mut Signal) -> bool {
 
 impl Beside<Top> for Front {
     fn begin(&mut self, probe: &Probe, kept: &Filter, analysis: &mut Analysis<Top>) -> Result<()> {
-        analysis.parts().0.describe(&record::header(probe, kept)?);
+        analysis.parts().0.describe(&header(probe, kept)?);
         self.enter()
     }
 
