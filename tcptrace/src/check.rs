@@ -207,10 +207,11 @@ fn clocks() -> Row {
         }
         Ok(offsets) => {
             let seconds = offsets.monotonic_ns as f64 / 1e9;
-            row(Verdict::Lacks, format!("in a time namespace, {seconds:+} s ahead of the kernel's"))
-                .means("times of day and ages are wrong by that: run outside of it")
+            row(Verdict::Ok, format!("in a time namespace, {seconds:+} s from the kernel's"))
+                .means("the offset is applied: times are the kernel's")
         }
-        Err(error) => row(Verdict::Unknown, error.to_string()),
+        Err(error) => row(Verdict::Lacks, error.to_string())
+            .means("tcptrace cannot compare its clock with the kernel's and does not start"),
     }
 }
 

@@ -1,25 +1,58 @@
-//! The host's clocks.
+//! The host's clocks, as the kernel has them: in a time namespace `CLOCK_MONOTONIC` and
+//! `CLOCK_BOOTTIME` are read without its offsets ([`super::timens`]), so that they can be compared
+//! with the time stamps of events. Nobody else may read these two.
 
 use std::io;
+use std::sync::OnceLock;
 
 use nix::time::{ClockId, clock_getres, clock_gettime};
 
+use super::timens::TimeOffsets;
 use tcptrace_model::Clock;
 
 const NS: i64 = 1_000_000_000;
 
 fn read(clock: ClockId) -> io::Result<i64> {
     let now = clock_gettime(clock)?;
-    Ok(now.tv_sec() * NS + now.tv_nsec())
+    Ok(now.tv_sec().saturating_mul(NS).saturating_add(now.tv_nsec()))
 }
 
-/// `CLOCK_MONOTONIC` in nanoseconds: the clock of `bpf_ktime_get_ns()`.
+/// Those of this process, which cannot change while it runs.
+fn offsets() -> io::Result<TimeOffsets> {
+    static OFFSETS: OnceLock<TimeOffsets> = OnceLock::new();
+    if let Some(&offsets) = OFFSETS.get() {
+        return Ok(offsets);
+    }
+    let offsets = TimeOffsets::read()?;
+    Ok(*OFFSETS.get_or_init(|| offsets))
+}
+
+fn read_monotonic() -> io::Result<i64> {
+    Ok(read(ClockId::CLOCK_MONOTONIC)?.saturating_sub(offsets()?.monotonic_ns))
+}
+
+/// The kernel's `CLOCK_MONOTONIC` in nanoseconds: the clock of `bpf_ktime_get_ns()`.
+///
+/// # Errors
+/// The offsets of a time namespace cannot be read.
 pub fn monotonic_ns() -> io::Result<u64> {
-    Ok(read(ClockId::CLOCK_MONOTONIC)? as u64)
+    Ok(read_monotonic()?.max(0) as u64)
 }
 
 /// When the host was booted: `CLOCK_REALTIME`, nanoseconds.
+///
+/// # Errors
+/// As [`monotonic_ns`].
 pub fn boot_time_ns() -> io::Result<i64> {
+    Ok(start_times_from_ns()?.saturating_add(offsets()?.boottime_ns))
+}
+
+/// The moment that `/proc/PID/stat` counts start times from, as it shows them to this process
+/// (`timens_add_boottime_ns()`): `CLOCK_REALTIME`, nanoseconds.
+///
+/// # Errors
+/// A clock cannot be read.
+pub fn start_times_from_ns() -> io::Result<i64> {
     Ok(read(ClockId::CLOCK_REALTIME)? - read(ClockId::CLOCK_BOOTTIME)?)
 }
 
@@ -32,9 +65,9 @@ pub fn thread_cpu_ns() -> io::Result<u64> {
 pub fn sample() -> io::Result<Clock> {
     let mut best: Option<(i64, Clock)> = None;
     for _ in 0..5 {
-        let before = read(ClockId::CLOCK_MONOTONIC)?;
+        let before = read_monotonic()?;
         let real = read(ClockId::CLOCK_REALTIME)?;
-        let after = read(ClockId::CLOCK_MONOTONIC)?;
+        let after = read_monotonic()?;
         let mono = before + (after - before) / 2;
         if best.is_none_or(|(width, _)| after - before < width) {
             let clock = Clock { mono_ns: after as u64, realtime_offset_ns: real - mono };

@@ -58,7 +58,7 @@ fn started_s() -> io::Result<f64> {
     let ticks = start_ticks(&stat);
     let ticks = ticks.ok_or_else(|| io::Error::other("/proc/self/stat is not understood"))?;
     let per_s = known(SysconfVar::CLK_TCK)?;
-    Ok(clock::boot_time_ns()? as f64 / 1e9 + ticks as f64 / per_s as f64)
+    Ok(clock::start_times_from_ns()? as f64 / 1e9 + ticks as f64 / per_s as f64)
 }
 
 /// A process may have any name, spaces and brackets among it: fields are counted behind that.

@@ -18,6 +18,7 @@ mod peer;
 mod ports;
 mod programs;
 mod python;
+mod reader;
 mod real_server;
 mod recipes;
 mod recording;
