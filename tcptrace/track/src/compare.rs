@@ -20,20 +20,19 @@
 use std::{collections::HashSet, hash::BuildHasherDefault};
 
 use super::{
-    conn::{Conn, Entered, better},
-    minisock::promoted,
+    conn::Conn,
+    known::{Known, Place},
     rows::Rows,
-    seed::{Seed, holder_of, time_wait_since},
-    tracker::Tracker,
+    seed::{Seed, time_wait_since},
 };
 use tcptrace_model::{
-    Change, Owner, OwnerFrom, SnapSocket, Snapshot, TcpState, Tuple,
+    Change, SnapSocket, Snapshot, TcpState, Tuple,
     hash::{AddressHasher, Map, Set},
 };
 
 /// A round of snapshots.
 #[derive(Default)]
-pub(super) struct Round {
+struct Round {
     spaces: Map<u32, Space>,
     rows: Rows,
     /// The namespace whose sockets are being told.
@@ -55,7 +54,7 @@ struct Space {
 
 impl Round {
     /// A connection ended.
-    pub(super) fn ended(&mut self, cookie: Option<u64>, tuple: &Tuple) {
+    fn ended(&mut self, cookie: Option<u64>, tuple: &Tuple) {
         match cookie {
             Some(cookie) => {
                 self.ended.insert(cookie);
@@ -117,31 +116,75 @@ enum Finding {
     Otherwise(Option<SnapSocket>),
 }
 
-/// Where a connection is kept.
+/// What a doubt is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-enum Place {
-    /// By the address of the full socket.
-    Full(u64),
-    /// By the address of the minisock.
-    Mini(u64),
-    /// By the cookie, from a snapshot.
-    Seed(u64),
-    /// Nowhere; a snapshot has one with this cookie.
-    Nowhere(u64),
+enum What {
+    /// The connection that is kept there.
+    Known(Place),
+    /// A row with this cookie, which nothing that is known matches.
+    Strange(u64),
 }
 
 /// Something that a snapshot has otherwise.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(super) struct Doubt {
+struct Doubt {
     netns: u32,
-    place: Place,
+    what: What,
     /// When what is known last changed.
     since_ns: u64,
 }
 
-impl Tracker {
+/// Compares rounds of snapshots with what is known.
+pub(super) struct Rounds {
+    /// The snapshots that are being taken, or wait for the tick after them.
+    round: Option<Round>,
+    /// Namespaces of which there was a snapshot.
+    seeded: Set<u32>,
+    /// What the last snapshots had otherwise than it was known.
+    doubts: Set<Doubt>,
+    /// Rows that are kept of one round.
+    limit: usize,
+    drifted: u64,
+    untold: u64,
+}
+
+impl Rounds {
+    /// Rounds of at most `limit` sockets each.
+    pub(super) fn new(limit: usize) -> Self {
+        Self {
+            round: None,
+            seeded: Set::default(),
+            doubts: Set::default(),
+            limit,
+            drifted: 0,
+            untold: 0,
+        }
+    }
+
+    /// Sockets that were corrected, since two rounds had them otherwise.
+    pub(super) fn drifted(&self) -> u64 {
+        self.drifted
+    }
+
+    /// Minisocks whose end only rounds told.
+    pub(super) fn untold(&self) -> u64 {
+        self.untold
+    }
+
+    /// Whether the last round had something otherwise than it was known.
+    pub(super) fn in_doubt(&self) -> bool {
+        !self.doubts.is_empty()
+    }
+
+    /// A connection ended.
+    pub(super) fn ended(&mut self, cookie: Option<u64>, tuple: &Tuple) {
+        if let Some(round) = &mut self.round {
+            round.ended(cookie, tuple);
+        }
+    }
+
     /// Takes in a piece of a snapshot.
-    pub(super) fn snapshot(&mut self, snapshot: &Snapshot) {
+    pub(super) fn piece(&mut self, snapshot: &Snapshot) {
         match snapshot {
             Snapshot::Open => self.round = Some(Round::default()),
             Snapshot::OpenMinisocks => self.round = None,
@@ -174,59 +217,43 @@ impl Tracker {
     }
 
     /// Concludes from a round, once all events up to its end have been told.
-    pub(super) fn settle_round(&mut self, now: u64, out: &mut impl FnMut(Change)) {
+    pub(super) fn settle(&mut self, now: u64, known: &mut Known, out: &mut impl FnMut(Change)) {
         let told = |round: &mut Round| round.over_ns.is_some_and(|over_ns| over_ns <= now);
         let Some(mut round) = self.round.take_if(told) else { return };
         let told = |netns| round.spaces.contains_key(&netns);
-        self.queues.replace(told, round.rows.iter());
-        for conn in self.conns.iter_mut().map(|(_, conn)| conn) {
-            let row = conn.cookie().and_then(|cookie| round.rows.get(cookie));
-            conn.owner = better(conn.owner, row.and_then(holder_of));
-        }
+        known.queues.replace(told, round.rows.iter());
+        known.take_holders(&round.rows);
         let mut findings = Vec::new();
-        let mut judge = |place, conn: &Conn, mini| match round.judge(conn, mini) {
+        known.each(|place, conn, mini| match round.judge(conn, mini) {
             Finding::AsKnown => {}
             finding => findings.push((place, *conn, finding)),
-        };
-        self.conns.iter().for_each(|(addr, conn)| judge(Place::Full(addr), conn, false));
-        self.minisocks.iter().for_each(|(addr, conn)| judge(Place::Mini(addr), conn, true));
-        for (cookie, seed) in self.seeds.iter() {
-            judge(Place::Seed(cookie), &seed.conn(cookie), seed.mini);
-        }
+        });
         let mut doubts = Set::default();
         for (place, conn, finding) in findings {
             match finding {
                 Finding::AsKnown => {}
-                Finding::In(netns) => {
-                    if let Place::Full(addr) = place
-                        && let Some(conn) = self.conns.get_mut(addr)
-                    {
-                        conn.netns = Some(netns);
-                    }
-                }
+                Finding::In(netns) => known.set_netns(place, netns),
                 Finding::Promoted { at_ns, within_ns } => {
-                    self.promote(place, conn, at_ns, within_ns, out);
+                    known.promote(place, at_ns, within_ns, out);
                 }
                 Finding::Otherwise(row) => {
                     let Some(netns) = conn.netns else { continue };
-                    let doubt = Doubt { netns, place, since_ns: conn.since_ns };
+                    let what = What::Known(place);
+                    let doubt = Doubt { netns, what, since_ns: conn.since_ns };
                     if !self.doubts.contains(&doubt) {
                         doubts.insert(doubt);
                         continue;
                     }
                     let began_ns = round.spaces.get(&netns).map_or(now, |space| space.began_ns);
-                    if row.is_none()
-                        && let Place::Mini(addr) = place
-                        && self.minisocks.end_untold(addr, began_ns, out)
-                    {
+                    if row.is_none() && known.end_untold(place, began_ns, out) {
                         self.untold += 1;
                         continue;
                     }
                     self.drifted += 1;
                     out(conn.gone(now));
-                    self.forget(place);
+                    known.forget(place);
                     if let Some(row) = row {
-                        self.plant(&round, netns, &row, now, out);
+                        plant(known, &round, netns, &row, now, out);
                     }
                 }
             }
@@ -236,7 +263,7 @@ impl Tracker {
                 continue;
             }
             if self.seeded.contains(&netns) {
-                let doubt = Doubt { netns, place: Place::Nowhere(cookie), since_ns: 0 };
+                let doubt = Doubt { netns, what: What::Strange(cookie), since_ns: 0 };
                 if !self.doubts.contains(&doubt) {
                     doubts.insert(doubt);
                     continue;
@@ -245,72 +272,26 @@ impl Tracker {
                 // filter on it: that is no drift.
                 self.drifted += u64::from(row.state != TcpState::SynSent);
             }
-            self.plant(&round, netns, &row, now, out);
+            plant(known, &round, netns, &row, now, out);
         }
         self.seeded.extend(round.spaces.keys());
         self.doubts.retain(|doubt| !round.spaces.contains_key(&doubt.netns));
         self.doubts.extend(doubts);
     }
+}
 
-    /// Takes up a socket of a snapshot.
-    fn plant(
-        &mut self,
-        round: &Round,
-        netns: u32,
-        row: &SnapSocket,
-        now: u64,
-        out: &mut impl FnMut(Change),
-    ) {
-        let Some(space) = round.spaces.get(&netns) else { return };
-        if self.seeds.len() >= self.limit {
-            self.unseeded += 1;
-            return;
-        }
-        let seed = Seed::of(self.ids.next(), row, netns, space.began_ns, space.ended_ns);
-        if let Some(owner) = seed.owner
-            && seed.state == TcpState::Listen
-        {
-            let owner = Owner { from: OwnerFrom::Listener, ..owner };
-            self.listeners.insert(row.cookie, Some(netns), &seed.tuple, owner);
-        }
-        out(Change::Found(seed.conn(row.cookie).found(now)));
-        self.seeds.insert(row.cookie, seed);
-    }
-
-    fn forget(&mut self, place: Place) {
-        match place {
-            Place::Full(addr) => drop(self.conns.remove(addr)),
-            Place::Mini(addr) => drop(self.minisocks.remove(addr)),
-            Place::Seed(cookie) => drop(self.seeds.remove(cookie)),
-            Place::Nowhere(_) => {}
-        }
-    }
-
-    fn promote(
-        &mut self,
-        place: Place,
-        mut conn: Conn,
-        at_ns: u64,
-        within_ns: u64,
-        out: &mut impl FnMut(Change),
-    ) {
-        let entered = Entered::Within(within_ns.max(self.minisocks.jiffy_ns()));
-        match place {
-            Place::Mini(addr) => {
-                if let Some(conn) = self.minisocks.get_mut(addr) {
-                    promoted(conn, addr, at_ns, entered, out);
-                }
-            }
-            Place::Seed(cookie) => {
-                // The address of its minisock is not known.
-                promoted(&mut conn, 0, at_ns, entered, out);
-                if let Some(seed) = self.seeds.get_mut(cookie) {
-                    seed.state = conn.state;
-                    seed.since_ns = at_ns;
-                }
-            }
-            Place::Full(_) | Place::Nowhere(_) => {}
-        }
+/// Takes up a socket of a round.
+fn plant(
+    known: &mut Known,
+    round: &Round,
+    netns: u32,
+    row: &SnapSocket,
+    now: u64,
+    out: &mut impl FnMut(Change),
+) {
+    if let Some(space) = round.spaces.get(&netns) {
+        let seed = Seed::of(row, netns, space.began_ns, space.ended_ns);
+        known.plant(row.cookie, seed, now, out);
     }
 }
 

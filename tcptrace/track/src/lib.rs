@@ -9,6 +9,7 @@ mod compare;
 mod conn;
 pub mod gate;
 mod held;
+mod known;
 mod listeners;
 mod minisock;
 mod peek;

@@ -15,11 +15,11 @@ use std::{collections::VecDeque, num::NonZeroU64};
 use super::{
     conn::{Conn, Entered},
     held::PATIENCE_NS,
+    known::Known,
     minisock::{promoted, vanished},
     rows::Rows,
     seed::{Seed, started},
     table::Table,
-    tracker::Tracker,
     verdict::Judgement,
 };
 use tcptrace_model::{
@@ -120,6 +120,8 @@ pub(super) struct Sampling {
     limit: usize,
     /// Transitions that were handed out before their time, to keep the limit.
     let_go: u64,
+    resynchronised: u64,
+    drifted: u64,
 }
 
 impl From<&SnapSocket> for Row {
@@ -148,6 +150,8 @@ impl Sampling {
             strange: Set::default(),
             limit,
             let_go: 0,
+            resynchronised: 0,
+            drifted: 0,
         }
     }
 
@@ -162,6 +166,16 @@ impl Sampling {
 
     pub(super) fn evicted(&self) -> u64 {
         self.minis.evicted() + self.let_go
+    }
+
+    /// Full sockets that looks had as minisocks, though no hand-over was told.
+    pub(super) fn resynchronised(&self) -> u64 {
+        self.resynchronised
+    }
+
+    /// Minisocks that two looks had and nothing else.
+    pub(super) fn drifted(&self) -> u64 {
+        self.drifted
     }
 
     /// All connections in here. One that is held back is still where it was.
@@ -280,7 +294,7 @@ impl Sampling {
     }
 
     /// What a look says of the minisocks that are known.
-    fn known(&mut self, look: &Look, now: u64, jiffy_ns: u64, out: &mut impl FnMut(Change)) {
+    fn settle_minis(&mut self, look: &Look, now: u64, jiffy_ns: u64, out: &mut impl FnMut(Change)) {
         let mut over = Vec::new();
         for (cookie, known) in self.minis.iter_mut() {
             let netns = known.conn.netns.unwrap_or(0);
@@ -375,6 +389,48 @@ impl Sampling {
         self.insert(cookie, Mini::new(conn, space, row, jiffy_ns), out);
     }
 
+    /// Concludes from a look, once all events up to its end have been told.
+    pub(super) fn settle(&mut self, now: u64, known: &mut Known, out: &mut impl FnMut(Change)) {
+        let told = |look: &mut Look| look.over_ns.is_some_and(|over_ns| over_ns <= now);
+        let Some(mut look) = self.look.take_if(told) else { return };
+        let jiffy_ns = known.minisocks.jiffy_ns();
+        self.settle_minis(&look, now, jiffy_ns, out);
+        self.settle_held(&mut look, jiffy_ns, out);
+        // What is left was there before the hooks, or its hand-over was not told. That two looks
+        // must show: a record in the ring may wait behind one that another CPU has not finished.
+        let rows = std::mem::take(&mut look.rows);
+        let mut strange = Set::default();
+        let mut handed_over: Option<Map<u64, u64>> = None;
+        for (cookie, (netns, row)) in rows.into_iter() {
+            let space = look.space(netns);
+            let seed = Seed::of(&row, netns, space.began_ns, space.ended_ns);
+            let mut conn = seed.conn(cookie);
+            if self.seen.contains(&netns) {
+                if !self.strange.contains(&cookie) {
+                    strange.insert(cookie);
+                    continue;
+                }
+                let full = handed_over.get_or_insert_with(|| known.full_by_cookie().collect());
+                if let Some(full) = full.get(&cookie).and_then(|&addr| known.conns.remove(addr)) {
+                    out(full.gone(now));
+                    (conn.id, conn.owner, conn.birth) = (full.id, full.owner, full.birth);
+                    conn.ending = full.ending;
+                    self.resynchronised += 1;
+                } else {
+                    self.drifted += 1;
+                }
+            }
+            if conn.id == 0 {
+                conn.id = known.ids.next();
+            }
+            out(Change::Found(conn.found(now)));
+            let mini = Mini::new(conn, space, Row::from(&row), jiffy_ns);
+            self.insert(cookie, mini, out);
+        }
+        self.strange = strange;
+        self.seen.extend(look.spaces.keys());
+    }
+
     fn insert(&mut self, cookie: u64, mini: Mini, out: &mut impl FnMut(Change)) {
         let now = mini.seen_ns;
         if let Some((_, evicted)) = self.minis.insert(cookie, mini) {
@@ -438,53 +494,6 @@ fn gone_by(mini: &Mini, now: u64, out: &mut impl FnMut(Change)) {
     };
     // Its address was never told.
     vanished(mini.conn, 0, reason, (from_ns, now), out);
-}
-
-impl Tracker {
-    /// Concludes from a look, once all events up to its end have been told.
-    pub(super) fn settle_look(&mut self, now: u64, out: &mut impl FnMut(Change)) {
-        let told = |look: &mut Look| look.over_ns.is_some_and(|over_ns| over_ns <= now);
-        let Some(mut look) = self.sampling.look.take_if(told) else { return };
-        let jiffy_ns = self.minisocks.jiffy_ns();
-        self.sampling.known(&look, now, jiffy_ns, out);
-        self.sampling.settle_held(&mut look, jiffy_ns, out);
-        // What is left was there before the hooks, or its hand-over was not told. That two looks
-        // must show: a record in the ring may wait behind one that another CPU has not finished.
-        let rows = std::mem::take(&mut look.rows);
-        let mut strange = Set::default();
-        let mut handed_over: Option<Map<u64, u64>> = None;
-        for (cookie, (netns, row)) in rows.into_iter() {
-            let space = look.space(netns);
-            let seed = Seed::of(0, &row, netns, space.began_ns, space.ended_ns);
-            let mut conn = seed.conn(cookie);
-            if self.sampling.seen.contains(&netns) {
-                if !self.sampling.strange.contains(&cookie) {
-                    strange.insert(cookie);
-                    continue;
-                }
-                let full = handed_over.get_or_insert_with(|| {
-                    let cookies = self.conns.iter();
-                    cookies.filter_map(|(addr, conn)| Some((conn.cookie()?, addr))).collect()
-                });
-                if let Some(full) = full.get(&cookie).and_then(|&addr| self.conns.remove(addr)) {
-                    out(full.gone(now));
-                    (conn.id, conn.owner, conn.birth) = (full.id, full.owner, full.birth);
-                    conn.ending = full.ending;
-                    self.resynchronised += 1;
-                } else {
-                    self.drifted += 1;
-                }
-            }
-            if conn.id == 0 {
-                conn.id = self.ids.next();
-            }
-            out(Change::Found(conn.found(now)));
-            let mini = Mini::new(conn, space, Row::from(&row), jiffy_ns);
-            self.sampling.insert(cookie, mini, out);
-        }
-        self.sampling.strange = strange;
-        self.sampling.seen.extend(look.spaces.keys());
-    }
 }
 
 #[cfg(test)]

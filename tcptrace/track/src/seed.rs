@@ -18,6 +18,7 @@ const TIMEWAIT_LEN_NS: u64 = 60_000_000_000;
 /// What a snapshot told of one socket. Small: there may be a million of them.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Seed {
+    /// 0 until it is taken up.
     pub(super) id: u64,
     pub(super) state: TcpState,
     /// It is a minisock.
@@ -33,10 +34,10 @@ pub(super) struct Seed {
 impl Seed {
     /// The seed of a row of a dump of `netns`, taken from `began_ns` to `ended_ns`, that has had
     /// no event since it began.
-    pub(super) fn of(id: u64, row: &SnapSocket, netns: u32, began_ns: u64, ended_ns: u64) -> Self {
+    pub(super) fn of(row: &SnapSocket, netns: u32, began_ns: u64, ended_ns: u64) -> Self {
         let known = time_wait_since(row, ended_ns).or_else(|| in_state_since(row, ended_ns));
         Self {
-            id,
+            id: 0,
             state: row.state,
             mini: row.minisock_expires_ms.is_some(),
             since_ns: known.map_or(began_ns, |since| since.min(began_ns)),

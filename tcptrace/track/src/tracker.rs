@@ -2,21 +2,19 @@
 
 use super::{
     cgroups::Cgroups,
-    compare::{Doubt, Round},
-    conn::{Conn, Entered, Ids, at_least, better, differ, has_listeners_ends, owner_of},
+    compare::Rounds,
+    conn::{Conn, Entered, at_least, better, differ, has_listeners_ends, owner_of},
     held::Held,
+    known::Known,
     listeners::Listeners,
-    minisock::{Minisocks, Origin},
-    queues::LastQueues,
+    minisock::Origin,
     sampling::Sampling,
-    seed::Seeds,
-    table::Table,
     verdict::{Close, Judgement},
 };
 use tcptrace_model::{
     Accept, Age, Birth, Cgroup, Change, EndReason, Event, Found, Input, Lost, MinisockEvent,
     MinisocksBy, Moved, Owner, OwnerFrom, Reset, ResetDirection, Retired, TcpState, Transition,
-    Verdict, change::is_birth, hash::Set,
+    Verdict, change::is_birth,
 };
 
 /// Connections that are tracked at a time unless told otherwise.
@@ -54,36 +52,21 @@ pub struct Standing {
 
 /// Turns inputs into changes.
 pub struct Tracker {
-    pub(super) conns: Table<Conn>,
-    pub(super) minisocks: Minisocks,
+    known: Known,
     /// Where no hook tells of minisocks.
-    pub(super) sampling: Sampling,
-    pub(super) seeds: Seeds,
-    pub(super) ids: Ids,
-    pub(super) listeners: Listeners,
+    sampling: Sampling,
+    rounds: Rounds,
     held: Held,
     /// Something tells of minisocks.
     minisocks_told: bool,
-    /// Namespaces of which there was a snapshot.
-    pub(super) seeded: Set<u32>,
-    /// The snapshots that are being taken, or wait for the tick after them.
-    pub(super) round: Option<Round>,
-    /// What the last snapshots had otherwise than it was known.
-    pub(super) doubts: Set<Doubt>,
-    pub(super) queues: LastQueues,
     cgroups: Cgroups,
-    pub(super) limit: usize,
-    /// Sockets of snapshots that there was no room for.
-    pub(super) unseeded: u64,
     /// Since when no event can have been missed: an unknown socket has been in its state at
     /// least since then. `None` before the hooks are in force.
     complete_since: Option<u64>,
     /// The last time that events were noticed to be lost.
     last_loss: Option<u64>,
     anomalies: u64,
-    pub(super) resynchronised: u64,
-    pub(super) drifted: u64,
-    pub(super) untold: u64,
+    resynchronised: u64,
 }
 
 impl Default for Tracker {
@@ -96,27 +79,16 @@ impl Tracker {
     /// A tracker of at most `limit` sockets and as many minisocks.
     pub fn new(limit: usize) -> Self {
         Self {
-            conns: Table::new(limit),
-            minisocks: Minisocks::new(limit),
+            known: Known::new(limit),
             sampling: Sampling::new(limit),
-            seeds: Seeds::default(),
-            ids: Ids::default(),
-            listeners: Listeners::default(),
+            rounds: Rounds::new(limit),
             held: Held::default(),
             minisocks_told: true,
-            seeded: Set::default(),
-            round: None,
-            doubts: Set::default(),
-            queues: LastQueues::default(),
             cgroups: Cgroups::default(),
-            limit,
-            unseeded: 0,
             complete_since: None,
             last_loss: None,
             anomalies: 0,
             resynchronised: 0,
-            drifted: 0,
-            untold: 0,
         }
     }
 
@@ -124,35 +96,29 @@ impl Tracker {
     pub fn counts(&self) -> Counts {
         Counts {
             anomalies: self.anomalies,
-            resynchronised: self.resynchronised,
-            evicted: self.conns.evicted()
-                + self.minisocks.evicted()
-                + self.sampling.evicted()
-                + self.unseeded,
-            tracked: (self.conns.len()
-                + self.minisocks.len()
-                + self.sampling.len()
-                + self.seeds.len()) as u64,
-            drifted: self.drifted,
-            untold: self.untold,
+            resynchronised: self.resynchronised + self.sampling.resynchronised(),
+            evicted: self.known.evicted() + self.sampling.evicted(),
+            tracked: (self.known.len() + self.sampling.len()) as u64,
+            drifted: self.rounds.drifted() + self.sampling.drifted(),
+            untold: self.rounds.untold(),
         }
     }
 
     /// Addresses of minisocks in FIN_WAIT2 that the source should look at, at `now`: whether
     /// they have moved on shows in no event.
     pub fn due_peeks(&mut self, now: u64) -> Vec<u64> {
-        self.minisocks.due_peeks(now)
+        self.known.minisocks.due_peeks(now)
     }
 
     /// Whether there are any that will be due.
     pub fn awaits_peeks(&self) -> bool {
-        self.minisocks.awaits_peeks()
+        self.known.minisocks.awaits_peeks()
     }
 
     /// Whether the last snapshots had something otherwise than it was known. Another one soon will
     /// settle that.
     pub fn in_doubt(&self) -> bool {
-        !self.doubts.is_empty()
+        self.rounds.in_doubt()
     }
 
     /// Whether a look at the minisocks would settle what is held back.
@@ -169,22 +135,22 @@ impl Tracker {
     /// The same, with how long each has been in its state, at `now`.
     pub fn standing(&self, now: u64) -> impl Iterator<Item = Standing> {
         let of = move |conn: &Conn| (conn.found(conn.since_ns), conn.age(now, self.last_loss));
-        let full = self.conns.iter().map(move |(_, conn)| (of(conn), false));
+        let full = self.known.conns.iter().map(move |(_, conn)| (of(conn), false));
         let held = self.held.iter().map(|moved| ((Held::found(moved), moved.in_old), false));
-        let minis = self.minisocks.iter().map(move |(_, conn)| (of(conn), true));
+        let minis = self.known.minisocks.iter().map(move |(_, conn)| (of(conn), true));
         let seeds =
-            self.seeds.iter().map(move |(cookie, seed)| (of(&seed.conn(cookie)), seed.mini));
+            self.known.seeds.iter().map(move |(cookie, seed)| (of(&seed.conn(cookie)), seed.mini));
         let sampled = self.sampling.iter().map(move |conn| (of(conn), true));
         let all = full.chain(held).chain(minis).chain(sampled).chain(seeds);
         all.map(|((found, in_state), mini)| Standing {
             in_state,
             held: match found.cookie {
                 _ if mini => Some(false),
-                Some(cookie) => self.queues.held(cookie),
+                Some(cookie) => self.known.queues.held(cookie),
                 None => None,
             },
             found: Found {
-                queues: found.cookie.and_then(|cookie| self.queues.get(cookie, found.state)),
+                queues: found.cookie.and_then(|cookie| self.known.queues.get(cookie, found.state)),
                 ..found
             },
         })
@@ -200,24 +166,22 @@ impl Tracker {
         match input {
             Input::Begin { mono_ns, hz, minisocks } => {
                 self.complete_since = Some(*mono_ns);
-                self.minisocks.set_hz(*hz);
+                self.known.minisocks.set_hz(*hz);
                 self.sampling.set(*minisocks == MinisocksBy::Looks);
                 self.minisocks_told = *minisocks != MinisocksBy::Nothing;
             }
             Input::Event(Event::Transition(event)) => self.transition(event, out),
             Input::Event(Event::Minisock(event)) => {
-                if matches!(event.event, MinisockEvent::Expired | MinisockEvent::Stopped { .. })
-                    && let Some(round) = &mut self.round
-                {
-                    round.ended(event.cookie, &event.tuple);
+                if matches!(event.event, MinisockEvent::Expired | MinisockEvent::Stopped { .. }) {
+                    self.rounds.ended(event.cookie, &event.tuple);
                 }
-                let seeds = &mut self.seeds;
+                let seeds = &mut self.known.seeds;
                 let netns = Some(event.netns);
                 let origin = || match seeds.take(event.cookie, &event.tuple, netns, true) {
                     Some(seed) => Origin::Seed(seed),
                     None => Origin::Unknown,
                 };
-                self.minisocks.event(event, &mut self.ids, origin, out);
+                self.known.minisocks.event(event, &mut self.known.ids, origin, out);
             }
             Input::Lost(Lost { mono_ns, .. }) | Input::Missed { mono_ns, .. } => {
                 self.complete_since = Some(*mono_ns);
@@ -225,15 +189,15 @@ impl Tracker {
             }
             Input::Snapshot(snapshot) => {
                 if !self.sampling.piece(snapshot) {
-                    self.snapshot(snapshot);
+                    self.rounds.piece(snapshot);
                 }
             }
             Input::Cgroup { id, path } => self.cgroups.name(*id, path),
             Input::Tick { mono_ns } => {
                 self.held.tick(*mono_ns, out);
-                self.minisocks.tick(*mono_ns, &mut self.ids, out);
-                self.settle_look(*mono_ns, out);
-                self.settle_round(*mono_ns, out);
+                self.known.minisocks.tick(*mono_ns, &mut self.known.ids, out);
+                self.sampling.settle(*mono_ns, &mut self.known, out);
+                self.rounds.settle(*mono_ns, &mut self.known, out);
             }
             Input::Event(Event::Reset(event)) => self.reset(event, out),
             Input::Event(Event::Accept(event)) => self.accept(event),
@@ -246,7 +210,7 @@ impl Tracker {
     }
 
     fn reset(&mut self, event: &Reset, out: &mut impl FnMut(Change)) {
-        if let Some(conn) = self.conns.get_mut(event.skaddr) {
+        if let Some(conn) = self.known.conns.get_mut(event.skaddr) {
             conn.ending.reset(event.direction, event.reason);
         } else if event.direction == ResetDirection::Sent {
             self.held.reset(event.skaddr, event.reason, out);
@@ -255,7 +219,7 @@ impl Tracker {
     }
 
     fn accept(&mut self, event: &Accept) {
-        if let Some(conn) = self.conns.get_mut(event.skaddr) {
+        if let Some(conn) = self.known.conns.get_mut(event.skaddr) {
             let owner = Owner { task: event.task, from: OwnerFrom::Accept };
             conn.owner = better(conn.owner, Some(owner));
         }
@@ -273,13 +237,13 @@ impl Tracker {
             return;
         }
         let born = is_birth(event.old, event.new);
-        let known = self.known(event, born, out);
+        let known = self.identify(event, born, out);
         let is_known = known.is_some();
         let (mut conn, in_old) = known.unwrap_or_else(|| {
-            let id = self.ids.next();
+            let id = self.known.ids.next();
             (Conn::new(id, event.old, event.mono_ns, Entered::Before, event.tuple), Age::Unknown)
         });
-        let mut moved = told(&mut conn, in_old, event, &self.listeners);
+        let mut moved = told(&mut conn, in_old, event, &self.known.listeners);
         if event.new == TcpState::Close {
             self.closed(event, conn, is_known, moved, out);
             return;
@@ -293,11 +257,11 @@ impl Tracker {
         if event.new == TcpState::Listen
             && let Some(owner) = conn.owner
         {
-            self.listeners.insert(event.skaddr, conn.netns, &conn.tuple, owner);
+            self.known.listeners.insert(event.skaddr, conn.netns, &conn.tuple, owner);
         }
-        if is_known && let Some(slot) = self.conns.get_mut(event.skaddr) {
+        if is_known && let Some(slot) = self.known.conns.get_mut(event.skaddr) {
             *slot = conn;
-        } else if let Some((_, evicted)) = self.conns.insert(event.skaddr, conn) {
+        } else if let Some((_, evicted)) = self.known.conns.insert(event.skaddr, conn) {
             // An unknown socket may now be the evicted one, which was in its state before; it
             // may also have moved before it was evicted, up to now.
             self.complete_since = Some(event.mono_ns);
@@ -312,7 +276,7 @@ impl Tracker {
         if matches!(event.old, Close | Listen) || matches!(event.new, Close | Listen) {
             return false;
         }
-        let Some(conn) = self.conns.get_mut(event.skaddr) else { return false };
+        let Some(conn) = self.known.conns.get_mut(event.skaddr) else { return false };
         let cookie = event.sock.as_ref().and_then(|sock| sock.cookie);
         if conn.state != event.old
             || self.last_loss.is_some_and(|loss| loss >= conn.since_ns)
@@ -321,7 +285,7 @@ impl Tracker {
             return false;
         }
         let in_old = conn.age(event.mono_ns, self.last_loss);
-        let mut moved = told(conn, in_old, event, &self.listeners);
+        let mut moved = told(conn, in_old, event, &self.known.listeners);
         moved.verdict.initiator = conn.ending.moved(event.old, event.new);
         conn.enter(event.new, event.mono_ns, Entered::Seen);
         conn.set_sock(event.sock.as_ref());
@@ -338,15 +302,13 @@ impl Tracker {
         mut moved: Moved,
         out: &mut impl FnMut(Change),
     ) {
-        self.conns.remove(event.skaddr);
+        self.known.conns.remove(event.skaddr);
         let cookie = event.sock.and_then(|sock| sock.cookie).or(conn.cookie());
-        if let Some(round) = &mut self.round {
-            round.ended(cookie, &moved.tuple);
-        }
+        self.rounds.ended(cookie, &moved.tuple);
         if event.old == TcpState::Listen {
-            self.listeners.remove(event.skaddr, conn.netns, &conn.tuple);
+            self.known.listeners.remove(event.skaddr, conn.netns, &conn.tuple);
             if let Some(cookie) = cookie {
-                self.listeners.remove(cookie, conn.netns, &conn.tuple);
+                self.known.listeners.remove(cookie, conn.netns, &conn.tuple);
             }
             out(Change::Moved(moved));
             return;
@@ -355,7 +317,7 @@ impl Tracker {
             out(Change::Retired(Retired { id: conn.id, mono_ns: event.mono_ns, totals }));
         }
         if is_known && matches!(event.old, TcpState::FinWait2 | TcpState::Closing) {
-            if self.minisocks.hand_over(conn, &moved, self.last_loss, out) {
+            if self.known.minisocks.hand_over(conn, &moved, self.last_loss, out) {
                 return;
             }
             if event.buckets_full {
@@ -387,14 +349,14 @@ impl Tracker {
 
     /// The connection that an event is about, in the state that it leaves, and how long it was in
     /// that. `None` for one that begins.
-    fn known(
+    fn identify(
         &mut self,
         event: &Transition,
         born: bool,
         out: &mut impl FnMut(Change),
     ) -> Option<(Conn, Age)> {
         let cookie = event.sock.and_then(|sock| sock.cookie);
-        if let Some(mut conn) = self.conns.get(event.skaddr).copied() {
+        if let Some(mut conn) = self.known.conns.get(event.skaddr).copied() {
             let lost = self.last_loss.filter(|&loss| loss >= conn.since_ns);
             if lost.is_some() && conn.cookie.is_none() {
                 // The address may have become another socket's, whose birth is among the lost.
@@ -416,13 +378,13 @@ impl Tracker {
                 let age = lost.map_or(Age::Unknown, |loss| at_least(loss, event.mono_ns));
                 return Some((conn, age));
             }
-            self.conns.remove(event.skaddr);
+            self.known.conns.remove(event.skaddr);
         }
         let netns = event.sock.map(|sock| sock.netns);
         let seed = if has_listeners_ends(event.new, &event.tuple) {
             None
         } else {
-            self.seeds.take(cookie, &event.tuple, netns, false)
+            self.known.seeds.take(cookie, &event.tuple, netns, false)
         };
         if let Some(seed) = seed {
             if !born && seed.state == event.old {
@@ -435,7 +397,7 @@ impl Tracker {
         if born {
             return None;
         }
-        let id = self.ids.next();
+        let id = self.known.ids.next();
         let mut conn = Conn::new(id, event.old, event.mono_ns, Entered::Before, event.tuple);
         conn.owner = seed.and_then(|seed| seed.owner);
         conn.set_sock(event.sock.as_ref());

@@ -1,0 +1,171 @@
+//! The connections that are known, by where each is kept.
+//!
+//! Full sockets by their addresses, minisocks by theirs, and seeds (connections that a snapshot
+//! told of and no event yet) by their cookies. Must conclude nothing: `tracker` does that from
+//! events, `compare` and `sampling` from snapshots, and each asks for changes here.
+
+use super::{
+    conn::{Conn, Entered, Ids, better},
+    listeners::Listeners,
+    minisock::{Minisocks, promoted},
+    queues::LastQueues,
+    rows::Rows,
+    seed::{Seed, Seeds, holder_of},
+    table::Table,
+};
+use tcptrace_model::{Change, Owner, OwnerFrom, TcpState};
+
+/// Where a connection is kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Place {
+    /// By the address of the full socket.
+    Full(u64),
+    /// By the address of the minisock.
+    Mini(u64),
+    /// By the cookie, from a snapshot.
+    Seed(u64),
+}
+
+/// All connections that are known, but for those whose end is not settled.
+pub(super) struct Known {
+    pub(super) conns: Table<Conn>,
+    pub(super) minisocks: Minisocks,
+    pub(super) seeds: Seeds,
+    pub(super) ids: Ids,
+    pub(super) listeners: Listeners,
+    pub(super) queues: LastQueues,
+    limit: usize,
+    /// Sockets of snapshots that there was no room for.
+    unseeded: u64,
+}
+
+impl Known {
+    /// At most `limit` full sockets, as many minisocks and as many seeds.
+    pub(super) fn new(limit: usize) -> Self {
+        Self {
+            conns: Table::new(limit),
+            minisocks: Minisocks::new(limit),
+            seeds: Seeds::default(),
+            ids: Ids::default(),
+            listeners: Listeners::default(),
+            queues: LastQueues::default(),
+            limit,
+            unseeded: 0,
+        }
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.conns.len() + self.minisocks.len() + self.seeds.len()
+    }
+
+    /// How many had to go, or were not taken up, to keep the limits.
+    pub(super) fn evicted(&self) -> u64 {
+        self.conns.evicted() + self.minisocks.evicted() + self.unseeded
+    }
+
+    /// Calls `f` with each, and with whether it is a minisock.
+    pub(super) fn each(&self, mut f: impl FnMut(Place, &Conn, bool)) {
+        self.conns.iter().for_each(|(addr, conn)| f(Place::Full(addr), conn, false));
+        self.minisocks.iter().for_each(|(addr, conn)| f(Place::Mini(addr), conn, true));
+        for (cookie, seed) in self.seeds.iter() {
+            f(Place::Seed(cookie), &seed.conn(cookie), seed.mini);
+        }
+    }
+
+    /// Takes up who holds the full sockets that `rows` has.
+    pub(super) fn take_holders(&mut self, rows: &Rows) {
+        for conn in self.conns.iter_mut().map(|(_, conn)| conn) {
+            let row = conn.cookie().and_then(|cookie| rows.get(cookie));
+            conn.owner = better(conn.owner, row.and_then(holder_of));
+        }
+    }
+
+    /// Takes up the namespace of a connection of which it was not known.
+    pub(super) fn set_netns(&mut self, place: Place, netns: u32) {
+        if let Place::Full(addr) = place
+            && let Some(conn) = self.conns.get_mut(addr)
+        {
+            conn.netns = Some(netns);
+        }
+    }
+
+    /// Takes up `seed`, which a snapshot has under this cookie, unless there is no room.
+    pub(super) fn plant(
+        &mut self,
+        cookie: u64,
+        mut seed: Seed,
+        now: u64,
+        out: &mut impl FnMut(Change),
+    ) {
+        if self.seeds.len() >= self.limit {
+            self.unseeded += 1;
+            return;
+        }
+        seed.id = self.ids.next();
+        if let Some(owner) = seed.owner
+            && seed.state == TcpState::Listen
+        {
+            let owner = Owner { from: OwnerFrom::Listener, ..owner };
+            self.listeners.insert(cookie, Some(seed.netns), &seed.tuple, owner);
+        }
+        out(Change::Found(seed.conn(cookie).found(now)));
+        self.seeds.insert(cookie, seed);
+    }
+
+    /// Forgets what is kept there, and says nothing of it.
+    pub(super) fn forget(&mut self, place: Place) {
+        match place {
+            Place::Full(addr) => drop(self.conns.remove(addr)),
+            Place::Mini(addr) => drop(self.minisocks.remove(addr)),
+            Place::Seed(cookie) => drop(self.seeds.remove(cookie)),
+        }
+    }
+
+    /// The minisock kept there went from FIN_WAIT2 to TIME_WAIT at `at_ns`, to within so much.
+    pub(super) fn promote(
+        &mut self,
+        place: Place,
+        at_ns: u64,
+        within_ns: u64,
+        out: &mut impl FnMut(Change),
+    ) {
+        let entered = Entered::Within(within_ns.max(self.minisocks.jiffy_ns()));
+        match place {
+            Place::Mini(addr) => {
+                if let Some(conn) = self.minisocks.get_mut(addr) {
+                    promoted(conn, addr, at_ns, entered, out);
+                }
+            }
+            Place::Seed(cookie) => {
+                if let Some(seed) = self.seeds.get_mut(cookie) {
+                    let mut conn = seed.conn(cookie);
+                    // The address of its minisock is not known.
+                    promoted(&mut conn, 0, at_ns, entered, out);
+                    seed.state = conn.state;
+                    seed.since_ns = at_ns;
+                }
+            }
+            Place::Full(_) => {}
+        }
+    }
+
+    /// Two rounds had nothing of what is kept there, the last one from `now` on. If that is a
+    /// minisock whose timer was due by then, says that it has ended; false if there is another
+    /// reason.
+    pub(super) fn end_untold(
+        &mut self,
+        place: Place,
+        now: u64,
+        out: &mut impl FnMut(Change),
+    ) -> bool {
+        match place {
+            Place::Mini(addr) => self.minisocks.end_untold(addr, now, out),
+            Place::Full(_) | Place::Seed(_) => false,
+        }
+    }
+
+    /// The addresses of the full sockets whose cookies are known, by these.
+    pub(super) fn full_by_cookie(&self) -> impl Iterator<Item = (u64, u64)> {
+        self.conns.iter().filter_map(|(addr, conn)| Some((conn.cookie()?, addr)))
+    }
+}
