@@ -45,14 +45,14 @@ impl CgroupNames {
     }
 
     /// Hands `input` on, after the name of the cgroup that is in it.
-    pub fn pass(&mut self, input: &Input, sink: &mut impl FnMut(&Input)) {
+    pub fn pass(&mut self, input: &Input, sink: &mut dyn FnMut(&Input)) {
         self.introduce(input, sink);
         sink(input);
     }
 
     /// Hands out the name of the cgroup that is in `input`, which is to be handed on after it.
     #[inline]
-    pub fn introduce(&mut self, input: &Input, sink: &mut impl FnMut(&Input)) {
+    pub fn introduce(&mut self, input: &Input, sink: &mut dyn FnMut(&Input)) {
         let id = match input {
             Input::Event(Event::Transition(event)) => {
                 self.now = event.mono_ns;
@@ -74,7 +74,7 @@ impl CgroupNames {
         }
     }
 
-    fn name(&mut self, id: u64, sink: &mut impl FnMut(&Input)) {
+    fn name(&mut self, id: u64, sink: &mut dyn FnMut(&Input)) {
         if self.told.contains(&id) {
             self.last = id;
             return;

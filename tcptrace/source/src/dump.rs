@@ -93,7 +93,7 @@ impl Round {
     }
 
     /// Hands it out, but for its opening, which came before.
-    pub fn feed(self, sink: &mut impl FnMut(Input)) {
+    pub fn feed(self, sink: &mut dyn FnMut(Input)) {
         for Space { netns, began_ns: mono_ns, sockets, syn_queues, end, knobs, counters } in
             self.spaces
         {

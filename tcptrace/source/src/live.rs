@@ -73,7 +73,7 @@ struct OnTheWay {
 impl OnTheWay {
     /// Hands one on, or has it wait.
     #[inline]
-    fn pass(&mut self, input: &Input, sink: &mut impl FnMut(&Input)) {
+    fn pass(&mut self, input: &Input, sink: &mut dyn FnMut(&Input)) {
         if let Input::Event(Event::Transition(event)) = input {
             if let (Some(snapshots), Some(sock)) = (&mut self.snapshots, &event.sock) {
                 snapshots.saw(sock.netns);
@@ -170,7 +170,7 @@ impl Live {
     }
 
     /// Hands out what was dumped.
-    pub fn snapshots_taken(&mut self, round: Round, sink: &mut impl FnMut(&Input)) {
+    pub fn snapshots_taken(&mut self, round: Round, sink: &mut dyn FnMut(&Input)) {
         let OnTheWay { snapshots, cgroups, .. } = &mut self.on_the_way;
         if let Some(snapshots) = snapshots {
             snapshots.feed(round, &mut |input| cgroups.pass(&input, sink));
@@ -200,7 +200,7 @@ impl Live {
 
     /// Hands out what is in the ring, at most `limit` records, and says how many those were.
     /// Every record before one that was handed out has been handed out.
-    pub fn drain(&mut self, limit: usize, sink: &mut impl FnMut(&Input)) -> usize {
+    pub fn drain(&mut self, limit: usize, sink: &mut dyn FnMut(&Input)) -> usize {
         // What is begun after this has a later time; what has been, is to be handed out below.
         let now = clock::monotonic_ns().unwrap_or(self.emptied_ns);
         let reserved = self.probe.reserved();
@@ -226,7 +226,7 @@ impl Live {
     pub fn check(
         &mut self,
         had_events: bool,
-        sink: &mut impl FnMut(&Input),
+        sink: &mut dyn FnMut(&Input),
     ) -> Result<(), ProbeError> {
         let now = monotonic_ns()?;
         let had_events = std::mem::take(&mut self.tick_wanted) || had_events;
@@ -240,7 +240,7 @@ impl Live {
     }
 
     /// Says up to when everything has been told.
-    fn tick(&self, sink: &mut impl FnMut(&Input)) {
+    fn tick(&self, sink: &mut dyn FnMut(&Input)) {
         if self.emptied_ns > 0 {
             sink(&Input::Tick { mono_ns: self.emptied_ns });
         }
@@ -251,7 +251,7 @@ impl Live {
         self.probe.peek(addrs)
     }
 
-    fn check_now(&mut self, now: u64, sink: &mut impl FnMut(&Input)) -> Result<(), ProbeError> {
+    fn check_now(&mut self, now: u64, sink: &mut dyn FnMut(&Input)) -> Result<(), ProbeError> {
         let mut seen = 0;
         for hook in Hook::ALL {
             let Totals { seen: of_hook, lost, .. } = self.probe.totals(hook)?;
@@ -284,7 +284,7 @@ impl Live {
         Ok(())
     }
 
-    fn ask_missed(&mut self, sink: &mut impl FnMut(&Input)) -> Result<(), ProbeError> {
+    fn ask_missed(&mut self, sink: &mut dyn FnMut(&Input)) -> Result<(), ProbeError> {
         let missed = self.probe.missed().unwrap_or(0);
         if missed > self.missed_told {
             let count = missed - self.missed_told;
@@ -328,7 +328,7 @@ impl Live {
     pub fn settle(
         &mut self,
         patience_ns: u64,
-        sink: &mut impl FnMut(&Input),
+        sink: &mut dyn FnMut(&Input),
     ) -> Result<Accounts, ProbeError> {
         let deadline = monotonic_ns()? + patience_ns;
         let accounts = loop {

@@ -175,7 +175,7 @@ impl Reconciler {
     }
 
     /// Hands out what was dumped.
-    pub(super) fn feed(&mut self, mut round: Round, sink: &mut impl FnMut(Input)) {
+    pub(super) fn feed(&mut self, mut round: Round, sink: &mut dyn FnMut(Input)) {
         if let Some(looks) = &mut self.looks
             && round.minisocks_alone
         {

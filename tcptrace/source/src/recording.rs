@@ -266,7 +266,7 @@ impl Recording {
 
     /// Hands out at most `limit` more; `false` when that was all. The last one is an
     /// [`Input::End`], whatever the recording ends with.
-    pub fn feed(&mut self, limit: usize, sink: &mut impl FnMut(Cue)) -> bool {
+    pub fn feed(&mut self, limit: usize, sink: &mut dyn FnMut(Cue)) -> bool {
         for _ in 0..limit {
             if self.ended {
                 return false;
@@ -283,7 +283,7 @@ impl Recording {
         !self.ended
     }
 
-    fn tell(&mut self, input: Input, sink: &mut impl FnMut(Cue)) {
+    fn tell(&mut self, input: Input, sink: &mut dyn FnMut(Cue)) {
         if let Some(at) = input.mono_ns() {
             if self.until_ns.is_some_and(|until| at > until) && !matches!(input, Input::Clock(_)) {
                 self.end(None, sink);
@@ -314,7 +314,7 @@ impl Recording {
     }
 
     /// Tells the end, with the account of the run if that is of what was told, else with a count.
-    fn end(&mut self, accounts: Option<Accounts>, sink: &mut impl FnMut(Cue)) {
+    fn end(&mut self, accounts: Option<Accounts>, sink: &mut dyn FnMut(Cue)) {
         self.ended = true;
         let whole = self.since_ns.is_none();
         match accounts {

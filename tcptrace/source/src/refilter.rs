@@ -38,7 +38,7 @@ impl Refilter {
     }
 
     /// Hands on what passes.
-    pub(super) fn pass(&mut self, input: Input, sink: &mut impl FnMut(Input)) {
+    pub(super) fn pass(&mut self, input: Input, sink: &mut dyn FnMut(Input)) {
         if self.is_empty() {
             return sink(input);
         }
@@ -74,7 +74,7 @@ impl Refilter {
         }
     }
 
-    fn transition(&mut self, event: Transition, sink: &mut impl FnMut(Input)) {
+    fn transition(&mut self, event: Transition, sink: &mut dyn FnMut(Input)) {
         let verdict = self.filter.verdict(&event);
         if verdict == Verdict::Drop {
             self.filtered += 1;
@@ -87,7 +87,7 @@ impl Refilter {
         self.gate.pass(event, |event| sink(Input::Event(Event::Transition(event))));
     }
 
-    fn of_socket(&mut self, skaddr: u64, input: Input, sink: &mut impl FnMut(Input)) {
+    fn of_socket(&mut self, skaddr: u64, input: Input, sink: &mut dyn FnMut(Input)) {
         if self.dropped.get(skaddr).is_some() {
             self.filtered += 1;
         } else {

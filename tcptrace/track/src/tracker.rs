@@ -162,7 +162,13 @@ impl Tracker {
     }
 
     /// Takes in one input and hands out what follows from it.
-    pub fn apply(&mut self, input: &Input, out: &mut impl FnMut(Change)) {
+    ///
+    /// `out` is dynamic so that the analysis is compiled once, in this crate, and not for each view.
+    pub fn apply(&mut self, input: &Input, out: &mut dyn FnMut(Change)) {
+        self.take(input, &mut |change| out(change));
+    }
+
+    fn take(&mut self, input: &Input, out: &mut impl FnMut(Change)) {
         match input {
             Input::Begin { mono_ns, hz, minisocks } => {
                 self.complete_since = Some(*mono_ns);
