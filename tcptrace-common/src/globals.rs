@@ -13,6 +13,8 @@ pub const ABSENT: u32 = u32::MAX;
 pub const FEATURE_COOKIE: u32 = 1 << 0;
 /// The BTF-typed `tcp_send_reset` has the reason as its third argument (6.10).
 pub const FEATURE_RESET_REASON: u32 = 1 << 1;
+/// `bpf_get_current_task_btf()` may be called (tracing programs: 5.11).
+pub const FEATURE_TASK_BTF: u32 = 1 << 2;
 
 /// Where the fields of the kernel's structures are, in bytes, as `/sys/kernel/btf/vmlinux` says.
 /// Every one may be [`ABSENT`] when there is no BTF; then only the classic tracepoint is loaded.
@@ -221,6 +223,34 @@ impl FileOffsets {
     };
 }
 
+/// Where `struct task_struct` says which process a thread belongs to, in bytes.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable)]
+pub struct TaskOffsets {
+    /// `task_struct.group_leader`
+    pub group_leader: u32,
+    /// `task_struct.comm`, a multiple of eight. Absent: nothing here is read, and names are those of
+    /// threads.
+    pub comm: u32,
+    /// `task_struct.flags`
+    pub flags: u32,
+    /// `task_struct.start_boottime`, nanoseconds (5.5)
+    pub start_boottime: u32,
+    /// `task_struct.self_exec_id`
+    pub self_exec_id: u32,
+}
+
+impl TaskOffsets {
+    /// Not known.
+    pub const NONE: Self = Self {
+        group_leader: ABSENT,
+        comm: ABSENT,
+        flags: ABSENT,
+        start_boottime: ABSENT,
+        self_exec_id: ABSENT,
+    };
+}
+
 /// Where the room for minisocks is told, in bytes.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable)]
@@ -383,6 +413,10 @@ pub struct Globals {
     pub resets: Resets,
     /// From a file descriptor to its socket.
     pub files: FileOffsets,
+    /// From a thread to its process.
+    pub task: TaskOffsets,
+    /// The structure is a multiple of eight bytes long.
+    pub unused: u32,
 }
 
 impl Globals {
@@ -398,5 +432,7 @@ impl Globals {
         totals: TotalsOffsets::NONE,
         resets: Resets::NONE,
         files: FileOffsets::NONE,
+        task: TaskOffsets::NONE,
+        unused: 0,
     };
 }

@@ -49,6 +49,47 @@ pub const FLAG_PEER_FIN: u8 = 1 << 6;
 /// Length of a task's name in the kernel (`TASK_COMM_LEN`), the closing NUL included.
 pub const COMM_LEN: usize = 16;
 
+/// Of [`Task::flags`]: [`Task::comm`] is the name of the thread-group leader. Without it the kernel
+/// side had no BTF to find that by, and `comm` is the name of the thread.
+pub const TASK_LEADER: u8 = 1 << 0;
+/// Of [`Task::flags`]: a thread of the kernel (`PF_KTHREAD`).
+pub const TASK_KERNEL: u8 = 1 << 1;
+
+/// The task on the CPU, and the process that it belongs to.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, KnownLayout, Immutable)]
+pub struct Task {
+    /// Process (thread group).
+    pub tgid: u32,
+    /// Thread.
+    pub tid: u32,
+    /// Its user.
+    pub uid: u32,
+    /// When the process was started, in units of 10 ms since boot and cut to 32 bits: what
+    /// `/proc/PID/stat` has as `starttime`, in `USER_HZ`. 0 where BTF does not have it.
+    pub started: u32,
+    /// The lower bits of the process's `self_exec_id`: each exec() adds one.
+    pub execs: u16,
+    /// The `TASK_*` bits.
+    pub flags: u8,
+    /// Always 0.
+    pub unused: u8,
+    /// Name of the thread-group leader (see [`TASK_LEADER`]), NUL-padded. Whatever bytes the process
+    /// chose.
+    pub comm: [u8; COMM_LEN],
+    /// Name of the thread itself, likewise.
+    pub thread: [u8; COMM_LEN],
+}
+
+const _: () = assert!(size_of::<Task>() == 52);
+
+/// Whether the names of a task at this offset can be written eight bytes at a time.
+const fn names_are_aligned(task: usize) -> bool {
+    use core::mem::offset_of;
+    (task + offset_of!(Task, comm)).is_multiple_of(8)
+        && (task + offset_of!(Task, thread)).is_multiple_of(8)
+}
+
 /// One run of `inet_sk_state_store()` on a TCP socket: `sock:inet_sock_set_state`.
 ///
 /// Context: whatever moved the state, so the task fields name the socket's owner only for the
@@ -85,24 +126,19 @@ pub struct Transition {
     pub cgroup: u64,
     /// Inode of the network namespace.
     pub netns: u32,
-    /// Process (thread group) on the CPU.
-    pub tgid: u32,
-    /// Thread on the CPU.
-    pub tid: u32,
-    /// Its user.
-    pub uid: u32,
     /// `sk_lingertime` in jiffies, saturated.
     pub linger_jiffies: u32,
     /// Local port; 0 while not known.
     pub lport: u16,
     /// Peer's port; 0 while not known.
     pub rport: u16,
-    /// Name of the thread on the CPU, NUL-padded. Whatever bytes the process chose.
-    pub comm: [u8; COMM_LEN],
+    /// The task on the CPU.
+    pub task: Task,
 }
 
-const _: () = assert!(size_of::<Transition>() == 112);
+const _: () = assert!(size_of::<Transition>() == 136);
 const _: () = assert!(core::mem::offset_of!(Transition, kind) == 0);
+const _: () = assert!(names_are_aligned(core::mem::offset_of!(Transition, task)));
 
 /// What happened to a minisock or its timer.
 #[repr(u8)]
@@ -224,7 +260,7 @@ pub struct Closed {
     pub totals: Totals,
 }
 
-const _: () = assert!(size_of::<Closed>() == 112 + 40);
+const _: () = assert!(size_of::<Closed>() == 136 + 40);
 
 /// [`Reset::direction`]: `tcp:tcp_send_reset`.
 pub const RESET_SENT: u8 = 1;
@@ -276,16 +312,11 @@ pub struct Accept {
     pub mono_ns: u64,
     /// Address of the `struct sock` of the connection.
     pub skaddr: u64,
-    /// Process that called accept().
-    pub tgid: u32,
-    /// Thread that called accept().
-    pub tid: u32,
-    /// Its user.
-    pub uid: u32,
     /// Always 0.
     pub unused2: u32,
-    /// Name of the thread, NUL-padded. Whatever bytes the process chose.
-    pub comm: [u8; COMM_LEN],
+    /// The task that called accept().
+    pub task: Task,
 }
 
-const _: () = assert!(size_of::<Accept>() == 56);
+const _: () = assert!(size_of::<Accept>() == 80);
+const _: () = assert!(names_are_aligned(core::mem::offset_of!(Accept, task)));

@@ -11,6 +11,7 @@ mod globals;
 mod hooks;
 mod maps;
 mod sock;
+mod task;
 
 #[panic_handler]
 fn panic(_info: &core::panic::PanicInfo<'_>) -> ! {

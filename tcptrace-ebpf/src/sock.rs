@@ -44,20 +44,26 @@ pub(crate) struct Sock(*const c_void);
 /// `base` must be a pointer that the verifier follows by BTF, and `offset` one that BTF gave for
 /// a field of `T`'s size: then the load is checked when the program is loaded.
 #[inline(always)]
-unsafe fn load<T: Copy>(base: *const c_void, offset: u32) -> T {
+pub(crate) unsafe fn load<T: Copy>(base: *const c_void, offset: u32) -> T {
     // SAFETY: the address is that of a field, by the caller's word. `wrapping_add` makes no
     // claim about what lies between.
     unsafe { core::ptr::read_volatile(base.cast::<u8>().wrapping_add(offset as usize).cast()) }
 }
 
-/// Reads one field of `$base` (see `load`).
+/// Reads one field of `$base`, or what is so many bytes behind its beginning (see `load`).
 macro_rules! field {
     ($base:expr, $($offset:ident).+ => $ty:ty) => {{
         let (base, offset) = ($base, global!($($offset).+));
         // SAFETY: `base` is typed by BTF and the offset is that of the named field.
-        unsafe { load::<$ty>(base, offset) }
+        unsafe { $crate::sock::load::<$ty>(base, offset) }
+    }};
+    ($base:expr, $($offset:ident).+, $behind:literal => $ty:ty) => {{
+        let (base, offset) = ($base, global!($($offset).+) + $behind);
+        // SAFETY: as above, of a part of the named field.
+        unsafe { $crate::sock::load::<$ty>(base, offset) }
     }};
 }
+pub(crate) use field;
 
 /// A `struct timer_list *` that the verifier knows as such.
 #[derive(Clone, Copy)]

@@ -145,7 +145,7 @@ fn closed(number: u64) -> [Event; EVENTS] {
             old,
             new,
             tuple: tuple(number),
-            task: Task { tgid: 812, tid: 812, uid: 1000, comm: Comm::from("curl") },
+            task: Task::process(812, 1000, 77, Comm::from("curl")),
             sock: Some(SockFacts {
                 cookie: Some(cookie(number)),
                 netns: NETNS,

@@ -8,15 +8,13 @@ use core::ffi::c_void;
 
 use aya_ebpf::{
     EbpfContext as _,
-    helpers::generated::{
-        bpf_get_current_comm, bpf_get_current_pid_tgid, bpf_get_current_uid_gid, bpf_ktime_get_ns,
-    },
+    helpers::generated::bpf_ktime_get_ns,
     macros::fexit,
     programs::{FExitContext, TracePointContext},
 };
 use tcptrace_common::{
     counters::Hook,
-    record::{Accept, COMM_LEN, RecordKind},
+    record::{Accept, RecordKind},
 };
 
 use super::PASS_ON;
@@ -28,6 +26,7 @@ use crate::{
         AF_INET, IPPROTO_TCP, MinisockCopy, Sock,
         plain::{Common, peek, socket_of_fd},
     },
+    task::Current,
 };
 
 const AF_INET6: u16 = 10;
@@ -92,30 +91,30 @@ pub extern "C" fn accept_syscall(ctx: *mut c_void) -> u32 {
 
 #[inline(always)]
 fn emit(counters: Counters, skaddr: u64, netns: u32) {
+    let task = Current::ask();
     counters.emit(|record: *mut Accept| {
         // SAFETY: no arguments.
         let mono_ns = unsafe { bpf_ktime_get_ns() };
-        // SAFETY: no arguments.
-        let pid_tgid = unsafe { bpf_get_current_pid_tgid() };
-        // SAFETY: no arguments.
-        let uid = unsafe { bpf_get_current_uid_gid() } as u32;
-        let whole = Accept {
+        macro_rules! put {
+            ($($field:ident: $value:expr),* $(,)?) => {
+                $({
+                    let value = $value;
+                    // SAFETY: the record was reserved, is aligned to eight bytes and not shared yet.
+                    let field = unsafe { &raw mut (*record).$field };
+                    // SAFETY: as above.
+                    unsafe { field.write(value) };
+                })*
+            };
+        }
+        put! {
             kind: RecordKind::Accept as u8,
             unused: [0; 3],
-            netns,
-            mono_ns,
-            skaddr,
-            tgid: (pid_tgid >> 32) as u32,
-            tid: pid_tgid as u32,
-            uid,
+            netns: netns,
+            mono_ns: mono_ns,
+            skaddr: skaddr,
             unused2: 0,
-            comm: [0; COMM_LEN],
-        };
-        // SAFETY: the record was reserved, is aligned to eight bytes and not shared yet.
-        unsafe { record.write(whole) };
+        }
         // SAFETY: as above.
-        let comm = unsafe { &raw mut (*record).comm };
-        // SAFETY: the buffer is as long as told.
-        unsafe { bpf_get_current_comm(comm.cast(), COMM_LEN as u32) };
+        task.write(unsafe { &raw mut (*record).task });
     });
 }

@@ -7,10 +7,7 @@ use core::ffi::c_void;
 
 use aya_ebpf::{
     EbpfContext as _,
-    helpers::generated::{
-        bpf_get_current_comm, bpf_get_current_pid_tgid, bpf_get_current_uid_gid, bpf_ktime_get_ns,
-        bpf_probe_read_kernel,
-    },
+    helpers::generated::{bpf_ktime_get_ns, bpf_probe_read_kernel},
     macros::btf_tracepoint,
     programs::{BtfTracePointContext, TracePointContext},
 };
@@ -20,8 +17,8 @@ use tcptrace_common::{
     filter::{Facts, Verdict, verdict},
     globals::{ABSENT, TRACEPOINT_MAX},
     record::{
-        COMM_LEN, Closed, FLAG_BUCKETS_FULL, FLAG_DEAD, FLAG_KEY_UNKNOWN, FLAG_LINGER,
-        FLAG_PEER_FIN, FLAG_SOCK, FLAG_UNACCEPTED, RecordKind, Transition,
+        Closed, FLAG_BUCKETS_FULL, FLAG_DEAD, FLAG_KEY_UNKNOWN, FLAG_LINGER, FLAG_PEER_FIN,
+        FLAG_SOCK, FLAG_UNACCEPTED, RecordKind, Transition,
     },
 };
 
@@ -32,6 +29,7 @@ use crate::{
     hooks::PASS_ON,
     maps::GUARD,
     sock::{IPPROTO_TCP, Pointers, Sock},
+    task::Current,
 };
 
 mod ran;
@@ -76,6 +74,7 @@ fn tell(ctx: &BtfTracePointContext, program: u32) {
     }
     let Some(counters) = Counters::seen_by(Hook::SetState, program) else { return };
     let pointers = sk.pointers();
+    let task = Current::ask();
     let old = ctx.arg::<i32>(1) as u8;
     let new = ctx.arg::<i32>(2) as u8;
     let family = sk.family();
@@ -94,7 +93,7 @@ fn tell(ctx: &BtfTracePointContext, program: u32) {
         counters.emit(|record: *mut Closed| {
             // SAFETY: a field of the reserved record, which is aligned and not shared yet.
             let transition = unsafe { &raw mut (*record).transition };
-            write_btf(transition, sk, &pointers, &facts, verdict);
+            write_btf(transition, sk, &pointers, task, &facts, verdict);
             Fields(transition).put_kind(RecordKind::Closed as u8);
             // SAFETY: as above.
             let totals = unsafe { &raw mut (*record).totals };
@@ -102,7 +101,9 @@ fn tell(ctx: &BtfTracePointContext, program: u32) {
             unsafe { totals.write(sk.totals()) };
         });
     } else {
-        counters.emit(|record: *mut Transition| write_btf(record, sk, &pointers, &facts, verdict));
+        counters.emit(|record: *mut Transition| {
+            write_btf(record, sk, &pointers, task, &facts, verdict);
+        });
     }
 }
 
@@ -112,6 +113,7 @@ fn write_btf(
     record: *mut Transition,
     sk: Sock,
     pointers: &Pointers,
+    task: Current,
     facts: &Facts,
     verdict: Verdict,
 ) {
@@ -127,7 +129,7 @@ fn write_btf(
         | flag(linger, FLAG_LINGER)
         | flag(full, FLAG_BUCKETS_FULL)
         | flag(unaccepted, FLAG_UNACCEPTED);
-    write(record, facts, verdict, flags, sk.addr());
+    write(record, task, facts, verdict, flags, sk.addr());
     let fields = Fields(record);
     fields.put_shutdown(sk.shutdown());
     fields.put_sk_err(sk.err());
@@ -165,6 +167,7 @@ pub extern "C" fn set_state_classic(ctx: *mut c_void) -> u32 {
         return PASS_ON;
     }
     let Some(counters) = Counters::seen(Hook::SetState) else { return PASS_ON };
+    let task = Current::ask();
     let old = raw.at::<i32>(global!(tracepoint.oldstate)) as u8;
     let new = raw.at::<i32>(global!(tracepoint.newstate)) as u8;
     // inet_sport is stale here when an earlier connect() on the socket failed: not a fact.
@@ -189,7 +192,7 @@ pub extern "C" fn set_state_classic(ctx: *mut c_void) -> u32 {
         return PASS_ON;
     }
     counters.emit(|record: *mut Transition| {
-        write(record, &facts, verdict, 0, raw.at(global!(tracepoint.skaddr)));
+        write(record, task, &facts, verdict, 0, raw.at(global!(tracepoint.skaddr)));
         let fields = Fields(record);
         fields.put_shutdown(0);
         fields.put_sk_err(0);
@@ -207,7 +210,14 @@ fn flag(on: bool, bit: u8) -> u8 {
 
 /// Writes what both ways know. Together with the five setters after it, every byte.
 #[inline(always)]
-fn write(record: *mut Transition, facts: &Facts, verdict: Verdict, flags: u8, skaddr: u64) {
+fn write(
+    record: *mut Transition,
+    task: Current,
+    facts: &Facts,
+    verdict: Verdict,
+    flags: u8,
+    skaddr: u64,
+) {
     let fields = Fields(record);
     fields.put_kind(RecordKind::Transition as u8);
     fields.put_old(facts.old);
@@ -222,13 +232,8 @@ fn write(record: *mut Transition, facts: &Facts, verdict: Verdict, flags: u8, sk
     fields.put_lport(facts.lport);
     fields.put_rport(facts.rport);
     fields.put_netns(facts.netns);
-    // SAFETY: no arguments.
-    let pid_tgid = unsafe { bpf_get_current_pid_tgid() };
-    fields.put_tgid((pid_tgid >> 32) as u32);
-    fields.put_tid(pid_tgid as u32);
-    // SAFETY: no arguments.
-    fields.put_uid(unsafe { bpf_get_current_uid_gid() } as u32);
-    fields.put_comm();
+    // SAFETY: a field of the reserved record, which is aligned and not shared yet.
+    task.write(unsafe { &raw mut (*record).task });
 }
 
 /// Writes the fields of a record in the ring, which is not initialised when it is reserved.
@@ -261,23 +266,11 @@ impl Fields {
         put_cookie => cookie: u64,
         put_cgroup => cgroup: u64,
         put_netns => netns: u32,
-        put_tgid => tgid: u32,
-        put_tid => tid: u32,
-        put_uid => uid: u32,
         put_linger_jiffies => linger_jiffies: u32,
         put_lport => lport: u16,
         put_rport => rport: u16,
         put_laddr => laddr: [u32; 4],
         put_raddr => raddr: [u32; 4],
-    }
-
-    /// The name of the task on the CPU; the helper clears it when it fails.
-    #[inline(always)]
-    fn put_comm(&self) {
-        // SAFETY: as the setters: a field of the reserved record.
-        let comm = unsafe { &raw mut (*self.0).comm };
-        // SAFETY: the buffer is as long as told.
-        unsafe { bpf_get_current_comm(comm.cast(), COMM_LEN as u32) };
     }
 }
 

@@ -169,7 +169,8 @@ fn describe(pid: u32, home: &OwnedFd) -> io::Result<Process> {
     let started = started(&read(home, c"stat")?).ok_or_else(odd)?;
     let uid = real_uid(&read(home, c"status")?).ok_or_else(odd)?;
     let comm = comm(&read(home, c"comm")?);
-    Ok(Process { task: Task { tgid: pid, tid: pid, uid, comm }, started })
+    // Cut as the kernel side cuts it.
+    Ok(Process { task: Task::process(pid, uid, started as u32, comm), started })
 }
 
 fn odd() -> io::Error {

@@ -7,11 +7,7 @@ use tcptrace_common::record::{
     FLAG_SOCK, FLAG_UNACCEPTED, RESET_RECEIVED, RESET_SENT, TimerEvent,
 };
 
-use super::{
-    state::TcpState,
-    task::{Comm, Task},
-    tuple::Tuple,
-};
+use super::{state::TcpState, task::Task, tuple::Tuple};
 
 const AF_INET6: u8 = 10;
 
@@ -251,7 +247,7 @@ impl Transition {
                 rport: raw.rport,
                 v6_socket: raw.family == AF_INET6,
             },
-            task: Task { tgid: raw.tgid, tid: raw.tid, uid: raw.uid, comm: Comm::new(raw.comm) },
+            task: Task::from(&raw.task),
             sock: flag(FLAG_SOCK).then(|| SockFacts {
                 cookie: (raw.cookie != 0).then_some(raw.cookie),
                 netns: raw.netns,
@@ -322,7 +318,7 @@ impl Reset {
 
 impl From<&record::Accept> for Accept {
     fn from(raw: &record::Accept) -> Self {
-        let task = Task { tgid: raw.tgid, tid: raw.tid, uid: raw.uid, comm: Comm::new(raw.comm) };
+        let task = Task::from(&raw.task);
         Self { mono_ns: raw.mono_ns, skaddr: raw.skaddr, netns: raw.netns, task }
     }
 }

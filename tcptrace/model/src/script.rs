@@ -23,6 +23,10 @@
 //! 4ms tick
 //! ```
 //!
+//! A process has `pid=`, `uid=`, `comm=`, `started=` (in units of 10 ms) and `execs=`, its thread
+//! `tid=` and `thread=`, which come after `pid=` and `comm=`; `kernel=true` is a thread of the kernel,
+//! and `led=false` one whose process is not named.
+//!
 //! Times are in ms (with decimals) from 0; `sk=` and `cookie=` are hexadecimal; `linger=` is off
 //! or a number of jiffies; `classic` is an event of the classic tracepoint, which knows no more
 //! than its own record; `unknown` marks an event whose filter key was not set.
@@ -199,7 +203,7 @@ fn input(line: &str) -> Result<Input> {
                 old: state(old)?,
                 new: state(new)?,
                 tuple: tuple(local, remote),
-                task: Task { tgid: 0, tid: 0, uid: 0, comm: Comm::new([0; 16]) },
+                task: NOBODY,
                 sock: Some(SockFacts {
                     cookie: None,
                     netns: 0,
@@ -223,9 +227,9 @@ fn input(line: &str) -> Result<Input> {
     })
 }
 
-/// `[pid=PID] [uid=UID] [comm=NAME] [netns=N]`
+/// `[netns=N]` and of the task
 fn accept<'a>(mono_ns: u64, skaddr: u64, words: impl Iterator<Item = &'a str>) -> Result<Input> {
-    let task = Task { tgid: 0, tid: 0, uid: 0, comm: Comm::new([0; 16]) };
+    let task = NOBODY;
     let mut accept = Accept { mono_ns, skaddr, netns: 0, task };
     for word in words {
         match word.split_once('=').context("no key=value")? {
@@ -261,6 +265,9 @@ fn reset<'a>(
     Ok(Input::Event(Event::Reset(Reset { mono_ns, skaddr, direction, state: Some(state), reason })))
 }
 
+/// The process of an event that names none.
+const NOBODY: Task = Task::process(0, 0, 0, Comm::new([0; 16]));
+
 /// A detail of a task; false if it is not one.
 fn task_detail(task: &mut Task, key: &str, value: &str) -> Result<bool> {
     match key {
@@ -268,15 +275,21 @@ fn task_detail(task: &mut Task, key: &str, value: &str) -> Result<bool> {
             task.tgid = value.parse()?;
             task.tid = task.tgid;
         }
+        "tid" => task.tid = value.parse()?,
         "uid" => task.uid = value.parse()?,
-        "comm" => task.comm = Comm::from(value),
+        "started" => task.started = value.parse()?,
+        "execs" => task.execs = value.parse()?,
+        "comm" => (task.comm, task.thread) = (Comm::from(value), Comm::from(value)),
+        "thread" => task.thread = Comm::from(value),
+        "kernel" => task.is_kernel = value.parse()?,
+        "led" => task.is_led = value.parse()?,
         _ => return Ok(false),
     }
     Ok(true)
 }
 
-/// `[inode=N] [user=N] [unread=N] [unsent=N] [cgroup=N] [in-state-ms=N]`, and of who holds it `[pid=N] [comm=NAME]
-/// [uid=N] [holders=N]`.
+/// `[inode=N] [user=N] [unread=N] [unsent=N] [cgroup=N] [in-state-ms=N]`, and of who holds it
+/// what tells of a task and `[holders=N]`.
 fn full(full: &mut SnapFull, key: &str, value: &str) -> Result<()> {
     match key {
         "inode" => full.inode = value.parse()?,
@@ -286,7 +299,7 @@ fn full(full: &mut SnapFull, key: &str, value: &str) -> Result<()> {
         "cgroup" => full.cgroup = Some(value.parse()?),
         "in-state-ms" => full.in_state_ms = Some(value.parse()?),
         _ => {
-            let task = Task { tgid: 0, tid: 0, uid: 0, comm: Comm::new([0; 16]) };
+            let task = NOBODY;
             let holder = full.holder.get_or_insert(Holder { task, holders: 1 });
             match key {
                 "holders" => holder.holders = value.parse()?,

@@ -125,7 +125,7 @@ mod tests {
     use crate::{OwnerFrom, RstWhy, Task, Timeout};
 
     fn owner(tgid: u32, uid: u32, comm: &str) -> Owner {
-        let task = Task { tgid, tid: tgid + 1, uid, comm: Comm::from(comm) };
+        let task = Task::thread(tgid, tgid + 1, uid, Comm::from(comm));
         Owner { task, from: OwnerFrom::Connect }
     }
 

@@ -1,4 +1,4 @@
-//! The task on the CPU when something happened.
+//! The task on the CPU when something happened, and the process that it belongs to.
 
 use std::{
     fmt,
@@ -6,6 +6,7 @@ use std::{
 };
 
 use serde::{Deserialize, Serialize};
+use tcptrace_common::record::{self, TASK_KERNEL, TASK_LEADER};
 
 /// A task's name: whatever bytes it chose, up to 15.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -95,8 +96,8 @@ pub fn escape(bytes: &[u8]) -> String {
     out
 }
 
-/// A thread, as the kernel saw it on the CPU. Whether it has to do with the socket depends on
-/// the transition.
+/// A process and one of its threads: the task on the CPU, or one that was found in `/proc`. Whether
+/// it has to do with a socket depends on how it was found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Task {
     /// Process (thread group).
@@ -105,8 +106,71 @@ pub struct Task {
     pub tid: u32,
     /// User id.
     pub uid: u32,
-    /// Name of the thread.
+    /// When the process was started, in units of 10 ms since boot and cut to 32 bits (`starttime` of
+    /// `/proc/PID/stat`): together with `tgid` it tells processes apart. 0: not known.
+    pub started: u32,
+    /// How often the process has called exec(), cut to 16 bits (`self_exec_id`). 0 also where that is
+    /// not known.
+    pub execs: u16,
+    /// It is a thread of the kernel (`PF_KTHREAD`).
+    pub is_kernel: bool,
+    /// `comm` is the name of the process (of its thread-group leader), and not of the thread: false
+    /// where the kernel side had no BTF to find the leader by.
+    pub is_led: bool,
+    /// Name of the process, if that is known; else of the thread.
     pub comm: Comm,
+    /// Name of the thread.
+    pub thread: Comm,
+}
+
+impl Task {
+    /// A thread of which no more is known.
+    pub const fn thread(tgid: u32, tid: u32, uid: u32, comm: Comm) -> Self {
+        let thread = comm;
+        Self { tgid, tid, uid, started: 0, execs: 0, is_kernel: false, is_led: false, comm, thread }
+    }
+
+    /// A process, by its first thread.
+    pub const fn process(tgid: u32, uid: u32, started: u32, comm: Comm) -> Self {
+        Self { started, is_led: true, ..Self::thread(tgid, tgid, uid, comm) }
+    }
+
+    /// Whether both are of one process; where that is not known for certain, whether they have one
+    /// number.
+    pub const fn same_process(&self, other: &Self) -> bool {
+        let unknown = self.started == 0 || other.started == 0;
+        self.tgid == other.tgid && (unknown || self.started == other.started)
+    }
+
+    /// The process as it is called: a thread of the kernel in brackets, as ps(1) shows it.
+    pub fn name(&self) -> impl fmt::Display + use<> {
+        Name(*self)
+    }
+}
+
+struct Name(Task);
+
+impl fmt::Display for Name {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.0.is_kernel { f.pad(&format!("[{}]", self.0.comm)) } else { self.0.comm.fmt(f) }
+    }
+}
+
+impl From<&record::Task> for Task {
+    #[inline]
+    fn from(raw: &record::Task) -> Self {
+        Self {
+            tgid: raw.tgid,
+            tid: raw.tid,
+            uid: raw.uid,
+            started: raw.started,
+            execs: raw.execs,
+            is_kernel: raw.flags & TASK_KERNEL != 0,
+            is_led: raw.flags & TASK_LEADER != 0,
+            comm: Comm::new(raw.comm),
+            thread: Comm::new(raw.thread),
+        }
+    }
 }
 
 #[cfg(test)]
@@ -123,6 +187,25 @@ mod tests {
         let mut raw = [0; 16];
         raw[..3].copy_from_slice(b"a\xff\x80");
         assert_eq!(Comm::new(raw).to_string(), "a\\xff\\x80");
+    }
+
+    #[test]
+    fn a_process_is_its_number_and_its_start() {
+        let one = Task::process(7, 0, 100, Comm::from("a"));
+        assert!(one.same_process(&Task { tid: 9, comm: Comm::from("b"), ..one }));
+        assert!(!one.same_process(&Task { started: 101, ..one }), "the number was used again");
+        assert!(!one.same_process(&Task { tgid: 8, ..one }));
+        assert!(one.same_process(&Task::thread(7, 9, 0, Comm::from("b"))), "not known otherwise");
+    }
+
+    #[test]
+    fn a_thread_of_the_kernel_is_no_process_of_its_name() {
+        let process = Task::process(7, 0, 100, Comm::from("kworker/u8:2"));
+        assert_eq!(process.name().to_string(), "kworker/u8:2");
+        let kernel = Task { is_kernel: true, ..process };
+        assert_eq!(format!("{:>15}|", kernel.name()), " [kworker/u8:2]|");
+        let evil = Task { comm: Comm::from("\x1b["), ..kernel };
+        assert_eq!(evil.name().to_string(), "[\\x1b[]");
     }
 
     #[test]

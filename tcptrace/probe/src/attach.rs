@@ -14,8 +14,8 @@ use nix::sys::resource::{RLIM_INFINITY, Resource, setrlimit};
 use tcptrace_common::{
     counters::{Guard, Hook},
     globals::{
-        ABSENT, BucketOffsets, FEATURE_COOKIE, FEATURE_RESET_REASON, Globals, Resets, SockOffsets,
-        TotalsOffsets, TracepointLayout,
+        ABSENT, BucketOffsets, FEATURE_COOKIE, FEATURE_RESET_REASON, FEATURE_TASK_BTF, Globals,
+        Resets, SockOffsets, TaskOffsets, TotalsOffsets, TracepointLayout,
     },
 };
 
@@ -413,6 +413,10 @@ pub struct Known {
     /// What a connection did; not known where a field of it is not there.
     totals: TotalsOffsets,
     minisocks: Minisocks,
+    /// From a thread to its process.
+    task: TaskOffsets,
+    /// Whether that way can be gone by pointers that the verifier follows.
+    has_task_btf: bool,
     /// Whether a RST that is sent says why.
     has_reason: bool,
     reasons: reset::Reasons,
@@ -440,6 +444,8 @@ impl Known {
         let by_name = index.as_ref().map_err(String::clone);
         let totals = by_name.clone().ok().and_then(|btf| offsets::totals_offsets(btf).ok());
         let minisocks = Minisocks::ask(options.time_wait, &index);
+        let task = by_name.clone().map_or(TaskOffsets::NONE, offsets::task_offsets);
+        let has_task_btf = by_name.clone().is_ok_and(offsets::has_task_btf);
         let has_reason = by_name.clone().is_ok_and(reset::has_reason);
         let reasons = by_name.map(reset::Reasons::ask).unwrap_or_default();
         let accepts = Accepts::ask(options.accept, &index);
@@ -452,6 +458,8 @@ impl Known {
             sock,
             totals: totals.unwrap_or(TotalsOffsets::NONE),
             minisocks,
+            task,
+            has_task_btf,
             has_reason,
             reasons,
             accepts,
@@ -488,7 +496,9 @@ fn attempt(
         resets: *resets.as_ref().unwrap_or(&Resets::NONE),
         files: known.accepts.files(),
         features: if cookies { FEATURE_COOKIE } else { 0 }
-            | if known.has_reason { FEATURE_RESET_REASON } else { 0 },
+            | if known.has_reason { FEATURE_RESET_REASON } else { 0 }
+            | if known.has_task_btf { FEATURE_TASK_BTF } else { 0 },
+        task: known.task,
         ..globals::globals(&options.filter, options.ring_bytes, layout)
     };
     let mut ebpf = load(&mut known.loader, options, values)?;

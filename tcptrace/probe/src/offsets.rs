@@ -3,7 +3,7 @@
 //! Must not guess: a field that BTF does not have is absent, and the kernel side then leaves out
 //! what depends on it. Only what a transition cannot do without is an error.
 
-use tcptrace_common::globals::{ABSENT, FileOffsets, SockOffsets, TotalsOffsets};
+use tcptrace_common::globals::{ABSENT, FileOffsets, SockOffsets, TaskOffsets, TotalsOffsets};
 
 use super::btf::{Btf, BtfError};
 
@@ -57,6 +57,30 @@ pub(super) fn totals_offsets(btf: &Btf<'_>) -> Result<TotalsOffsets, BtfError> {
     })
 }
 
+/// Reads the offsets of what leads from a thread to its process; none where names are not to be had.
+pub(super) fn task_offsets(btf: &Btf<'_>) -> TaskOffsets {
+    let task = |path| btf.offset_of("task_struct", path);
+    // The kernel side copies a name eight bytes at a time.
+    let aligned = |comm: &u32| comm.is_multiple_of(8);
+    let (Ok(group_leader), Ok(flags), Some(comm)) =
+        (task("group_leader"), task("flags"), task("comm").ok().filter(aligned))
+    else {
+        return TaskOffsets::NONE;
+    };
+    TaskOffsets {
+        group_leader,
+        comm,
+        flags,
+        start_boottime: task("start_boottime").unwrap_or(ABSENT),
+        self_exec_id: task("self_exec_id").unwrap_or(ABSENT),
+    }
+}
+
+/// Whether `bpf_get_current_task_btf()` is there (5.11): all tracing programs may call it then.
+pub(super) fn has_task_btf(btf: &Btf<'_>) -> bool {
+    btf.enum_value("bpf_func_id", "BPF_FUNC_get_current_task_btf").is_ok()
+}
+
 /// Reads the offsets between a task's file descriptor and the socket behind it; `record_ret` is
 /// where the record of the system call's exit has the descriptor.
 pub(super) fn file_offsets(btf: &Btf<'_>, record_ret: u32) -> Result<FileOffsets, BtfError> {
@@ -87,6 +111,9 @@ mod tests {
         // tcp_sock begins with the socket.
         assert!(totals.bytes_acked > sock.sk_socket && totals.snd_una > sock.sk_socket);
         assert_eq!(file_offsets(&btf, 16).unwrap().record_ret, 16);
+        let task = task_offsets(&btf);
+        let all = [task.group_leader, task.comm, task.flags, task.start_boottime];
+        assert!(!all.contains(&ABSENT) && task.self_exec_id != ABSENT, "{task:?}");
         assert!(matches!(btf.arguments("inet_csk_accept").unwrap(), 2 | 4));
         assert_eq!(btf.arguments("btf_trace_tcp_receive_reset").unwrap(), 2);
         assert!(matches!(btf.arguments("btf_trace_tcp_send_reset").unwrap(), 3 | 4));

@@ -11,6 +11,7 @@ use super::{
     },
     rare,
     scene::{LIMIT, Place, Scene, listed},
+    task::{MORE, More},
     wire::{Cursor, Malformed},
 };
 use tcptrace_model::{
@@ -53,6 +54,8 @@ pub struct Decoder<'a> {
     len: usize,
     at: &'a mut usize,
     scene: &'a mut Scene<Slot>,
+    /// Of the next task that is new.
+    more: Option<More>,
 }
 
 /// Where in a block a reader is, and what it remembers of it.
@@ -84,7 +87,7 @@ impl<'a> Decoder<'a> {
     pub fn new(bytes: &'a [u8], memory: &'a mut Memory) -> Self {
         let Memory { at, scene } = memory;
         let from = Cursor::new(bytes.get(*at..).unwrap_or_default());
-        Self { from, len: bytes.len(), at, scene }
+        Self { from, len: bytes.len(), at, scene, more: None }
     }
 
     /// The next one; `None` at the end.
@@ -101,7 +104,12 @@ impl<'a> Decoder<'a> {
     }
 
     fn item(&mut self) -> Result<Item, Malformed> {
-        let tag = self.from.u8()?;
+        let mut tag = self.from.u8()?;
+        self.more = None;
+        while tag == MORE {
+            self.more = Some(More::get(&mut self.from)?);
+            tag = self.from.u8()?;
+        }
         let event = match tag {
             MINISOCK => Event::Minisock(self.minisock()?),
             RESET => Event::Reset(self.reset()?),
@@ -160,13 +168,11 @@ impl<'a> Decoder<'a> {
     }
 
     fn task(&mut self) -> Result<(u32, Task), Malformed> {
+        let more = self.more.take();
         listed(&mut self.from, &mut self.scene.tasks, |from| {
-            Ok(Task {
-                tgid: from.u32()?,
-                tid: from.u32()?,
-                uid: from.u32()?,
-                comm: Comm::new(from.array()?),
-            })
+            let (tgid, tid, uid) = (from.u32()?, from.u32()?, from.u32()?);
+            let task = Task::thread(tgid, tid, uid, Comm::new(from.array()?));
+            Ok(more.map_or(task, |more| more.of(task)))
         })
     }
 

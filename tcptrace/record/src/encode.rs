@@ -13,6 +13,7 @@ use known::{Known, facts};
 use super::{
     rare,
     scene::{Place, Scene},
+    task::put_more,
     wire::{put_i64, put_step, put_u64},
 };
 use tcptrace_model::hash::AddressHasher;
@@ -238,12 +239,22 @@ impl Encoder {
         self.out.extend_from_slice(&[l0, l1, r0, r1, u8::from(*v6_socket)]);
     }
 
-    fn task(&mut self, task: &Task) -> u32 {
-        put_listed(&mut self.out, &mut self.scene.tasks, &mut self.task_of, *task, |out| {
-            let Task { tgid, tid, uid, comm } = task;
-            [tgid, tid, uid].into_iter().for_each(|n| put_u64(out, u64::from(*n)));
-            out.extend_from_slice(comm.raw());
-        })
+    /// Writes the task of the event that begins at `at`: what a new one has beside its numbers and its
+    /// name goes in front of that.
+    fn task(&mut self, at: usize, task: &Task) -> u32 {
+        let before = self.scene.tasks.len();
+        let index =
+            put_listed(&mut self.out, &mut self.scene.tasks, &mut self.task_of, *task, |out| {
+                let Task { tgid, tid, uid, comm, .. } = task;
+                [tgid, tid, uid].into_iter().for_each(|n| put_u64(out, u64::from(*n)));
+                out.extend_from_slice(comm.raw());
+            });
+        if self.scene.tasks.len() > before {
+            let mut more = Vec::new();
+            put_more(&mut more, task);
+            self.out.splice(at..at, more);
+        }
+        index
     }
 
     fn place(&mut self, place: Place) -> u32 {
@@ -291,7 +302,7 @@ impl Encoder {
             self.scene.slots[index].set_tuple(&event.tuple);
         }
         if !same_task {
-            self.scene.slots[index].task = self.task(&event.task);
+            self.scene.slots[index].task = self.task(at, &event.task);
         }
         if let Some(sock) = &event.sock
             && !same_sock
@@ -383,16 +394,18 @@ impl Encoder {
     }
 
     fn accept(&mut self, event: &Accept) {
+        let at = self.out.len();
         self.out.push(ACCEPT);
         self.time(event.mono_ns);
         self.slot(event.skaddr);
         self.place((event.netns, None));
-        self.task(&event.task);
+        self.task(at, &event.task);
     }
 
     fn socket(&mut self, socket: &SnapSocket) {
         let SnapSocket { state, tuple, cookie, minisock_expires_ms, full } = socket;
         let bit = |on: bool, bit: u8| if on { bit } else { 0 };
+        let at = self.out.len();
         self.out.push(SOCKET);
         self.out.push(*state as u8);
         self.out.push(
@@ -415,7 +428,7 @@ impl Encoder {
             put_u64(&mut self.out, cgroup.get());
         }
         if let Some(holder) = &full.holder {
-            self.task(&holder.task);
+            self.task(at, &holder.task);
             put_u64(&mut self.out, u64::from(holder.holders));
         }
         if let Some(ms) = full.in_state_ms {

@@ -12,6 +12,7 @@ mod rare;
 mod reader;
 mod scene;
 mod tap;
+mod task;
 mod wire;
 mod writer;
 

@@ -22,7 +22,7 @@ use tcptrace::{
 };
 
 use crate::{
-    checks::settle,
+    checks::{is_process, settle},
     net::Netns,
     scenario::conn::{Ends, Family, Listener, bound_in_time, local_address},
     trace::{Trace, by},
@@ -138,7 +138,8 @@ fn by_a_thread(
     let task = accept.task;
     ensure!(task.tgid == getpid().as_raw() as u32, "{task:?}");
     ensure!(task.tid == tid.as_raw() as u32, "{task:?}, not thread {tid}");
-    ensure!(task.comm.to_string() == ACCEPTOR, "{task:?}");
+    is_process(&task, std::process::id())?;
+    ensure!(task.thread.to_string() == ACCEPTOR, "{task:?}");
     finish(trace, 1)
 }
 

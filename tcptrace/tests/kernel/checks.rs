@@ -7,6 +7,7 @@ use std::io::Write;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use tcptrace::model::Task;
 
 use crate::net::{Netns, Pair};
 use crate::scenario::conn::{Closed, Ends, Family, Listener, Span};
@@ -14,7 +15,9 @@ use crate::scenario::linger::Peer;
 use crate::scenario::orphan::Way;
 use crate::scenario::{close, linger, noise, open, orphan, reuse, simultaneous, time_wait};
 use crate::unsupported::Unsupported;
-use crate::witness::{Counters, State, Tuple, count, find, minisocks, rows, wait_gone, wait_state};
+use crate::witness::{
+    Counters, Process, State, Tuple, count, find, minisocks, process, rows, wait_gone, wait_state,
+};
 
 /// Passes, skips or fails the calling test. A skip goes past the test runner's capture.
 pub fn settle(what: &str, outcome: Result<()>) {
@@ -24,6 +27,18 @@ pub fn settle(what: &str, outcome: Result<()>) {
         Some(reason) => drop(writeln!(std::io::stderr(), "skipped: {what}: {reason}")),
         None => panic!("{what}: {error:#}"),
     }
+}
+
+/// Checks what was told of a process against what `/proc` says of it.
+///
+/// # Errors
+/// It is another one, or is not named as its thread-group leader.
+pub fn is_process(task: &Task, pid: u32) -> Result<()> {
+    let Process { comm, started } = process(pid)?;
+    ensure!(task.tgid == pid, "{task:?}, not process {pid}");
+    ensure!(task.is_led && !task.is_kernel && task.comm.as_bytes() == comm, "{task:?}: {comm:?}");
+    ensure!(u64::from(task.started) == started, "{task:?} began at {started}");
+    Ok(())
 }
 
 /// Runs `check` for each address family, each in a fresh network namespace.

@@ -247,8 +247,8 @@ fn hostile_comm(backend: Backend) {
         let owner = connected.owner.context("no owner")?;
         ensure!(owner.from == OwnerFrom::Connect);
         ensure!(owner.task.tgid == std::process::id());
-        ensure!(owner.task.comm.as_bytes().contains(&0x1b), "{owner:?}");
-        ensure!(!owner.task.comm.to_string().contains('\x1b'), "{owner:?}");
+        ensure!(owner.task.thread.as_bytes().contains(&0x1b), "{owner:?}");
+        ensure!(!owner.task.thread.to_string().contains('\x1b'), "{owner:?}");
         Ok(())
     });
 }

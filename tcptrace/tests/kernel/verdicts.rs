@@ -12,7 +12,7 @@ use tcptrace::{
 };
 
 use crate::{
-    checks::settle,
+    checks::{is_process, settle},
     net::{Netns, Pair},
     scenario::{
         close,
@@ -354,7 +354,7 @@ fn owners(backend: Backend) {
     }
 }
 
-/// Each end is that of the thread that opened it, whichever closes it.
+/// Each end is that of the process that opened it, by the thread that did, whichever closes it.
 fn by_threads(
     backend: Backend,
     (of_client, of_server): (u32, u32),
@@ -367,15 +367,15 @@ fn by_threads(
         let end = done.ends.of(side);
         let (_, moved) = settled(&mut trace, netns, (end.local, end.remote))?;
         let owner = moved.owner.context("no owner")?;
-        ensure!(owner.task.tgid == process::id(), "{owner:?}");
-        let (from, comm, tid) = match (side, hears_accept) {
+        is_process(&owner.task, process::id())?;
+        let (from, thread, tid) = match (side, hears_accept) {
             (Side::Client, _) => (OwnerFrom::Connect, ending::CLIENT, Some(done.client_tid)),
             (Side::Server, true) => (OwnerFrom::Accept, ending::ACCEPTOR, Some(done.acceptor_tid)),
             // Whoever closes, where nobody was heard to accept.
             (Side::Server, false) => (OwnerFrom::Close, crate::net::COMM, None),
         };
         ensure!(owner.from == from, "{owner:?} from {:?}", owner.from);
-        ensure!(owner.task.comm.as_bytes() == comm.as_bytes(), "{owner:?}");
+        ensure!(owner.task.thread.as_bytes() == thread.as_bytes(), "{owner:?}");
         ensure!(tid.is_none_or(|tid| owner.task.tid == tid as u32), "{owner:?}");
     }
     Ok(())

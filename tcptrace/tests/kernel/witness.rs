@@ -215,3 +215,25 @@ fn address(text: &str) -> Result<SocketAddr> {
     };
     Ok(SocketAddr::new(host, u16::from_str_radix(port, 16)?))
 }
+
+/// A process, as `/proc` has it.
+pub struct Process {
+    /// Name of its first thread.
+    pub comm: Vec<u8>,
+    /// Clock ticks from boot to its start.
+    pub started: u64,
+}
+
+/// What `/proc` says of a process.
+///
+/// # Errors
+/// There is none, or `/proc` is not as it should be.
+pub fn process(pid: u32) -> Result<Process> {
+    let comm = fs::read(format!("/proc/{pid}/comm"))?;
+    let comm = comm.strip_suffix(b"\n").context("no newline")?.to_owned();
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
+    let (_, fields) = stat.rsplit_once(") ").context("no name")?;
+    // The third field is the first after the name, and `starttime` the 22nd.
+    let started = fields.split(' ').nth(19).context("too few fields")?.parse()?;
+    Ok(Process { comm, started })
+}

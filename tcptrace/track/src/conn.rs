@@ -346,6 +346,6 @@ mod tests {
 
     #[test]
     fn it_is_small() {
-        assert!(size_of::<Conn>() <= 152, "{}", size_of::<Conn>());
+        assert!(size_of::<Conn>() <= 176, "{}", size_of::<Conn>());
     }
 }

@@ -82,7 +82,7 @@ mod tests {
     use tcptrace_model::{Comm, OwnerFrom, Task};
 
     fn owner(tgid: u32) -> Owner {
-        let task = Task { tgid, tid: tgid, uid: 0, comm: Comm::from("srv") };
+        let task = Task::process(tgid, 0, 0, Comm::from("srv"));
         Owner { task, from: OwnerFrom::Listener }
     }
 

@@ -50,7 +50,7 @@ fn order() -> Order {
 
 fn socket(cookie: u64) -> SnapSocket {
     let comm = Comm::new(*b"0123456789abcde\xff");
-    let task = Task { tgid: u32::MAX, tid: 1, uid: 0, comm };
+    let task = Task { started: u32::MAX, execs: u16::MAX, ..Task::thread(u32::MAX, 1, 0, comm) };
     let full = SnapFull {
         inode: 5,
         uid: u32::MAX,

@@ -1,0 +1,107 @@
+//! What a recording has of a task beside its numbers and one name.
+//!
+//! The first version of the format had no more than these, where the task stands. So the rest comes
+//! before what names the task, with a tag and its length: a reader that does not know it passes over
+//! it, and one that does finds nothing in an old recording.
+
+use super::wire::{Cursor, Malformed, put_bytes, put_u64};
+use tcptrace_model::{Comm, Task};
+
+/// The tag; of those that [`super::rare`] passes over.
+pub(super) const MORE: u8 = 0x50;
+
+const KERNEL: u8 = 1 << 0;
+const LED: u8 = 1 << 1;
+const THREAD: u8 = 1 << 2;
+
+/// The rest of a task.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct More {
+    started: u32,
+    execs: u16,
+    flags: u8,
+    thread: Option<Comm>,
+}
+
+/// A task of which no more was written.
+fn alone(task: &Task) -> Task {
+    Task::thread(task.tgid, task.tid, task.uid, task.comm)
+}
+
+/// Appends the rest of `task`, if there is one.
+pub(super) fn put_more(out: &mut Vec<u8>, task: &Task) {
+    if *task == alone(task) {
+        return;
+    }
+    let Task { started, execs, is_kernel, is_led, comm, thread, .. } = task;
+    let bit = |on: bool, bit: u8| if on { bit } else { 0 };
+    let mut body = Vec::with_capacity(32);
+    put_u64(&mut body, u64::from(*started));
+    put_u64(&mut body, u64::from(*execs));
+    body.push(bit(*is_kernel, KERNEL) | bit(*is_led, LED) | bit(thread != comm, THREAD));
+    if thread != comm {
+        body.extend_from_slice(thread.raw());
+    }
+    out.push(MORE);
+    put_bytes(out, &body);
+}
+
+impl More {
+    /// Reads what follows the tag.
+    pub(super) fn get(from: &mut Cursor<'_>) -> Result<Self, Malformed> {
+        let mut body = Cursor::new(from.bytes()?);
+        let (started, execs, flags) = (body.u32()?, body.u16()?, body.u8()?);
+        let thread = if flags & THREAD == 0 { None } else { Some(Comm::new(body.array()?)) };
+        Ok(Self { started, execs, flags, thread })
+    }
+
+    /// `task` with it.
+    pub(super) fn of(self, task: Task) -> Task {
+        Task {
+            started: self.started,
+            execs: self.execs,
+            is_kernel: self.flags & KERNEL != 0,
+            is_led: self.flags & LED != 0,
+            thread: self.thread.unwrap_or(task.comm),
+            ..task
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_written_comes_back_and_an_old_task_takes_nothing() {
+        let old = Task::thread(7, 8, 9, Comm::from("srv"));
+        let whole = Task {
+            started: u32::MAX,
+            execs: u16::MAX,
+            is_kernel: true,
+            is_led: true,
+            thread: Comm::from("pool-0"),
+            ..old
+        };
+        for task in [whole, Task { thread: old.comm, ..whole }, Task { is_led: true, ..old }] {
+            let mut out = Vec::new();
+            put_more(&mut out, &task);
+            let mut from = Cursor::new(&out);
+            assert_eq!(from.u8(), Ok(MORE));
+            assert_eq!(More::get(&mut from).unwrap().of(old), task);
+            assert!(from.is_empty());
+        }
+        let mut out = Vec::new();
+        put_more(&mut out, &old);
+        assert!(out.is_empty());
+    }
+
+    #[test]
+    fn bytes_that_make_no_sense_are_refused() {
+        for body in [&[][..], &[1], &[1, 1], &[1, 1, THREAD, 0], &[1, 0xff, 0xff, 0x7f, 0]] {
+            let mut out = Vec::new();
+            put_bytes(&mut out, body);
+            assert!(More::get(&mut Cursor::new(&out)).is_err(), "{body:?}");
+        }
+    }
+}
