@@ -5,6 +5,7 @@ use std::{
     env,
     ffi::OsStr,
     fmt::Write as _,
+    fs,
     io::{BufRead as _, BufReader},
     path::{Path, PathBuf},
     process::{Command, Stdio},
@@ -13,17 +14,27 @@ use std::{
 use anyhow::{Context as _, Result, bail};
 
 /// The workspace's root, wherever xtask was started from.
+///
+/// # Errors
+/// If it was not started by cargo, which says where a package of it is.
 pub fn workspace() -> Result<PathBuf> {
     // Cargo sets it at run time too; the path of compile time would be wrong after a move.
     let manifest = env::var_os("CARGO_MANIFEST_DIR")
         .context("CARGO_MANIFEST_DIR is not set: start it as `cargo xtask`")?;
-    let manifest = PathBuf::from(manifest);
-    let root = manifest.parent().context("xtask has no parent directory")?;
+    let is_root = |dir: &&Path| {
+        fs::read_to_string(dir.join("Cargo.toml")).is_ok_and(|text| text.contains("[workspace]"))
+    };
+    let root = Path::new(&manifest).ancestors().find(is_root);
+    let root =
+        root.with_context(|| format!("no workspace around {}", manifest.to_string_lossy()))?;
     Ok(root.to_owned())
 }
 
 /// Cargo's target directory, wherever it is configured to be: cargo put xtask into
 /// `<target>/<profile>`, and puts the others beside it.
+///
+/// # Errors
+/// If this program's own place is not known.
 pub fn target_dir() -> Result<PathBuf> {
     let xtask = env::current_exe().context("cannot tell where xtask is")?;
     let target = xtask.ancestors().nth(2).context("xtask is not in a target directory")?;
@@ -34,6 +45,7 @@ pub fn target_dir() -> Result<PathBuf> {
 /// tool chain and flags instead of those that the step means.
 ///
 /// What says how to reach a registry (`CARGO_HOME`, `CARGO_HTTP_*`, ...) and where to build stays.
+#[must_use]
 pub fn clean(program: impl AsRef<OsStr>) -> Command {
     const SCRUBBED: [&str; 10] = [
         "CARGO",
@@ -68,6 +80,7 @@ pub fn clean(program: impl AsRef<OsStr>) -> Command {
 }
 
 /// The cargo that runs xtask, for what is built with the stable tool chain.
+#[must_use]
 pub fn cargo() -> Command {
     let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut command = clean(cargo);
@@ -76,6 +89,11 @@ pub fn cargo() -> Command {
         command.env("RUSTUP_TOOLCHAIN", toolchain);
     }
     command
+}
+
+/// Prints a line, or several, to standard error.
+pub fn say(text: &str) {
+    eprintln!("{text}");
 }
 
 /// Runs it with this terminal as its own.
@@ -130,12 +148,14 @@ pub fn listen(command: &mut Command) -> Result<(bool, String)> {
 }
 
 /// Where cargo keeps what it downloads and installs.
+#[must_use]
 pub fn cargo_home() -> Option<PathBuf> {
     let home = env::var_os("CARGO_HOME").map(PathBuf::from);
     home.or_else(|| Some(env::home_dir()?.join(".cargo")))
 }
 
 /// Where `program` is, by `PATH` and by the directories that a user's `PATH` often lacks.
+#[must_use]
 pub fn which(program: &str) -> Option<PathBuf> {
     let path = env::var_os("PATH").unwrap_or_default();
     let installed = cargo_home().map(|home| home.join("bin"));
@@ -157,7 +177,7 @@ fn line(command: &Command) -> String {
     for (name, value) in command.get_envs() {
         if let Some(value) = value {
             // Writing to a String cannot fail.
-            let _ = write!(line, "{}={} ", name.display(), quoted(value));
+            let _ = write!(line, "{}={} ", name.to_string_lossy(), quoted(value));
         }
     }
     line.push_str(&quoted(command.get_program()));

@@ -13,10 +13,9 @@ use std::{
 use anyhow::{Context as _, Result, bail};
 use tempfile::TempDir;
 
-use crate::{
-    root, sh,
-    vm::{apt::Mirror, cache, host},
-};
+use xtask::{root, sh};
+
+use crate::vm::{apt::Mirror, cache, host};
 
 /// What the guest has besides `minbase`: systemd, and what the checks are written in and call.
 const PACKAGES: &str = "systemd,systemd-sysv,dbus,iproute2,python3-minimal";
@@ -41,9 +40,9 @@ pub fn require() -> Result<()> {
     root::command("true").map(drop)
 }
 
-/// A file of `xtask/deploy-guest`.
+/// A file of `xtask/lab/deploy-guest`.
 pub fn guest_file(name: &str) -> Result<PathBuf> {
-    Ok(sh::workspace()?.join("xtask/deploy-guest").join(name))
+    Ok(sh::workspace()?.join("xtask/lab/deploy-guest").join(name))
 }
 
 /// The suite of this host, by the text of its `/etc/os-release`.

@@ -13,7 +13,7 @@ pub const FILE: &str = "tcptrace/bpf/provenance.toml";
 
 const HEADER: &str = "\
 # What built the kernel objects in this repository. Written by `cargo xtask build-ebpf`, proved by
-# `cargo xtask build-ebpf --check`; not to be edited. How `sources` is computed: xtask/src/sources.rs.
+# `cargo xtask build-ebpf --check`; not to be edited. How `sources` is computed: xtask/lab/src/sources.rs.
 
 ";
 

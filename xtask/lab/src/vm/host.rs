@@ -1,5 +1,5 @@
 //! The host's own tools: naming the package of the missing ones, running them quietly with errors
-//! fit for a row of a table (those of [`crate::sh`] quote the whole command line).
+//! fit for a row of a table (those of [`xtask::sh`] quote the whole command line).
 //!
 //! Must not know what the tools are for.
 
@@ -11,7 +11,7 @@ use std::{
 
 use anyhow::{Context as _, Result, bail};
 
-use crate::sh::which;
+use xtask::sh::which;
 
 /// Fails with one line that names the Debian package of every tool in `tools` (pairs of tool and
 /// package) that is not there.
@@ -63,8 +63,12 @@ fn complaint(stderr: &[u8]) -> Option<String> {
     Some(line.trim_start_matches("E: ").to_owned())
 }
 
-/// Where fetched kernels stay: `$XDG_CACHE_HOME/tcptrace-vm`, which `cargo clean` does not touch.
+/// Where fetched kernels stay: `$VM_CACHE`, else `$XDG_CACHE_HOME/tcptrace-vm`, which `cargo clean`
+/// does not touch.
 pub fn cache_dir() -> Result<PathBuf> {
+    if let Some(dir) = std::env::var_os("VM_CACHE").filter(|dir| !dir.is_empty()) {
+        return Ok(PathBuf::from(dir));
+    }
     if let Some(dir) = std::env::var_os("XDG_CACHE_HOME").filter(|dir| !dir.is_empty()) {
         return Ok(PathBuf::from(dir).join("tcptrace-vm"));
     }

@@ -4,7 +4,6 @@
 //! A step that fails does not stop the others. Where BPF works, no kernel test may be skipped.
 
 use std::{
-    fs,
     path::Path,
     process::ExitCode,
     time::{Duration, Instant},
@@ -12,15 +11,17 @@ use std::{
 
 use anyhow::Result;
 
+use xtask::sh;
+
 use crate::{
+    as_root,
     build_ebpf::{self, Verdict},
-    kernel_tests, root, setup, sh,
+    kernel_tests,
+    outcome::Outcome,
+    setup, targets,
     toolchain::{Compiler, NIGHTLY},
     vm::{self, Proof},
 };
-
-/// The packages whose tests the stable tool chain runs: the workspace's default members.
-const PACKAGES: [&str; 3] = ["tcptrace", "tcptrace-common", "xtask"];
 
 /// The kernels that are not required are tested if all the rest was over by then. They take a
 /// quarter of an hour on two cores, and if guests hang almost an hour; CI has an hour and a half.
@@ -37,16 +38,6 @@ pub struct Args {
     /// Boot the kernels of the matrix too, the required ones first: a quarter of an hour, or half of one
     #[arg(long)]
     kernels: bool,
-}
-
-/// How a step ended.
-pub(crate) enum Outcome {
-    Passed,
-    /// It could not run, or not all of it: why.
-    Skipped(String),
-    /// What it is to prove is open, for no fault of the product: why.
-    NotProved(String),
-    Failed(String),
 }
 
 impl From<Proof> for Outcome {
@@ -102,8 +93,8 @@ pub fn main(args: &Args) -> Result<ExitCode> {
     });
     step("pure tests", &mut || pure_tests(&workspace));
     step("documentation tests", &mut || cargo(&workspace, &["test", "--locked", "--doc"]));
-    let bpf = root::bpf_works();
-    for test in kernel_tests::ALL {
+    let bpf = as_root::bpf_works();
+    for test in targets::KERNEL {
         step(&format!("{test} tests"), &mut || {
             kernel_tests::run(&workspace, test, bpf.as_ref().err())
         });
@@ -157,33 +148,11 @@ fn clippy_ebpf(workspace: &Path, toolchain: &str) -> Result<Outcome> {
 fn pure_tests(workspace: &Path) -> Result<Outcome> {
     let mut command = sh::cargo();
     command.current_dir(workspace).args(["test", "--locked", "--lib", "--bins"]);
-    for package in PACKAGES {
-        for test in integration_tests(&workspace.join(package))? {
-            if package != "tcptrace" || !kernel_tests::ALL.contains(&test.as_str()) {
-                command.args(["--test", &test]);
-            }
-        }
+    for test in targets::pure(workspace)? {
+        command.args(["--test", &test]);
     }
     sh::run(&mut command)?;
     Ok(Outcome::Passed)
-}
-
-/// The names of a package's integration tests, as cargo finds them: `tests/NAME.rs` and
-/// `tests/NAME/main.rs`.
-pub(crate) fn integration_tests(package: &Path) -> Result<Vec<String>> {
-    let directory = package.join("tests");
-    if !directory.exists() {
-        return Ok(Vec::new());
-    }
-    let mut names = Vec::new();
-    for entry in fs::read_dir(&directory)? {
-        let path = entry?.path();
-        if path.extension().is_some_and(|e| e == "rs") || path.join("main.rs").exists() {
-            names.extend(path.file_stem().and_then(|stem| stem.to_str()).map(str::to_owned));
-        }
-    }
-    names.sort();
-    Ok(names)
 }
 
 fn summarise(steps: &[Step]) {

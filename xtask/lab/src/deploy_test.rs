@@ -1,7 +1,7 @@
 //! `cargo xtask deploy-test`: the Debian package, installed in a small Debian and started by the
 //! systemd of that, on real Debian kernels under qemu.
 //!
-//! This module decides what runs and when. What is checked is `xtask/deploy-guest/check.py`, in the
+//! This module decides what runs and when. What is checked is `xtask/lab/deploy-guest/check.py`, in the
 //! guest; booting and reading what the guest says are [`crate::vm`]'s.
 
 mod debian;
@@ -16,8 +16,10 @@ use std::{
 
 use anyhow::{Context as _, Result, bail};
 
+use xtask::sh;
+
 use crate::{
-    dist, sh,
+    dist,
     vm::{
         boot::Machine,
         cache::{self, Cache},
@@ -66,8 +68,8 @@ pub struct Args {
     /// Keep image, initramfs and a script that boots them again, beside the log
     #[arg(long)]
     keep: bool,
-    /// Where packages and kernels are kept [default: $XDG_CACHE_HOME/tcptrace-vm, ~/.cache/tcptrace-vm]
-    #[arg(long, value_name = "DIR", env = "VM_CACHE")]
+    /// Where packages and kernels are kept [default: $VM_CACHE, $XDG_CACHE_HOME/tcptrace-vm, ~/.cache/tcptrace-vm]
+    #[arg(long, value_name = "DIR")]
     cache: Option<PathBuf>,
 }
 
@@ -138,7 +140,7 @@ fn machine(args: &Args) -> Machine {
     }
 }
 
-/// The first process of the guest, in `xtask/deploy-guest`.
+/// The first process of the guest, in `xtask/lab/deploy-guest`.
 const INIT: &str = "init";
 
 /// What is booted: the root, and what unpacks it.

@@ -10,9 +10,11 @@ use std::{
 
 use anyhow::{Context as _, Result, bail};
 
+use xtask::sh;
+
 use crate::{
     provenance::{FILE, Provenance},
-    sh, sources,
+    sources,
     toolchain::{self, Compiler, LINKER_VARIABLE, Linker, NIGHTLY, TARGET, Versions},
 };
 

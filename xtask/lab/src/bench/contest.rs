@@ -12,7 +12,7 @@ use super::{
     targets::Names,
     tracer::{Says, Tracer},
 };
-use crate::sh;
+use xtask::sh;
 
 /// The floor program.
 const FLOOR: &str = "floor";

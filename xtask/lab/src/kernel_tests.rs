@@ -13,28 +13,18 @@ use std::{
 
 use anyhow::{Context as _, Result, bail};
 
-use crate::{
-    sh,
-    test::{Outcome, integration_tests},
-};
+use xtask::sh;
 
-/// Their names.
-pub const ALL: [&str; 2] = ["kernel", "cli"];
+use crate::outcome::{Outcome, TRIED_AGAIN};
 
 /// Tells a kernel test that BPF works here: what it cannot do then is a failure, not a skip.
 const BPF_WORKS: &str = "TCPTRACE_TEST_BPF_WORKS";
-
-/// With more failures than these it is not the machine's moment.
-pub const TRIED_AGAIN: usize = 3;
 
 /// One of [`ALL`]; `refusal` is why BPF does not work here.
 ///
 /// # Errors
 /// The tests fail, or do not run.
 pub fn run(workspace: &Path, test: &str, refusal: Option<&anyhow::Error>) -> Result<Outcome> {
-    if !integration_tests(&workspace.join("tcptrace"))?.iter().any(|name| name == test) {
-        return Ok(Outcome::Skipped(format!("tcptrace has no test named {test} yet")));
-    }
     if let Some(refusal) = refusal {
         return Ok(Outcome::Skipped(format!("BPF does not work here: {refusal:#}")));
     }

@@ -11,7 +11,7 @@ use std::{
 
 use anyhow::{Context as _, Result, bail};
 
-use crate::sh;
+use xtask::sh;
 
 /// Shells, and the file in which each looks for what completes a command.
 const COMPLETIONS: [(&str, &str); 3] =

@@ -12,10 +12,9 @@ use std::{
 
 use anyhow::{Context as _, Result, bail};
 
-use crate::{
-    root, sh,
-    toolchain::{self, Compiler, Linker, NIGHTLY},
-};
+use xtask::{root, sh};
+
+use crate::toolchain::{self, Compiler, Linker, NIGHTLY};
 
 /// The linker that the committed objects are built with.
 const BPF_LINKER: &str = "0.13.0";

@@ -10,7 +10,7 @@ use std::{
 use anyhow::{Context as _, Result, bail};
 use serde::{Deserialize, Serialize};
 
-use crate::sh;
+use xtask::sh;
 
 /// The rustup tool chain that is asked for unless the caller names another.
 pub const NIGHTLY: &str = "nightly";

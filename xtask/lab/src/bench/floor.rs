@@ -23,7 +23,7 @@ use serde::{Deserialize, Serialize};
 use tcptrace_common::record::Transition;
 
 /// Made by `cargo xtask build-ebpf`.
-static OBJECT: &[u8] = include_bytes_aligned!("../../bpf/floor.bpf.o");
+static OBJECT: &[u8] = include_bytes_aligned!("../../../bpf/floor.bpf.o");
 
 /// How long the reader sleeps, in milliseconds.
 const TICK_MS: u8 = 10;

@@ -79,8 +79,8 @@ pub struct VmTestArgs {
     /// Write the table to docs/KERNELS.md, and its beginning to README.md
     #[arg(long, conflicts_with_all = ["versions", "tests", "binary"])]
     pub(super) write_docs: bool,
-    /// Where kernels are kept [default: $XDG_CACHE_HOME/tcptrace-vm, ~/.cache/tcptrace-vm]
-    #[arg(long, value_name = "DIR", env = "VM_CACHE")]
+    /// Where kernels are kept [default: $VM_CACHE, $XDG_CACHE_HOME/tcptrace-vm, ~/.cache/tcptrace-vm]
+    #[arg(long, value_name = "DIR")]
     pub(super) cache: Option<PathBuf>,
     /// Where logs go [default: target/vm-test]
     #[arg(long, value_name = "DIR")]

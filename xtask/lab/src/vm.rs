@@ -28,7 +28,9 @@ use std::{
 
 use anyhow::{Context as _, Result, bail};
 
-use crate::{kernel_tests, sh};
+use xtask::sh;
+
+use crate::outcome::TRIED_AGAIN;
 
 pub use self::args::VmTestArgs;
 use self::{
@@ -83,7 +85,7 @@ fn prove(lines: &[Line]) -> Result<Proof> {
     let mut again = Vec::new();
     for report in &mut reports {
         let failed: Vec<_> = report.failures().iter().map(|name| (*name).to_owned()).collect();
-        if !(1..=kernel_tests::TRIED_AGAIN).contains(&failed.len()) {
+        if !(1..=TRIED_AGAIN).contains(&failed.len()) {
             continue;
         }
         // As with the tests on this host: see `kernel_tests`.

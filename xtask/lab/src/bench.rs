@@ -31,7 +31,7 @@ use std::{
 use anyhow::{Context as _, Result, bail};
 use serde::Serialize;
 
-use crate::{
+use xtask::{
     root::{self, Root, root},
     sh,
 };
@@ -142,7 +142,7 @@ pub fn main(args: Args) -> Result<ExitCode> {
 
 fn measure(args: &Args) -> Result<ExitCode> {
     let release = sh::target_dir()?.join("release");
-    let xtask = release.join("xtask");
+    let xtask = release.join("xtask-lab");
     let tcptrace = args.tcptrace.clone().unwrap_or_else(|| release.join("tcptrace"));
     if !args.no_build {
         build()?;
@@ -312,7 +312,7 @@ fn build() -> Result<()> {
         "--package",
         "tcptrace",
         "--package",
-        "xtask",
+        "xtask-lab",
     ]))
 }
 

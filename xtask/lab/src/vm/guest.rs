@@ -9,7 +9,7 @@ use std::{
 
 use anyhow::{Context as _, Result, bail};
 
-use crate::sh;
+use xtask::sh;
 
 use super::{
     initramfs::{Archive, quote},
