@@ -38,18 +38,23 @@ mod whole;
 
 use std::process::ExitCode;
 
-use clap::{Parser as _, error::ErrorKind};
+use clap::{FromArgMatches as _, error::ErrorKind};
 
-pub use args::command;
 use args::{Cli, Command};
 use exit::{EXIT_DOCTOR, EXIT_HOST, EXIT_USAGE};
 pub use usage::Usage;
 use usage::misuse;
 
+/// The command as clap has it, with examples in its help.
+pub fn command() -> clap::Command {
+    manual::with_examples(args::command())
+}
+
 /// Parses the arguments, runs the command and turns its end into an exit code: 0, 1 for what the
 /// host refuses, 2 for misuse; `doctor` has codes of its own.
 pub fn main() -> ExitCode {
-    let cli = match Cli::try_parse() {
+    let parsed = command().try_get_matches().and_then(|found| Cli::from_arg_matches(&found));
+    let cli = match parsed {
         Ok(cli) => cli,
         Err(error) => {
             // A subcommand is the first word or none.
@@ -87,7 +92,7 @@ pub fn main() -> ExitCode {
         Some(Command::Serve(_)) => Err(args::not_built("serve")),
         Some(Command::Check(args)) => check::run(&args),
         Some(Command::Explain(args)) => explain::run(&args),
-        Some(Command::Man) => manual::man(),
+        Some(Command::Man(args)) => manual::man(&args),
         Some(Command::Completions(args)) => manual::completions(args.shell),
     };
     match result {

@@ -70,8 +70,8 @@ pub enum Command {
     Check(CheckArgs),
     /// What a state, an end reason or a column means, and what to do about it
     Explain(ExplainArgs),
-    /// The manual page, for man -l -: of all commands
-    Man,
+    /// Print the manual page of tcptrace or of one command, or write all pages to a directory
+    Man(ManArgs),
     /// What completes the command line, for a shell to read
     Completions(CompletionsArgs),
 }
@@ -103,6 +103,17 @@ pub(super) fn not_built(command: &str) -> anyhow::Error {
          default features include it), or use `cargo xtask run {command}`"
     ))
     .into()
+}
+
+/// `tcptrace man`
+#[derive(Debug, Args)]
+pub struct ManArgs {
+    /// The page of this command (default: the page of tcptrace itself)
+    #[arg(conflicts_with = "out")]
+    pub command: Option<String>,
+    /// Write the pages of all commands to this directory
+    #[arg(long, value_name = "DIR")]
+    pub out: Option<PathBuf>,
 }
 
 /// `tcptrace completions`

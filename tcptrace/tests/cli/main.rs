@@ -11,6 +11,7 @@ mod export_dir;
 mod helper;
 mod host;
 mod live_page;
+mod manual;
 mod misuse;
 mod otlp;
 mod output;

@@ -547,25 +547,3 @@ fn what_cannot_be_served_is_said_at_once() {
 fn taken_address(listener: &TcpListener) -> String {
     listener.local_addr().unwrap().to_string()
 }
-
-#[test]
-fn packages_get_a_manual_and_completions() {
-    let page = run(tcptrace(&["man"]));
-    assert_eq!(page.code, Some(0));
-    for part in [".TH tcptrace 1", ".SH \"SERVE\"", "allow\\-remote", ".SH \"EXIT STATUS\""] {
-        assert!(page.text().contains(part), "{part}");
-    }
-    // What the manual's own reader has to say of it, where that is installed.
-    let file = tempfile::NamedTempFile::new().unwrap();
-    fs::write(file.path(), page.text()).unwrap();
-    let groff = ["-Kutf8", "-man", "-Tutf8", "-ww", "-z", file.path().to_str().unwrap()];
-    if let Ok(said) = Command::new("groff").args(groff).output() {
-        assert!(said.stderr.is_empty(), "{}", String::from_utf8_lossy(&said.stderr));
-    }
-    for (shell, part) in
-        [("bash", "complete -F"), ("zsh", "#compdef tcptrace"), ("fish", "complete -c tcptrace")]
-    {
-        let script = run(tcptrace(&["completions", shell]));
-        assert!(script.code == Some(0) && script.text().contains(part), "{shell}");
-    }
-}
