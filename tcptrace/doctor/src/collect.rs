@@ -13,7 +13,7 @@ use super::facts::{
     CloseWait, Counted, Ended, HostFacts, Lasting, Listening, NetnsFacts, Setting, Watched, Who,
 };
 use tcptrace_model::{
-    Change, Found, Holder, Input, Knobs, NetStat, SnapFull, SnapSocket, Snapshot, TcpState,
+    Change, Found, Holder, Input, Knobs, NetStat, SnapFull, SnapSocket, Snapshot, TcpState, Tuple,
     hash::{Map, Set},
 };
 use tcptrace_stats::{
@@ -81,9 +81,10 @@ struct Space {
     knobs: Knobs,
     counted: Counted,
     first_ns: u64,
-    /// The sockets that were in a state to be left soon at the first look, by cookie, and how long
-    /// they were in it then, at the least, in milliseconds.
-    early: Option<Map<u64, Option<NonZeroU64>>>,
+    /// The connections that were in a state to be left soon at the first look, by cookie and ends
+    /// (a socket that connects again keeps its cookie), and how long they were in it then, at the
+    /// least, in milliseconds.
+    early: Option<Map<(u64, Tuple), Option<NonZeroU64>>>,
     looks: u64,
     sockets: Sockets,
     /// By cookie, the longest queue for accept() of any look.
@@ -306,7 +307,8 @@ impl Space {
     fn dumped(&mut self, sockets: Sockets) {
         if self.early.is_none() {
             let age = |socket: &SnapSocket| socket.full.as_ref().and_then(|full| full.in_state_ms);
-            let early = sockets.waiting.iter().map(|socket| (socket.cookie, age(socket)));
+            let early = sockets.waiting.iter();
+            let early = early.map(|socket| ((socket.cookie, socket.tuple), age(socket)));
             self.early = Some(early.collect());
         }
         self.looks += 1;
@@ -325,7 +327,7 @@ impl Space {
         let mut fin_wait2 = Lasting::default();
         let mut close_wait: Map<Who, CloseWait> = Map::default();
         for socket in &sockets.waiting {
-            let before = early.get(&socket.cookie);
+            let before = early.get(&(socket.cookie, socket.tuple));
             let stayed = u64::from(before.is_some());
             if socket.state == TcpState::FinWait2 {
                 fin_wait2.now += 1;

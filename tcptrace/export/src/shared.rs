@@ -181,9 +181,11 @@ pub(super) fn whence<T: Told>() -> Vec<Column<T>> {
             "tells connections apart within a `run` and a `--since`; the same in both tables",
             |row| Some(row.it.id()),
         ),
-        Column::<T>::i64("cookie", "the kernel's number for the connection (`ss -e`)", |row| {
-            row.it.cookie()
-        }),
+        Column::<T>::i64(
+            "cookie",
+            "the kernel's number for the socket (`ss -e`), which its minisock inherits",
+            |row| row.it.cookie(),
+        ),
     ]
 }
 

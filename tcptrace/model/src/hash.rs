@@ -9,17 +9,23 @@
 
 use std::{
     collections::{HashMap, HashSet},
-    hash::Hasher,
+    hash::{BuildHasherDefault, Hasher},
 };
 
+/// For keys in which strangers have a say.
+pub type ByAnything = ahash::RandomState;
+
+/// For numbers that the kernel alone chooses.
+pub type ByAddress = BuildHasherDefault<AddressHasher>;
+
 /// Values by keys.
-pub type Map<K, V> = HashMap<K, V, ahash::RandomState>;
+pub type Map<K, V> = HashMap<K, V, ByAnything>;
 
 /// Keys.
-pub type Set<K> = HashSet<K, ahash::RandomState>;
+pub type Set<K> = HashSet<K, ByAnything>;
 
 /// Values by keys that lie side by side.
-pub type Rowed<K, V> = indexmap::IndexMap<K, V, ahash::RandomState>;
+pub type Rowed<K, V> = indexmap::IndexMap<K, V, ByAnything>;
 
 /// Hashes a number of the kernel's by one multiplication.
 #[derive(Default)]

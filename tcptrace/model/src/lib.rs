@@ -14,6 +14,7 @@ pub mod knobs;
 pub mod moment;
 pub mod script;
 pub mod select;
+pub mod sock_id;
 pub mod state;
 pub mod task;
 pub mod tuple;
@@ -31,6 +32,7 @@ pub use input::{
     Snapshot, SnapshotEnd, SynQueue, Unseen,
 };
 pub use knobs::{Knob, Knobs, NetnsKnobs, PortRange};
+pub use sock_id::SockId;
 pub use state::{StateSet, TcpState};
 pub use task::{Comm, Task};
 pub use tuple::{Family, Tuple};

@@ -24,7 +24,7 @@ impl Family {
 }
 
 /// Addresses and ports of a connection as its own host sees them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Tuple {
     /// Local address; IPv4 as v4-mapped.
     pub laddr: Ipv6Addr,

@@ -196,7 +196,9 @@ fn date(sockets: &mut [SnapSocket], diag: &mut SockDiag, ended_ns: u64) -> io::R
     }
     let dump =
         diag.dump_with_info(&Family::BOTH, ages::mask(), HashMap::new, |known, socket| {
-            if let Some(state) = TcpState::from_kernel(socket.state)
+            // A minisock may have the cookie of a full socket in the same state.
+            if !socket.is_minisock()
+                && let Some(state) = TcpState::from_kernel(socket.state)
                 && let Some(ms) = ages::at_least_ms(socket, state).and_then(NonZeroU64::new)
             {
                 known.insert((socket.cookie, state), ms);

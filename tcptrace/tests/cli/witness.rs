@@ -3,14 +3,16 @@
 use std::{
     collections::BTreeMap,
     fs,
-    io::{self, Write as _},
+    io::{self, Read as _, Write as _},
     net::{Ipv4Addr, Shutdown, TcpListener, TcpStream},
+    os::fd::AsRawFd as _,
     path::PathBuf,
     process::{Command, Output},
     time::Instant,
 };
 
 use serde_json::Value;
+use socket2::{Domain, Socket, Type};
 use tempfile::TempDir;
 
 use crate::{
@@ -114,6 +116,62 @@ impl States {
             );
         }
     }
+}
+
+/// A client closes `times` connections first, one after the other on one socket, and connects it once
+/// more: the socket and the minisocks have one cookie.
+fn connected_again(times: usize) -> (TcpListener, TcpStream, TcpStream) {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let address = listener.local_addr().unwrap().into();
+    let client = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    for _ in 0..times {
+        client.connect(&address).unwrap();
+        let (mut server, _) = listener.accept().unwrap();
+        client.shutdown(Shutdown::Write).unwrap();
+        assert_eq!(server.read(&mut [0]).unwrap(), 0);
+        drop(server);
+        // The server's FIN has come, and the TIME_WAIT with it.
+        assert_eq!((&client).read(&mut [0]).unwrap(), 0);
+        let nowhere =
+            libc::sockaddr { sa_family: libc::AF_UNSPEC as libc::sa_family_t, sa_data: [0; 14] };
+        let length = size_of_val(&nowhere) as libc::socklen_t;
+        // SAFETY: the descriptor is open, and the address is as long as told.
+        let done = unsafe { libc::connect(client.as_raw_fd(), &raw const nowhere, length) };
+        assert_eq!(done, 0, "{}", io::Error::last_os_error());
+    }
+    client.connect(&address).unwrap();
+    let (server, _) = listener.accept().unwrap();
+    (listener, client.into(), server)
+}
+
+#[test]
+fn a_socket_that_connects_again_counts_as_in_ss() {
+    if !can_trace() {
+        return;
+    }
+    let netns = Netns::new().unwrap();
+    if ss(&netns).is_none() {
+        return;
+    }
+    // From before, and traced.
+    let before: Vec<_> = (0..10).map(|_| netns.run(|| connected_again(3))).collect();
+    let states = States::of(&netns);
+    let counts = states.agree(&netns);
+    assert_eq!((counts["TIME_WAIT"], counts["ESTABLISHED"]), (30, 20));
+    let traced: Vec<_> = (0..10).map(|_| netns.run(|| connected_again(4))).collect();
+    let counts = states.agree(&netns);
+    assert_eq!((counts["TIME_WAIT"], counts["ESTABLISHED"]), (70, 40));
+    // The tables are read again within ten seconds, and a second later where that differs.
+    let seen = states.lines().len();
+    for seconds in [6, 12] {
+        until("more lines", || (states.lines().len() > seen + 5 * seconds).then_some(()));
+    }
+    assert_eq!(states.agree(&netns), counts);
+    let drifted: u64 = states.lines().iter().filter_map(|line| line["drifted"].as_u64()).sum();
+    assert_eq!(drifted, 0);
+    let once = run(tcptrace(&["states", "-o", "json", "-N", &path(&netns)]));
+    assert_eq!(self::counts(&serde_json::from_str(once.text()).unwrap()), counts);
+    drop((before, traced));
 }
 
 /// Connections in many states, and what keeps them there.

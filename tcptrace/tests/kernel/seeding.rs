@@ -22,12 +22,14 @@ use tcptrace::{
 };
 
 use crate::{
+    checks::settle,
     net::Netns,
     scenario::{
-        close,
+        again, close,
         conn::{Family, Listener},
         orphan,
     },
+    time_wait::refused,
     trace::{by, reach},
     wait::until,
     witness,
@@ -59,7 +61,15 @@ impl Seeded {
 
     /// One of what happens in `netns` alone.
     fn inside(netns: &Netns) -> Result<Self> {
-        let mut seeded = Self::start(&options(Some(netns)))?;
+        Self::inside_by(netns, TimeWaitBackend::Timers)
+    }
+
+    /// The same, with minisocks by `backend`.
+    fn inside_by(netns: &Netns, backend: TimeWaitBackend) -> Result<Self> {
+        let mut seeded = Self::start(&Options {
+            time_wait: TimeWaitChoice::Only(backend),
+            ..options(Some(netns))
+        })?;
         seeded.live.take_snapshots(Some(reach(netns)), inside(netns), None, NEVER_NS);
         seeded.due_round()?;
         Ok(seeded)
@@ -93,7 +103,7 @@ impl Seeded {
         let Some(job) = self.live.due_snapshots(self.tracker.in_doubt())? else {
             return Ok(false);
         };
-        self.feed(&[Input::Snapshot(Snapshot::Open)]);
+        self.feed(&[job.opening()]);
         let round = job.run();
         ensure!(round.remarks().is_empty(), "{:?}", round.remarks());
         let mut inputs = Vec::new();
@@ -123,6 +133,8 @@ impl Seeded {
         let mut last = (Vec::new(), Vec::new());
         until("the counts to be those of /proc/net/tcp", || {
             self.drain()?;
+            // Where minisocks are sampled, what became of them is told by scans.
+            self.due_round()?;
             last = (self.now(), netns.run(witnessed)?);
             Ok((last.0 == last.1).then_some(()))
         })
@@ -231,6 +243,65 @@ fn what_was_there_before_is_seeded_and_followed_to_its_end() {
         if let Err(error) = outcome() {
             panic!("{family:?}: {error:#}");
         }
+    }
+}
+
+/// The full socket and the minisocks of its earlier connections have one cookie.
+fn a_socket_that_connects_again_is_told_from_its_minisocks(backend: TimeWaitBackend) {
+    for family in Family::ALL {
+        let outcome = || -> Result<()> {
+            let netns = Netns::new()?;
+            // Some from before, some that are traced, each with two minisocks and one full socket.
+            let before = netns.run(|| again::connected(family, 2))?;
+            let mut seeded = Seeded::inside_by(&netns, backend).map_err(refused)?;
+            seeded.agree(&netns)?;
+            let traced = netns.run(|| again::connected(family, 2))?;
+            let mut ports: Vec<_> = traced.ends.iter().map(|ends| ends.client.port()).collect();
+            ports.dedup();
+            ensure!(ports.len() == 3, "one port again: {ports:?}");
+            for _ in 0..3 {
+                let counts = seeded.agree(&netns)?;
+                ensure!(count(&counts, TcpState::TimeWait) == 4, "{counts:?}");
+                ensure!(count(&counts, TcpState::Established) == 4, "{counts:?}");
+                seeded.round_of(&netns)?;
+                ensure!(!seeded.tracker.in_doubt(), "{counts:?}");
+            }
+            // What the full sockets do is theirs alone.
+            netns.run(|| drop((before, traced)));
+            for _ in 0..3 {
+                seeded.agree(&netns)?;
+                seeded.round_of(&netns)?;
+            }
+            seeded.nothing_strange()
+        };
+        settle(&format!("{backend:?} {family:?}"), outcome());
+    }
+}
+
+mod functions {
+    #[test]
+    fn a_socket_that_connects_again_is_told_from_its_minisocks() {
+        super::a_socket_that_connects_again_is_told_from_its_minisocks(
+            super::TimeWaitBackend::Functions,
+        );
+    }
+}
+
+mod timers {
+    #[test]
+    fn a_socket_that_connects_again_is_told_from_its_minisocks() {
+        super::a_socket_that_connects_again_is_told_from_its_minisocks(
+            super::TimeWaitBackend::Timers,
+        );
+    }
+}
+
+mod sampling {
+    #[test]
+    fn a_socket_that_connects_again_is_told_from_its_minisocks() {
+        super::a_socket_that_connects_again_is_told_from_its_minisocks(
+            super::TimeWaitBackend::Sampling,
+        );
     }
 }
 

@@ -41,10 +41,15 @@ fn options(backend: TimeWaitBackend) -> Options {
     Options { time_wait: TimeWaitChoice::Only(backend), ..by(Backend::TpBtf) }
 }
 
-/// Starts a tracer by `backend`. Some hosts refuse all programs on functions; the kernels of the
-/// test matrix do not.
+/// Starts a tracer by `backend`.
 fn start(backend: TimeWaitBackend, netns: Option<&Netns>) -> Result<Trace> {
-    Trace::start_in(&options(backend), netns).map_err(|error| match error.downcast_ref() {
+    Trace::start_in(&options(backend), netns).map_err(refused)
+}
+
+/// Where a host refuses all programs on functions, that is no failure. The kernels of the test matrix
+/// do not.
+pub fn refused(error: anyhow::Error) -> anyhow::Error {
+    match error.downcast_ref() {
         Some(ProbeError::TimeWait { backend: TimeWaitBackend::Functions, reason })
             if reason.contains("Operation not permitted")
                 && std::env::var_os("VM_TEST").is_none() =>
@@ -52,7 +57,7 @@ fn start(backend: TimeWaitBackend, netns: Option<&Netns>) -> Result<Trace> {
             Unsupported(reason.clone()).into()
         }
         _ => error,
-    })
+    }
 }
 
 /// How far a move may be dated wrong at most that shows in no event of a timer.

@@ -17,17 +17,15 @@
 //!   and a socket leaves the table before its event (`tcp_set_state()` unhashes it first). What two
 //!   rounds in a row show is believed, and counted as drift.
 
-use std::{collections::HashSet, hash::BuildHasherDefault};
-
 use super::{
     conn::Conn,
     known::{Known, Place},
-    rows::Rows,
+    rows::{Row, Rows},
     seed::{Seed, time_wait_since},
 };
 use tcptrace_model::{
-    Change, SnapSocket, Snapshot, TcpState, Tuple,
-    hash::{AddressHasher, Map, Set},
+    Change, SnapSocket, Snapshot, SockId, TcpState, Tuple,
+    hash::{Map, Set},
 };
 
 /// A round of snapshots.
@@ -38,8 +36,8 @@ struct Round {
     /// The namespace whose sockets are being told.
     current: Option<u32>,
     over_ns: Option<u64>,
-    /// What ended since the opening: by cookie, and by the ends where there is no cookie.
-    ended: HashSet<u64, BuildHasherDefault<AddressHasher>>,
+    /// What ended since the opening: by what tells it apart, and by the ends where that is not known.
+    ended: Set<SockId>,
     ended_ends: Set<Tuple>,
     /// There was no room for all rows.
     cut: bool,
@@ -54,10 +52,10 @@ struct Space {
 
 impl Round {
     /// A connection ended.
-    fn ended(&mut self, cookie: Option<u64>, tuple: &Tuple) {
+    fn ended(&mut self, cookie: Option<u64>, mini: bool, tuple: &Tuple) {
         match cookie {
             Some(cookie) => {
-                self.ended.insert(cookie);
+                self.ended.insert(SockId::new(cookie, mini, *tuple));
             }
             None => {
                 self.ended_ends.insert(*tuple);
@@ -66,20 +64,20 @@ impl Round {
     }
 
     fn has_ended(&self, row: &SnapSocket) -> bool {
-        self.ended.contains(&row.cookie) || self.ended_ends.contains(&row.tuple)
+        self.ended.contains(&row.id()) || self.ended_ends.contains(&row.tuple)
     }
 
     /// What the round says of a connection that was known when it began.
     fn judge(&mut self, conn: &Conn, mini: bool) -> Finding {
-        let row = self.rows.take(conn);
-        let netns = conn.netns.or(row.as_ref().map(|(netns, _)| *netns));
+        let row = self.rows.take(conn, mini);
+        let netns = conn.netns.or(row.as_ref().map(|row| row.netns));
         let Some(space) = netns.and_then(|netns| self.spaces.get(&netns)) else {
             return Finding::AsKnown;
         };
         if conn.since_ns >= space.began_ns {
             return Finding::AsKnown;
         }
-        let Some((netns, row)) = row else {
+        let Some(Row { netns, socket: row }) = row else {
             // A connect() without a cookie has no local port yet by which it could be found, and
             // a child of TCP Fast Open in SYN_RECV cannot be told from the SYN queue.
             let unfindable =
@@ -121,8 +119,8 @@ enum Finding {
 enum What {
     /// The connection that is kept there.
     Known(Place),
-    /// A row with this cookie, which nothing that is known matches.
-    Strange(u64),
+    /// A row that nothing that is known matches.
+    Strange(SockId),
 }
 
 /// Something that a snapshot has otherwise.
@@ -176,10 +174,10 @@ impl Rounds {
         !self.doubts.is_empty()
     }
 
-    /// A connection ended.
-    pub(super) fn ended(&mut self, cookie: Option<u64>, tuple: &Tuple) {
+    /// A full socket or a minisock ended.
+    pub(super) fn ended(&mut self, cookie: Option<u64>, mini: bool, tuple: &Tuple) {
         if let Some(round) = &mut self.round {
-            round.ended(cookie, tuple);
+            round.ended(cookie, mini, tuple);
         }
     }
 
@@ -258,12 +256,12 @@ impl Rounds {
                 }
             }
         }
-        for (cookie, (netns, row)) in std::mem::take(&mut round.rows).into_iter() {
+        for Row { netns, socket: row } in std::mem::take(&mut round.rows).into_iter() {
             if round.has_ended(&row) {
                 continue;
             }
             if self.seeded.contains(&netns) {
-                let doubt = Doubt { netns, what: What::Strange(cookie), since_ns: 0 };
+                let doubt = Doubt { netns, what: What::Strange(row.id()), since_ns: 0 };
                 if !self.doubts.contains(&doubt) {
                     doubts.insert(doubt);
                     continue;
@@ -291,7 +289,7 @@ fn plant(
 ) {
     if let Some(space) = round.spaces.get(&netns) {
         let seed = Seed::of(row, netns, space.began_ns, space.ended_ns);
-        known.plant(row.cookie, seed, now, out);
+        known.plant(seed, now, out);
     }
 }
 

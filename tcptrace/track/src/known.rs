@@ -1,7 +1,7 @@
 //! The connections that are known, by where each is kept.
 //!
 //! Full sockets by their addresses, minisocks by theirs, and seeds (connections that a snapshot
-//! told of and no event yet) by their cookies. Must conclude nothing: `tracker` does that from
+//! told of and no event yet) by their cookies, minisocks among them by their ends too. Must conclude nothing: `tracker` does that from
 //! events, `compare` and `sampling` from snapshots, and each asks for changes here.
 
 use super::{
@@ -13,7 +13,7 @@ use super::{
     seed::{Seed, Seeds, holder_of},
     table::Table,
 };
-use tcptrace_model::{Change, Owner, OwnerFrom, TcpState};
+use tcptrace_model::{Change, Owner, OwnerFrom, SockId, TcpState};
 
 /// Where a connection is kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -22,8 +22,8 @@ pub(super) enum Place {
     Full(u64),
     /// By the address of the minisock.
     Mini(u64),
-    /// By the cookie, from a snapshot.
-    Seed(u64),
+    /// From a snapshot.
+    Seed(SockId),
 }
 
 /// All connections that are known, but for those whose end is not settled.
@@ -67,15 +67,13 @@ impl Known {
     pub(super) fn each(&self, mut f: impl FnMut(Place, &Conn, bool)) {
         self.conns.iter().for_each(|(addr, conn)| f(Place::Full(addr), conn, false));
         self.minisocks.iter().for_each(|(addr, conn)| f(Place::Mini(addr), conn, true));
-        for (cookie, seed) in self.seeds.iter() {
-            f(Place::Seed(cookie), &seed.conn(cookie), seed.mini);
-        }
+        self.seeds.iter().for_each(|seed| f(Place::Seed(seed.sock_id()), &seed.conn(), seed.mini));
     }
 
     /// Takes up who holds the full sockets that `rows` has.
     pub(super) fn take_holders(&mut self, rows: &Rows) {
         for conn in self.conns.iter_mut().map(|(_, conn)| conn) {
-            let row = conn.cookie().and_then(|cookie| rows.get(cookie));
+            let row = conn.cookie().and_then(|cookie| rows.full(cookie));
             conn.owner = better(conn.owner, row.and_then(holder_of));
         }
     }
@@ -89,14 +87,8 @@ impl Known {
         }
     }
 
-    /// Takes up `seed`, which a snapshot has under this cookie, unless there is no room.
-    pub(super) fn plant(
-        &mut self,
-        cookie: u64,
-        mut seed: Seed,
-        now: u64,
-        out: &mut impl FnMut(Change),
-    ) {
+    /// Takes up a socket of a snapshot, unless there is no room.
+    pub(super) fn plant(&mut self, mut seed: Seed, now: u64, out: &mut impl FnMut(Change)) {
         if self.seeds.len() >= self.limit {
             self.unseeded += 1;
             return;
@@ -106,10 +98,14 @@ impl Known {
             && seed.state == TcpState::Listen
         {
             let owner = Owner { from: OwnerFrom::Listener, ..owner };
-            self.listeners.insert(cookie, Some(seed.netns), &seed.tuple, owner);
+            self.listeners.insert(seed.cookie, Some(seed.netns), &seed.tuple, owner);
         }
-        out(Change::Found(seed.conn(cookie).found(now)));
-        self.seeds.insert(cookie, seed);
+        // A cookie is of one namespace. Another's row with the same one can only be made up.
+        if let Some(replaced) = self.seeds.remove(&seed.sock_id()) {
+            out(replaced.conn().gone(now));
+        }
+        out(Change::Found(seed.conn().found(now)));
+        self.seeds.insert(seed);
     }
 
     /// Forgets what is kept there, and says nothing of it.
@@ -117,7 +113,7 @@ impl Known {
         match place {
             Place::Full(addr) => drop(self.conns.remove(addr)),
             Place::Mini(addr) => drop(self.minisocks.remove(addr)),
-            Place::Seed(cookie) => drop(self.seeds.remove(cookie)),
+            Place::Seed(id) => drop(self.seeds.remove(&id)),
         }
     }
 
@@ -136,13 +132,13 @@ impl Known {
                     promoted(conn, addr, at_ns, entered, out);
                 }
             }
-            Place::Seed(cookie) => {
-                if let Some(seed) = self.seeds.get_mut(cookie) {
-                    let mut conn = seed.conn(cookie);
+            Place::Seed(id) => {
+                if let Some(mut seed) = self.seeds.remove(&id) {
+                    let mut conn = seed.conn();
                     // The address of its minisock is not known.
                     promoted(&mut conn, 0, at_ns, entered, out);
-                    seed.state = conn.state;
-                    seed.since_ns = at_ns;
+                    (seed.state, seed.since_ns) = (conn.state, at_ns);
+                    self.seeds.insert(seed);
                 }
             }
             Place::Full(_) => {}
@@ -164,8 +160,10 @@ impl Known {
         }
     }
 
-    /// The addresses of the full sockets whose cookies are known, by these.
-    pub(super) fn full_by_cookie(&self) -> impl Iterator<Item = (u64, u64)> {
-        self.conns.iter().filter_map(|(addr, conn)| Some((conn.cookie()?, addr)))
+    /// The addresses of the full sockets whose cookies are known, by what a minisock that took over
+    /// from each would be told apart by.
+    pub(super) fn full_by_minisock(&self) -> impl Iterator<Item = (SockId, u64)> {
+        let of = |conn: &Conn| Some(SockId::Mini(conn.cookie()?, conn.tuple));
+        self.conns.iter().filter_map(move |(addr, conn)| Some((of(conn)?, addr)))
     }
 }

@@ -4,9 +4,11 @@
 //! counted as an anomaly and the tracker goes on from what the kernel says now.
 
 mod births;
+mod bounded;
 pub mod cgroups;
 mod compare;
 mod conn;
+mod ends;
 pub mod gate;
 mod held;
 mod known;

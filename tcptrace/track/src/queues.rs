@@ -3,20 +3,22 @@
 //! Apart from the connections: of a million of those, few are in a state where it is asked what
 //! hangs in their queues. Must hold nothing that the last snapshot of a namespace had not.
 
-use tcptrace_model::{Queues, SnapSocket, TcpState, hash::Map};
+use super::rows::Row;
+use tcptrace_model::{Queues, TcpState, Tuple, hash::Map};
 
-/// Queues by cookie, with the namespace.
+/// Queues of full sockets by cookie, with the namespace.
 #[derive(Default)]
 pub(super) struct LastQueues(Map<u64, (u32, Last)>);
 
 /// What the last snapshot had of a full socket.
 #[derive(Clone, Copy)]
-struct Last {
+pub(super) struct Last {
     /// The state that it was in.
-    state: TcpState,
-    queues: Queues,
+    pub(super) state: TcpState,
+    pub(super) queues: Queues,
     /// A process had it open.
-    held: bool,
+    pub(super) held: bool,
+    tuple: Tuple,
 }
 
 impl LastQueues {
@@ -24,13 +26,14 @@ impl LastQueues {
     pub(super) fn replace<'a>(
         &mut self,
         told: impl Fn(u32) -> bool,
-        rows: impl Iterator<Item = &'a (u32, SnapSocket)>,
+        rows: impl Iterator<Item = &'a Row>,
     ) {
         self.0.retain(|_, (netns, _)| !told(*netns));
-        self.0.extend(rows.filter_map(|(netns, row)| {
-            let full = row.full.as_ref().filter(|_| row.state != TcpState::Established)?;
-            let last = Last { state: row.state, queues: full.queues, held: full.inode != 0 };
-            Some((row.cookie, (*netns, last)))
+        self.0.extend(rows.filter_map(|Row { netns, socket }| {
+            let (state, tuple) = (socket.state, socket.tuple);
+            let full = socket.full.as_ref().filter(|_| state != TcpState::Established)?;
+            let last = Last { state, queues: full.queues, held: full.inode != 0, tuple };
+            Some((socket.cookie, (*netns, last)))
         }));
         // A peak of stuck sockets is not to cost its memory for ever.
         if self.0.capacity() > 4 * self.0.len() {
@@ -38,14 +41,12 @@ impl LastQueues {
         }
     }
 
-    /// Of a connection that was in `state` already.
-    pub(super) fn get(&self, cookie: u64, state: TcpState) -> Option<Queues> {
+    /// What the last snapshot had of the connection of the full socket with this cookie: of another
+    /// one, from before it connected again, nothing.
+    pub(super) fn get(&self, cookie: u64, tuple: &Tuple) -> Option<&Last> {
         let (_, last) = self.0.get(&cookie)?;
-        (last.state == state).then_some(last.queues)
-    }
-
-    /// Whether a process had it open.
-    pub(super) fn held(&self, cookie: u64) -> Option<bool> {
-        self.0.get(&cookie).map(|(_, last)| last.held)
+        // A connect() whose local port has not been told has it all the same.
+        let same = last.tuple == *tuple || *tuple == Tuple { lport: 0, ..last.tuple };
+        same.then_some(last)
     }
 }

@@ -2,68 +2,99 @@
 
 use super::{
     conn::{Conn, has_listeners_ends},
-    slab::Slab,
+    ends::{ByEnds, Ends},
+    slab::{Keyed, Slab},
 };
-use tcptrace_model::{SnapSocket, Tuple, hash::Map};
+use tcptrace_model::{SnapSocket, SockId, hash::ByAnything};
 
-/// Sockets of a round by cookie, and by their ends once one without a cookie is looked for.
+/// A socket of a dump.
+pub(super) struct Row {
+    /// Inode of the namespace.
+    pub(super) netns: u32,
+    pub(super) socket: SnapSocket,
+}
+
+impl Row {
+    fn ends(&self) -> Ends {
+        let SnapSocket { tuple, state, .. } = self.socket;
+        Ends { tuple, mini: self.socket.is_mini(), state, netns: self.netns }
+    }
+}
+
+impl Keyed for Row {
+    type Key = SockId;
+
+    fn key(&self) -> SockId {
+        self.socket.id()
+    }
+}
+
+/// Sockets of a round by what tells them apart, and by their ends once one without a cookie is
+/// looked for.
 #[derive(Default)]
 pub(super) struct Rows {
-    by_cookie: Slab<(u32, SnapSocket)>,
-    by_ends: Option<Map<Tuple, Vec<u64>>>,
+    rows: Slab<Row, ByAnything>,
+    by_ends: Option<ByEnds>,
 }
 
 impl Rows {
     pub(super) fn len(&self) -> usize {
-        self.by_cookie.len()
+        self.rows.len()
     }
 
-    /// Adds a row of a dump of `netns`. Of two with one cookie the later counts.
-    pub(super) fn insert(&mut self, netns: u32, row: SnapSocket) {
-        self.by_cookie.insert(row.cookie, (netns, row));
+    /// Adds a row of a dump of `netns`. Of two of one socket the later counts.
+    pub(super) fn insert(&mut self, netns: u32, socket: SnapSocket) {
+        // A dump that is not over is not asked for ends.
+        self.by_ends = None;
+        self.rows.insert(Row { netns, socket });
     }
 
     /// All of them.
-    pub(super) fn iter(&self) -> impl Iterator<Item = &(u32, SnapSocket)> {
-        self.by_cookie.iter().map(|(_, row)| row)
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Row> {
+        self.rows.iter()
     }
 
-    /// The one with this cookie.
-    pub(super) fn get(&self, cookie: u64) -> Option<&SnapSocket> {
-        self.by_cookie.get(cookie).map(|(_, row)| row)
+    /// That of the full socket with this cookie.
+    pub(super) fn full(&self, cookie: u64) -> Option<&SnapSocket> {
+        self.rows.get(&SockId::Full(cookie)).map(|row| &row.socket)
     }
 
     /// Those that were not taken out.
-    pub(super) fn into_iter(self) -> impl Iterator<Item = (u64, (u32, SnapSocket))> {
-        self.by_cookie.into_iter()
+    pub(super) fn into_iter(self) -> impl Iterator<Item = Row> {
+        self.rows.into_iter()
     }
 
-    /// Takes out the row of a connection that is known.
-    pub(super) fn take(&mut self, conn: &Conn) -> Option<(u32, SnapSocket)> {
-        let fits = |row: &(u32, SnapSocket)| conn.netns.is_none_or(|netns| netns == row.0);
-        let cookie = match conn.cookie() {
-            Some(cookie) => cookie,
+    /// Takes out the row of a connection that is known as a full socket or as a minisock. Of a full
+    /// socket that has handed over, with nothing told of that, it is that of the minisock.
+    pub(super) fn take(&mut self, conn: &Conn, mini: bool) -> Option<Row> {
+        let at = match conn.cookie() {
+            Some(cookie) => {
+                let handed_over = SockId::Mini(cookie, conn.tuple);
+                let full = (!mini).then(|| self.rows.find(&SockId::Full(cookie))).flatten();
+                full.or_else(|| self.rows.find(&handed_over))?
+            }
             None if has_listeners_ends(conn.state, &conn.tuple) => return None,
-            None => self.find(conn, fits)?,
+            None => self.find(conn, mini)?,
         };
-        self.by_cookie.get(cookie).filter(|row| fits(row))?;
-        self.by_cookie.remove(cookie)
+        let row = self.rows.at(at)?;
+        if conn.netns.is_some_and(|netns| netns != row.netns) {
+            return None;
+        }
+        if let Some(by_ends) = &mut self.by_ends {
+            by_ends.remove(row.ends(), at);
+        }
+        self.rows.remove_at(at)
     }
 
     /// Of several with the same ends (listeners with `SO_REUSEPORT`) rather one in the same state.
-    fn find(&mut self, conn: &Conn, fits: impl Fn(&(u32, SnapSocket)) -> bool) -> Option<u64> {
-        let by_cookie = &self.by_cookie;
+    fn find(&mut self, conn: &Conn, mini: bool) -> Option<u32> {
+        let rows = &self.rows;
         let by_ends = self.by_ends.get_or_insert_with(|| {
-            let mut by_ends: Map<Tuple, Vec<u64>> = Map::default();
-            for (cookie, (_, row)) in by_cookie.iter() {
-                by_ends.entry(row.tuple).or_default().push(cookie);
-            }
+            let mut by_ends = ByEnds::default();
+            rows.indexed().for_each(|(at, row)| by_ends.insert(row.ends(), at));
             by_ends
         });
-        let candidates = by_ends.get(&conn.tuple)?.iter().copied().filter_map(|cookie| {
-            let row = by_cookie.get(cookie).filter(|row| fits(row))?;
-            Some((row.1.state != conn.state, cookie))
-        });
-        candidates.min().map(|(_, cookie)| cookie)
+        let find = |mini| by_ends.find(&conn.tuple, mini, conn.state, conn.netns);
+        find(mini).or_else(|| (!mini).then(|| find(true)).flatten())
     }
 }

@@ -13,18 +13,19 @@
 use std::{collections::VecDeque, num::NonZeroU64};
 
 use super::{
+    bounded::Bounded,
     conn::{Conn, Entered},
     held::PATIENCE_NS,
     known::Known,
     minisock::{promoted, vanished},
-    rows::Rows,
+    rows::{self, Rows},
     seed::{Seed, started},
-    table::Table,
+    slab::Keyed,
     verdict::Judgement,
 };
 use tcptrace_model::{
-    Change, EndReason, Moved, Reset, SnapSocket, Snapshot, TcpState,
-    hash::{Map, Set},
+    Change, EndReason, Moved, Reset, SnapSocket, Snapshot, SockId, TcpState,
+    hash::{ByAnything, Map, Set},
 };
 
 /// Looks in a row in which a namespace is not found, before what was in it is not known any more.
@@ -108,20 +109,32 @@ impl Look {
 pub(super) struct Sampling {
     /// Minisocks are sampled in this run.
     on: bool,
-    /// By cookie.
-    minis: Table<Mini>,
+    minis: Bounded<Mini, ByAnything>,
     /// In the order in which they were told.
     held: VecDeque<Pending>,
     look: Option<Look>,
     /// Namespaces of which there was a look.
     seen: Set<u32>,
-    /// Cookies that the last look had, though no hand-over to them was told.
-    strange: Set<u64>,
+    /// Minisocks that the last look had, though no hand-over to them was told.
+    strange: Set<SockId>,
     limit: usize,
     /// Transitions that were handed out before their time, to keep the limit.
     let_go: u64,
     resynchronised: u64,
     drifted: u64,
+}
+
+impl Keyed for Mini {
+    type Key = SockId;
+
+    fn key(&self) -> SockId {
+        mini_id(&self.conn)
+    }
+}
+
+/// What tells the minisock of a connection apart.
+fn mini_id(conn: &Conn) -> SockId {
+    SockId::Mini(conn.cookie().unwrap_or(0), conn.tuple)
 }
 
 impl From<&SnapSocket> for Row {
@@ -143,7 +156,7 @@ impl Sampling {
     pub(super) fn new(limit: usize) -> Self {
         Self {
             on: false,
-            minis: Table::new(limit),
+            minis: Bounded::new(limit),
             held: VecDeque::new(),
             look: None,
             seen: Set::default(),
@@ -180,7 +193,7 @@ impl Sampling {
 
     /// All connections in here. One that is held back is still where it was.
     pub(super) fn iter(&self) -> impl Iterator<Item = &Conn> {
-        let minis = self.minis.iter().map(|(_, mini)| &mini.conn);
+        let minis = self.minis.iter().map(|mini| &mini.conn);
         minis.chain(self.held.iter().map(|held| &held.conn))
     }
 
@@ -202,9 +215,7 @@ impl Sampling {
             return false;
         }
         conn.set_sock(moved.sock.as_ref());
-        if let Some(cookie) = conn.cookie()
-            && self.minis.get(cookie).is_some()
-        {
+        if conn.cookie.is_some() && self.minis.get(&mini_id(&conn)).is_some() {
             // The look was told before its hand-over.
             out(conn.gone(moved.mono_ns));
             return true;
@@ -228,7 +239,7 @@ impl Sampling {
         if opened {
             let alone = *snapshot == Snapshot::OpenMinisocks;
             if self.look.is_some() {
-                self.minis.iter_mut().for_each(|(_, mini)| mini.row = None);
+                self.minis.iter_mut().for_each(|mini| mini.row = None);
             }
             self.look = Some(Look { alone, ..Look::default() });
             self.held.iter_mut().for_each(|held| held.before_look = true);
@@ -241,8 +252,8 @@ impl Sampling {
                 look.spaces.insert(*netns, space);
                 look.current = Some(*netns);
             }
-            Snapshot::Socket(row) if row.minisock_expires_ms.is_some() => {
-                match (look.current, self.minis.get_mut(row.cookie)) {
+            Snapshot::Socket(row) if row.is_mini() => {
+                match (look.current, self.minis.get_mut(&row.id())) {
                     (Some(_), Some(mini)) => mini.row = Some(Row::from(row)),
                     (Some(netns), None) if look.rows.len() < self.limit => {
                         look.rows.insert(netns, row.clone());
@@ -296,7 +307,7 @@ impl Sampling {
     /// What a look says of the minisocks that are known.
     fn settle_minis(&mut self, look: &Look, now: u64, jiffy_ns: u64, out: &mut impl FnMut(Change)) {
         let mut over = Vec::new();
-        for (cookie, known) in self.minis.iter_mut() {
+        for known in self.minis.iter_mut() {
             let netns = known.conn.netns.unwrap_or(0);
             match known.row.take() {
                 Some(row) => {
@@ -308,21 +319,21 @@ impl Sampling {
                     known.hidden = 0;
                     if look.proves_absence(Some(netns), known.seen_ns) {
                         gone_by(known, look.space(netns).ended_ns, out);
-                        over.push(cookie);
+                        over.push(mini_id(&known.conn));
                     }
                 }
                 None if look.whole => {
                     known.hidden += 1;
                     if known.hidden >= HIDDEN_LOOKS {
                         out(known.conn.gone(now));
-                        over.push(cookie);
+                        over.push(mini_id(&known.conn));
                     }
                 }
                 None => {}
             }
         }
-        for cookie in over {
-            self.minis.remove(cookie);
+        for id in over {
+            self.minis.remove(&id);
         }
     }
 
@@ -336,15 +347,15 @@ impl Sampling {
             .rev()
             .map(|held| {
                 let may_be = held.conn.cookie.is_some() || held.moved.mono_ns <= over_ns;
-                may_be.then(|| look.rows.take(&held.conn)).flatten()
+                may_be.then(|| look.rows.take(&held.conn, true)).flatten()
             })
             .collect();
         for held in std::mem::take(&mut self.held) {
             let netns = held.conn.netns;
             let at_ns = held.moved.mono_ns;
             let hidden = netns.is_some_and(|netns| !look.spaces.contains_key(&netns));
-            if let Some((netns, row)) = rows.pop().flatten() {
-                self.hand_over(held, netns, &row, look.space(netns), jiffy_ns, out);
+            if let Some(row) = rows.pop().flatten() {
+                self.hand_over(held, &row, look.space(row.netns), jiffy_ns, out);
             } else if look.proves_absence(netns, at_ns)
                 || (hidden && look.whole && held.before_look)
             {
@@ -359,17 +370,16 @@ impl Sampling {
     fn hand_over(
         &mut self,
         held: Pending,
-        netns: u32,
-        socket: &SnapSocket,
+        row: &rows::Row,
         space: Space,
         jiffy_ns: u64,
         out: &mut impl FnMut(Change),
     ) {
-        let (cookie, row) = (socket.cookie, Row::from(socket));
         let Pending { mut conn, moved, .. } = held;
         let at_ns = moved.mono_ns;
-        conn.netns = Some(netns);
-        conn.cookie = NonZeroU64::new(cookie);
+        conn.netns = Some(row.netns);
+        conn.cookie = NonZeroU64::new(row.socket.cookie);
+        let row = Row::from(&row.socket);
         // A socket to which the peer's FIN has come is handed over by that (tcp_fin()), as is each
         // that a process holds, and one in CLOSING when its own FIN is acknowledged: the minisock is
         // born in TIME_WAIT.
@@ -386,7 +396,7 @@ impl Sampling {
         } else {
             turn(&mut conn, row, space, at_ns, jiffy_ns, out);
         }
-        self.insert(cookie, Mini::new(conn, space, row, jiffy_ns), out);
+        self.insert(Mini::new(conn, space, row, jiffy_ns), out);
     }
 
     /// Concludes from a look, once all events up to its end have been told.
@@ -400,18 +410,19 @@ impl Sampling {
         // must show: a record in the ring may wait behind one that another CPU has not finished.
         let rows = std::mem::take(&mut look.rows);
         let mut strange = Set::default();
-        let mut handed_over: Option<Map<u64, u64>> = None;
-        for (cookie, (netns, row)) in rows.into_iter() {
+        let mut handed_over: Option<Map<SockId, u64>> = None;
+        for rows::Row { netns, socket: row } in rows.into_iter() {
+            let id = row.id();
             let space = look.space(netns);
             let seed = Seed::of(&row, netns, space.began_ns, space.ended_ns);
-            let mut conn = seed.conn(cookie);
+            let mut conn = seed.conn();
             if self.seen.contains(&netns) {
-                if !self.strange.contains(&cookie) {
-                    strange.insert(cookie);
+                if !self.strange.contains(&id) {
+                    strange.insert(id);
                     continue;
                 }
-                let full = handed_over.get_or_insert_with(|| known.full_by_cookie().collect());
-                if let Some(full) = full.get(&cookie).and_then(|&addr| known.conns.remove(addr)) {
+                let full = handed_over.get_or_insert_with(|| known.full_by_minisock().collect());
+                if let Some(full) = full.get(&id).and_then(|&addr| known.conns.remove(addr)) {
                     out(full.gone(now));
                     (conn.id, conn.owner, conn.birth) = (full.id, full.owner, full.birth);
                     conn.ending = full.ending;
@@ -425,17 +436,17 @@ impl Sampling {
             }
             out(Change::Found(conn.found(now)));
             let mini = Mini::new(conn, space, Row::from(&row), jiffy_ns);
-            self.insert(cookie, mini, out);
+            self.insert(mini, out);
         }
         self.strange = strange;
         self.seen.extend(look.spaces.keys());
     }
 
-    fn insert(&mut self, cookie: u64, mini: Mini, out: &mut impl FnMut(Change)) {
+    fn insert(&mut self, mini: Mini, out: &mut impl FnMut(Change)) {
         let now = mini.seen_ns;
-        if let Some((_, evicted)) = self.minis.insert(cookie, mini) {
-            out(evicted.conn.gone(now));
-        }
+        let replaced = self.minis.remove(&mini.key());
+        let evicted = self.minis.insert(mini);
+        replaced.into_iter().chain(evicted).for_each(|other| out(other.conn.gone(now)));
     }
 }
 

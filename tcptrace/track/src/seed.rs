@@ -1,16 +1,17 @@
 //! Connections that were there before the hooks, from a snapshot.
 //!
-//! The address of such a socket is not known, so it is held here by its cookie until an event of
-//! it comes. A snapshot is settled after the events of its time (see `compare`), so what is here
+//! The address of such a socket is not known, so it is kept here by what a snapshot tells it apart
+//! by ([`SockId`]) until an event of it comes. A snapshot is settled after the events of its time (see `compare`), so what is here
 //! has not moved since; where an event says otherwise all the same, the event is right.
 
-use std::{collections::hash_map::Entry, num::NonZeroU64};
+use std::num::NonZeroU64;
 
 use super::{
     conn::{Conn, Entered},
-    slab::Slab,
+    ends::{ByEnds, Ends},
+    slab::{Keyed, Slab},
 };
-use tcptrace_model::{Owner, OwnerFrom, SnapSocket, TcpState, Tuple, hash::Map};
+use tcptrace_model::{Owner, OwnerFrom, SnapSocket, SockId, TcpState, Tuple, hash::ByAnything};
 
 /// `TCP_TIMEWAIT_LEN` in nanoseconds.
 const TIMEWAIT_LEN_NS: u64 = 60_000_000_000;
@@ -20,6 +21,7 @@ const TIMEWAIT_LEN_NS: u64 = 60_000_000_000;
 pub(super) struct Seed {
     /// 0 until it is taken up.
     pub(super) id: u64,
+    pub(super) cookie: u64,
     pub(super) state: TcpState,
     /// It is a minisock.
     pub(super) mini: bool,
@@ -38,8 +40,9 @@ impl Seed {
         let known = time_wait_since(row, ended_ns).or_else(|| in_state_since(row, ended_ns));
         Self {
             id: 0,
+            cookie: row.cookie,
             state: row.state,
-            mini: row.minisock_expires_ms.is_some(),
+            mini: row.is_mini(),
             since_ns: known.map_or(began_ns, |since| since.min(began_ns)),
             netns,
             tuple: row.tuple,
@@ -48,14 +51,31 @@ impl Seed {
         }
     }
 
+    /// What tells its socket apart.
+    pub(super) fn sock_id(&self) -> SockId {
+        SockId::new(self.cookie, self.mini, self.tuple)
+    }
+
+    fn ends(&self) -> Ends {
+        Ends { tuple: self.tuple, mini: self.mini, state: self.state, netns: self.netns }
+    }
+
     /// The same as a connection from before.
-    pub(super) fn conn(&self, cookie: u64) -> Conn {
+    pub(super) fn conn(&self) -> Conn {
         let mut conn = Conn::new(self.id, self.state, self.since_ns, Entered::Before, self.tuple);
-        conn.cookie = NonZeroU64::new(cookie);
+        conn.cookie = NonZeroU64::new(self.cookie);
         conn.netns = Some(self.netns);
         conn.owner = self.owner;
         conn.set_cgroup(self.cgroup);
         conn
+    }
+}
+
+impl Keyed for Seed {
+    type Key = SockId;
+
+    fn key(&self) -> SockId {
+        self.sock_id()
     }
 }
 
@@ -86,80 +106,78 @@ pub(super) fn started(left_ms: u32, now: u64) -> u64 {
     now.saturating_sub(TIMEWAIT_LEN_NS.saturating_sub(left_ns))
 }
 
-/// Seeds by cookie, and by their ends once an event without a cookie asks.
+/// Seeds by what tells sockets apart, and by their ends once an event without a cookie asks.
 #[derive(Default)]
 pub(super) struct Seeds {
-    by_cookie: Slab<Seed>,
-    /// Several have the same ends where listeners share a port (`SO_REUSEPORT`), or namespaces an
-    /// address.
-    by_ends: Option<Map<Tuple, Vec<u64>>>,
+    seeds: Slab<Seed, ByAnything>,
+    by_ends: Option<ByEnds>,
 }
 
 impl Seeds {
     pub(super) fn len(&self) -> usize {
-        self.by_cookie.len()
+        self.seeds.len()
     }
 
-    pub(super) fn get_mut(&mut self, cookie: u64) -> Option<&mut Seed> {
-        self.by_cookie.get_mut(cookie)
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Seed> {
+        self.seeds.iter()
     }
 
-    pub(super) fn iter(&self) -> impl Iterator<Item = (u64, &Seed)> {
-        self.by_cookie.iter()
-    }
-
-    pub(super) fn insert(&mut self, cookie: u64, seed: Seed) {
+    /// Adds one of a socket that has none.
+    pub(super) fn insert(&mut self, seed: Seed) {
+        let ends = seed.ends();
+        let at = self.seeds.insert(seed);
         if let Some(by_ends) = &mut self.by_ends {
-            by_ends.entry(seed.tuple).or_default().push(cookie);
+            by_ends.insert(ends, at);
         }
-        self.by_cookie.insert(cookie, seed);
     }
 
-    pub(super) fn remove(&mut self, cookie: u64) -> Option<Seed> {
-        let seed = self.by_cookie.remove(cookie)?;
-        if let Some(by_ends) = &mut self.by_ends
-            && let Entry::Occupied(mut cookies) = by_ends.entry(seed.tuple)
-        {
-            cookies.get_mut().retain(|&other| other != cookie);
-            if cookies.get().is_empty() {
-                cookies.remove();
-            }
+    pub(super) fn remove(&mut self, id: &SockId) -> Option<Seed> {
+        self.remove_at(self.seeds.find(id)?)
+    }
+
+    fn remove_at(&mut self, at: u32) -> Option<Seed> {
+        let seed = self.seeds.remove_at(at)?;
+        if let Some(by_ends) = &mut self.by_ends {
+            by_ends.remove(seed.ends(), at);
         }
         Some(seed)
     }
 
-    /// Takes out the seed of the socket, or of the minisock, that an event is about.
+    /// Takes out the seed of the socket, or of the minisock, in this state, that an event is about.
     pub(super) fn take(
         &mut self,
         cookie: Option<u64>,
         tuple: &Tuple,
+        state: TcpState,
         netns: Option<u32>,
         mini: bool,
     ) -> Option<Conn> {
-        if self.by_cookie.is_empty() {
+        if self.seeds.is_empty() {
             return None;
         }
-        let fits = |seed: &Seed| seed.mini == mini && netns.is_none_or(|netns| netns == seed.netns);
-        let cookie = match cookie {
-            Some(cookie) => cookie,
-            None => self.find(tuple, fits)?,
+        let at = match cookie {
+            Some(cookie) => self.seeds.find(&SockId::new(cookie, mini, *tuple))?,
+            None => self.find(tuple, state, netns, mini)?,
         };
-        if !fits(self.by_cookie.get(cookie)?) {
+        if netns.is_some_and(|netns| self.seeds.at(at).is_some_and(|seed| seed.netns != netns)) {
             return None;
         }
-        Some(self.remove(cookie)?.conn(cookie))
+        Some(self.remove_at(at)?.conn())
     }
 
-    fn find(&mut self, tuple: &Tuple, fits: impl Fn(&Seed) -> bool) -> Option<u64> {
-        let by_cookie = &self.by_cookie;
+    fn find(
+        &mut self,
+        tuple: &Tuple,
+        state: TcpState,
+        netns: Option<u32>,
+        mini: bool,
+    ) -> Option<u32> {
+        let seeds = &self.seeds;
         let by_ends = self.by_ends.get_or_insert_with(|| {
-            let mut by_ends: Map<Tuple, Vec<u64>> = Map::default();
-            for (cookie, seed) in by_cookie.iter() {
-                by_ends.entry(seed.tuple).or_default().push(cookie);
-            }
+            let mut by_ends = ByEnds::default();
+            seeds.indexed().for_each(|(at, seed)| by_ends.insert(seed.ends(), at));
             by_ends
         });
-        let cookies = by_ends.get(tuple)?;
-        cookies.iter().copied().find(|&cookie| by_cookie.get(cookie).is_some_and(&fits))
+        by_ends.find(tuple, mini, state, netns)
     }
 }

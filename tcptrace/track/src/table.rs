@@ -1,47 +1,35 @@
-//! A bounded table of live sockets.
+//! A bounded table of live sockets, by the address of the kernel's object.
 //!
 //! Must not grow past its limit: the entry that was added first goes, and is counted.
 
-use std::collections::VecDeque;
+use super::{bounded::Bounded, slab::Keyed};
+use tcptrace_model::hash::ByAddress;
 
-use super::slab::Slab;
-
-struct Tenant<T> {
-    /// Distinguishes the tenants of one slot over time. It wraps around, long after the queue has
-    /// dropped the tenants that had the same.
-    serial: u32,
+struct Entry<T> {
+    key: u64,
     value: T,
 }
 
-/// Values by the address of a kernel object, at most `limit`.
-pub struct Table<T> {
-    tenants: Slab<Tenant<T>>,
-    /// Slot and serial in the order in which they were added; may hold tenants that have left
-    /// since.
-    order: VecDeque<(u32, u32)>,
-    limit: usize,
-    serial: u32,
-    evicted: u64,
+impl<T> Keyed for Entry<T> {
+    type Key = u64;
+
+    fn key(&self) -> u64 {
+        self.key
+    }
 }
 
-/// Far below what a slot and a serial can count.
-const MOST: usize = 1 << 28;
+/// Values by the address of a kernel object, at most `limit`.
+pub struct Table<T>(Bounded<Entry<T>, ByAddress>);
 
 impl<T> Table<T> {
     /// An empty table of at most `limit` entries.
     pub fn new(limit: usize) -> Self {
-        Self {
-            tenants: Slab::default(),
-            order: VecDeque::new(),
-            limit: limit.clamp(1, MOST),
-            serial: 0,
-            evicted: 0,
-        }
+        Self(Bounded::new(limit))
     }
 
     /// Entries.
     pub fn len(&self) -> usize {
-        self.tenants.len()
+        self.0.len()
     }
 
     /// Whether there is none.
@@ -51,59 +39,42 @@ impl<T> Table<T> {
 
     /// How many entries had to go to keep the limit.
     pub fn evicted(&self) -> u64 {
-        self.evicted
+        self.0.evicted()
     }
 
     /// The entry of `key`.
     pub fn get(&self, key: u64) -> Option<&T> {
-        self.tenants.get(key).map(|tenant| &tenant.value)
+        self.0.get(&key).map(|entry| &entry.value)
     }
 
     /// All entries, in no order.
     pub fn iter(&self) -> impl Iterator<Item = (u64, &T)> {
-        self.tenants.iter().map(|(key, tenant)| (key, &tenant.value))
+        self.0.iter().map(|entry| (entry.key, &entry.value))
     }
 
     /// All entries, to be changed.
     pub fn iter_mut(&mut self) -> impl Iterator<Item = (u64, &mut T)> {
-        self.tenants.iter_mut().map(|(key, tenant)| (key, &mut tenant.value))
+        self.0.iter_mut().map(|entry| (entry.key, &mut entry.value))
     }
 
     /// The entry of `key`, to be changed.
     pub fn get_mut(&mut self, key: u64) -> Option<&mut T> {
-        self.tenants.get_mut(key).map(|tenant| &mut tenant.value)
+        self.0.get_mut(&key).map(|entry| &mut entry.value)
     }
 
     /// Takes the entry of `key` out.
     pub fn remove(&mut self, key: u64) -> Option<T> {
-        self.tenants.remove(key).map(|tenant| tenant.value)
+        self.0.remove(&key).map(|entry| entry.value)
     }
 
     /// Adds or replaces the entry of `key`. Returns what was evicted for it.
     pub fn insert(&mut self, key: u64, value: T) -> Option<(u64, T)> {
-        let full = self.tenants.len() >= self.limit && !self.tenants.contains_key(key);
-        let evicted = if full { self.evict_oldest() } else { None };
-        self.serial = self.serial.wrapping_add(1);
-        let serial = self.serial;
-        let at = self.tenants.insert(key, Tenant { serial, value });
-        self.order.push_back((at, serial));
-        // Those that left without being evicted stay in the queue until it is half empty.
-        if self.order.len() > 2 * self.tenants.len() + 1024 {
-            let tenants = &self.tenants;
-            self.order.retain(|&(at, serial)| tenants.at(at).is_some_and(|t| t.serial == serial));
-        }
-        evicted
+        self.0.insert(Entry { key, value }).map(|entry| (entry.key, entry.value))
     }
 
     /// Has the entry that was added first go, which is counted.
     pub fn evict_oldest(&mut self) -> Option<(u64, T)> {
-        while let Some((at, serial)) = self.order.pop_front() {
-            if self.tenants.at(at).is_some_and(|tenant| tenant.serial == serial) {
-                self.evicted += 1;
-                return self.tenants.remove_at(at).map(|(key, tenant)| (key, tenant.value));
-            }
-        }
-        None
+        self.0.evict_oldest().map(|entry| (entry.key, entry.value))
     }
 }
 
@@ -121,16 +92,5 @@ mod tests {
         assert_eq!(table.evicted(), 1);
         assert_eq!(table.get_mut(1), Some(&mut 'c'));
         assert_eq!(table.len(), 2);
-    }
-
-    #[test]
-    fn the_queue_does_not_outgrow_the_table() {
-        let mut table = Table::new(10);
-        for key in 0..100_000 {
-            table.insert(key, ());
-            table.remove(key);
-        }
-        assert!(table.order.len() <= 1025, "{}", table.order.len());
-        assert_eq!(table.evicted(), 0);
     }
 }

@@ -138,21 +138,23 @@ impl Tracker {
         let full = self.known.conns.iter().map(move |(_, conn)| (of(conn), false));
         let held = self.held.iter().map(|moved| ((Held::found(moved), moved.in_old), false));
         let minis = self.known.minisocks.iter().map(move |(_, conn)| (of(conn), true));
-        let seeds =
-            self.known.seeds.iter().map(move |(cookie, seed)| (of(&seed.conn(cookie)), seed.mini));
+        let seeds = self.known.seeds.iter().map(move |seed| (of(&seed.conn()), seed.mini));
         let sampled = self.sampling.iter().map(move |conn| (of(conn), true));
         let all = full.chain(held).chain(minis).chain(sampled).chain(seeds);
-        all.map(|((found, in_state), mini)| Standing {
-            in_state,
-            held: match found.cookie {
-                _ if mini => Some(false),
-                Some(cookie) => self.known.queues.held(cookie),
-                None => None,
-            },
-            found: Found {
-                queues: found.cookie.and_then(|cookie| self.known.queues.get(cookie, found.state)),
-                ..found
-            },
+        all.map(|((found, in_state), mini)| {
+            // A minisock has no queues, and its cookie may be that of a full socket too.
+            let last = found
+                .cookie
+                .filter(|_| !mini)
+                .and_then(|cookie| self.known.queues.get(cookie, &found.tuple));
+            Standing {
+                in_state,
+                held: if mini { Some(false) } else { last.map(|last| last.held) },
+                found: Found {
+                    queues: last.filter(|last| last.state == found.state).map(|last| last.queues),
+                    ..found
+                },
+            }
         })
     }
 
@@ -179,14 +181,15 @@ impl Tracker {
             Input::Event(Event::Transition(event)) => self.transition(event, out),
             Input::Event(Event::Minisock(event)) => {
                 if matches!(event.event, MinisockEvent::Expired | MinisockEvent::Stopped { .. }) {
-                    self.rounds.ended(event.cookie, &event.tuple);
+                    self.rounds.ended(event.cookie, true, &event.tuple);
                 }
                 let seeds = &mut self.known.seeds;
                 let netns = Some(event.netns);
-                let origin = || match seeds.take(event.cookie, &event.tuple, netns, true) {
-                    Some(seed) => Origin::Seed(seed),
-                    None => Origin::Unknown,
-                };
+                let origin =
+                    || match seeds.take(event.cookie, &event.tuple, event.substate, netns, true) {
+                        Some(seed) => Origin::Seed(seed),
+                        None => Origin::Unknown,
+                    };
                 self.known.minisocks.event(event, &mut self.known.ids, origin, out);
             }
             Input::Lost(Lost { mono_ns, .. }) | Input::Missed { mono_ns, .. } => {
@@ -310,7 +313,7 @@ impl Tracker {
     ) {
         self.known.conns.remove(event.skaddr);
         let cookie = event.sock.and_then(|sock| sock.cookie).or(conn.cookie());
-        self.rounds.ended(cookie, &moved.tuple);
+        self.rounds.ended(cookie, false, &moved.tuple);
         if event.old == TcpState::Listen {
             self.known.listeners.remove(event.skaddr, conn.netns, &conn.tuple);
             if let Some(cookie) = cookie {
@@ -390,7 +393,7 @@ impl Tracker {
         let seed = if has_listeners_ends(event.new, &event.tuple) {
             None
         } else {
-            self.known.seeds.take(cookie, &event.tuple, netns, false)
+            self.known.seeds.take(cookie, &event.tuple, event.old, netns, false)
         };
         if let Some(seed) = seed {
             if !born && seed.state == event.old {

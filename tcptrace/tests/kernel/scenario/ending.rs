@@ -3,7 +3,6 @@
 
 use std::{
     io::Write as _,
-    os::fd::AsRawFd as _,
     panic::resume_unwind,
     sync::atomic::{AtomicBool, Ordering},
     time::Duration,
@@ -16,6 +15,7 @@ use socket2::{SockFilter, Socket, TcpKeepalive};
 use crate::{
     net::{Pair, sysctl},
     scenario::{
+        again,
         conn::{
             Connection, Ends, Family, Listener, bound_in_time, expect_end, expect_error,
             local_address,
@@ -191,13 +191,7 @@ pub fn reset_after_close(place: impl Into<Place>) -> Result<Ends> {
 /// A step that did not come about.
 pub fn disconnect(place: impl Into<Place>) -> Result<Ends> {
     let connection = established(place)?;
-    let nowhere =
-        libc::sockaddr { sa_family: libc::AF_UNSPEC as libc::sa_family_t, sa_data: [0; 14] };
-    let fd = connection.client.as_raw_fd();
-    let length = size_of_val(&nowhere) as libc::socklen_t;
-    // SAFETY: the descriptor is open, and the address is as long as told.
-    let done = unsafe { libc::connect(fd, &raw const nowhere, length) };
-    ensure!(done == 0, "connect(AF_UNSPEC): {}", std::io::Error::last_os_error());
+    again::disconnect(&connection.client)?;
     let ends = connection.ends;
     connection.place.gone(Side::Client, ends)?;
     let errno = expect_error(&connection.server)?;

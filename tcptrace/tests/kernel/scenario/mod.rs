@@ -4,6 +4,7 @@
 //!
 //! Nothing here looks at what a tracer saw.
 
+pub mod again;
 pub mod churn;
 pub mod close;
 pub mod conn;

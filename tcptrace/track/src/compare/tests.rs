@@ -446,3 +446,97 @@ fn a_timer_that_was_not_due_has_not_run() {
         assert_eq!((told.drifted(), told.tracker.counts().untold), (1, 0));
     }
 }
+
+/// A process that holds its socket may connect it again, from another port, while minisocks of its
+/// earlier connections are there: all have one cookie.
+const FIRST: &str = "10.0.0.1:7 10.0.0.2:443";
+const SECOND: &str = "10.0.0.1:8 10.0.0.2:443";
+const THIRD: &str = "10.0.0.1:9 10.0.0.2:443";
+
+/// What becomes of the three: the first minisock ends, and the full socket hands over to another.
+fn ends_of_one_cookie() -> String {
+    let second = format!("TIME_WAIT 1 {SECOND} 59000");
+    let third = format!("TIME_WAIT 1 {THIRD} 59000");
+    format!(
+        "1000ms tw=b expired TIME_WAIT {FIRST} cookie=1 netns=5\n{}{}\
+         1200ms sk=a ESTABLISHED>FIN_WAIT1 {THIRD} cookie=1 netns=5\n\
+         1201ms sk=a FIN_WAIT1>FIN_WAIT2 {THIRD} cookie=1 netns=5\n\
+         1202ms tw=d started TIME_WAIT {THIRD} cookie=1 netns=5 expires=61202ms\n\
+         1202ms sk=a FIN_WAIT2>CLOSE {THIRD} cookie=1 netns=5\n{}{}",
+        round(1010, &[&second, &format!("ESTABLISHED 1 {THIRD}")]),
+        round(1100, &[&second, &format!("ESTABLISHED 1 {THIRD}")]),
+        round(1300, &[&second, &third]),
+        round(1400, &[&second, &third]),
+    )
+}
+
+#[test]
+fn a_socket_that_connects_again_and_its_minisocks_are_told_apart() {
+    let rows = [
+        format!("TIME_WAIT 1 {FIRST} 1000"),
+        format!("TIME_WAIT 1 {SECOND} 59900"),
+        format!("ESTABLISHED 1 {THIRD}"),
+    ];
+    let rows = rows.each_ref().map(String::as_str);
+    let seeded = format!("0ms begin\n{}{}", round(10, &rows), round(20, &rows));
+    let close = |ms: u32, tw: &str, ends: &str| {
+        format!(
+            "{ms}ms sk=a CLOSE>SYN_SENT {ends} cookie=1 netns=5\n\
+             {ms}ms sk=a SYN_SENT>ESTABLISHED {ends} cookie=1 netns=5\n\
+             {ms}ms sk=a ESTABLISHED>FIN_WAIT1 {ends} cookie=1 netns=5\n\
+             {ms}ms sk=a FIN_WAIT1>FIN_WAIT2 {ends} cookie=1 netns=5\n\
+             {ms}ms tw={tw} started TIME_WAIT {ends} cookie=1 netns=5 expires=60010ms\n\
+             {ms}ms sk=a FIN_WAIT2>CLOSE {ends} cookie=1 netns=5\n"
+        )
+    };
+    let traced = format!(
+        "0ms begin\n{}{}{}{}{}{}",
+        round(1, &[]),
+        close(5, "b", FIRST),
+        close(6, "c", SECOND),
+        format_args!(
+            "7ms sk=a CLOSE>SYN_SENT {THIRD} cookie=1 netns=5\n\
+             8ms sk=a SYN_SENT>ESTABLISHED {THIRD} cookie=1 netns=5\n"
+        ),
+        round(10, &rows),
+        round(20, &rows),
+    );
+    for before in [seeded, traced] {
+        let told = tell(&before);
+        assert_eq!(told.now(TcpState::TimeWait), 2, "{}", told.text);
+        assert_eq!(told.now(TcpState::Established), 1, "{}", told.text);
+        assert_eq!((told.drifted(), told.tracker.in_doubt()), (0, false), "{}", told.text);
+        let told = tell(&(before + &ends_of_one_cookie()));
+        assert_eq!(told.now(TcpState::TimeWait), 2, "{}", told.text);
+        assert_eq!((told.total(), told.drifted()), (2, 0), "{}", told.text);
+        assert!(!told.tracker.in_doubt(), "{}", told.text);
+        assert!(!told.text.contains("gone"), "{}", told.text);
+    }
+}
+
+#[test]
+fn what_hangs_in_the_queues_of_one_connection_is_not_shown_of_another_with_its_cookie() {
+    let queues = |told: &Told| -> Vec<_> {
+        let all = told.tracker.standing(30_000_000);
+        let mut all: Vec<_> = all
+            .map(|one| (one.found.tuple.lport, one.found.queues.map(|q| q.unread), one.held))
+            .collect();
+        all.sort_unstable();
+        all
+    };
+    // Of a full socket and a minisock in one state.
+    let rows =
+        [format!("FIN_WAIT2 1 {FIRST} 1000"), format!("FIN_WAIT2 1 {SECOND} unread=3 inode=9")];
+    let told = tell(&format!("0ms begin\n{}", round(10, &rows.each_ref().map(String::as_str))));
+    assert_eq!(queues(&told), [(7, None, Some(false)), (8, Some(3), Some(true))]);
+    // Of two connections of a full socket, one after the other.
+    let again = format!(
+        "12ms sk=a CLOSE_WAIT>CLOSE {FIRST} cookie=1 netns=5\n\
+         13ms sk=a CLOSE>SYN_SENT {SECOND} cookie=1 netns=5\n\
+         14ms sk=a SYN_SENT>ESTABLISHED {SECOND} cookie=1 netns=5\n\
+         15ms sk=a ESTABLISHED>CLOSE_WAIT {SECOND} cookie=1 netns=5\n"
+    );
+    let first = round(10, &[&format!("CLOSE_WAIT 1 {FIRST} unread=3")]);
+    let told = tell(&format!("0ms begin\n{first}{again}"));
+    assert_eq!(queues(&told), [(8, None, None)]);
+}

@@ -291,3 +291,45 @@ fn past_the_limit_the_oldest_is_let_go() {
     assert!(text.contains("20 FIN_WAIT2>CLOSE 10 unknown\n"), "{text}");
     assert_eq!(tracker.counts().evicted, 1);
 }
+
+/// A process that holds its socket connects it again, from other ports: its minisocks and the full
+/// socket have one cookie.
+#[test]
+fn minisocks_of_one_socket_are_told_apart() {
+    let ends = |port: u16| format!("10.0.0.1:{port} 10.0.0.2:443");
+    let close = |ms: u32, port: u16| {
+        let ends = ends(port);
+        format!(
+            "{ms}ms sk=a CLOSE>SYN_SENT {ends} cookie=1 netns=5\n\
+             {ms}ms sk=a SYN_SENT>ESTABLISHED {ends} cookie=1 netns=5\n\
+             {ms}ms sk=a ESTABLISHED>FIN_WAIT1 {ends} cookie=1 netns=5\n\
+             {ms}ms sk=a FIN_WAIT1>FIN_WAIT2 {ends} cookie=1 netns=5\n\
+             {ms}ms sk=a FIN_WAIT2>CLOSE {ends} cookie=1 netns=5\n"
+        )
+    };
+    let row = |port: u16, left_ms: u32| format!("TIME_WAIT 1 {} {left_ms}", ends(port));
+    let both = |left_ms: u32| [row(7, left_ms), row(8, left_ms)];
+    let looks: String = [(1000, 59_020), (2000, 58_020), (3000, 57_020)]
+        .map(|(ms, left_ms)| look(ms, &both(left_ms).each_ref().map(String::as_str)))
+        .concat();
+    let third = ends(9);
+    let before = format!(
+        "{}{}{}30ms sk=a CLOSE>SYN_SENT {third} cookie=1 netns=5\n\
+         31ms sk=a SYN_SENT>ESTABLISHED {third} cookie=1 netns=5\n{looks}",
+        look(1, &[]),
+        close(10, 7),
+        close(20, 8)
+    );
+    let told = tell(&before);
+    assert_eq!(told.matches("FIN_WAIT2>TIME_WAIT").count(), 2, "{told}");
+    assert!(told.ends_with("; 3 left"), "{told}");
+    // Those of which nothing was told are not taken for the full socket's.
+    let strange = look(1, &[]) + &close(10, 9).replace("FIN_WAIT2>CLOSE", "FIN_WAIT2>FIN_WAIT2");
+    let (text, tracker) = tell_within(9, &(strange + &looks));
+    assert!(!text.contains("gone"), "{text}");
+    assert_eq!((tracker.counts().drifted, tracker.counts().tracked), (2, 3), "{text}");
+    // One ends, the other does not.
+    let told = tell(&(before + &look(4000, &[&row(8, 56_020)]) + &look(5000, &[&row(8, 55_020)])));
+    assert_eq!(told.matches("TIME_WAIT>CLOSE").count(), 1, "{told}");
+    assert!(told.ends_with("; 2 left"), "{told}");
+}
