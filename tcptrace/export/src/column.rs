@@ -8,7 +8,7 @@ use arrow_array::{
 };
 use arrow_schema::{DataType, Field, Schema, TimeUnit};
 
-use super::{About, ExportError};
+use super::{about::About, format::ExportError};
 /// The time zone of all times.
 const UTC: &str = "+00:00";
 

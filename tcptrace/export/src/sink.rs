@@ -12,8 +12,8 @@ use parquet::{
 };
 
 use super::{
-    ExportError, Format,
     column::{Column, Row, batch, schema},
+    format::{ExportError, Format},
     text,
 };
 use tcptrace_model::Accounts;

@@ -8,6 +8,7 @@ mod context;
 mod decode;
 mod encode;
 mod frame;
+mod layout;
 mod rare;
 mod reader;
 mod scene;

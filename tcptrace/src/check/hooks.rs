@@ -1,6 +1,6 @@
 //! Trying the hooks: each is attached for a moment, and what it can tell is noted.
 
-use super::{Row, Topic, Verdict};
+use super::row::{Row, Topic, Verdict};
 use tcptrace_host::loopback;
 use tcptrace_model::filter::Filter;
 use tcptrace_probe::{

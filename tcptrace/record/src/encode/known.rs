@@ -5,7 +5,7 @@
 
 use std::net::Ipv6Addr;
 
-use super::{DEAD, LINGERS, PEER_FIN, UNACCEPTED};
+use super::super::layout::{DEAD, LINGERS, PEER_FIN, UNACCEPTED};
 use tcptrace_model::{Linger, SockFacts, Tuple};
 
 /// Of [`Known::has`].

@@ -3,8 +3,8 @@
 use jiff::Timestamp;
 use maud::{Markup, html};
 
-use super::{Table, table};
-use crate::facts::Facts;
+use super::table::table;
+use crate::{facts::Facts, figures::Table};
 use tcptrace_doctor::finding::{About, Finding, Severity};
 use tcptrace_model::task::escape;
 use tcptrace_stats::{

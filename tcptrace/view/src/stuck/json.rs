@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, net::IpAddr};
 use bytes::{BufMut as _, BytesMut};
 use serde::Serialize;
 
-use super::Moment;
+use super::moment::Moment;
 use crate::time::WallClock;
 use tcptrace_model::{Age, OwnerFrom, TcpState, task::escape};
 use tcptrace_stats::{

@@ -4,7 +4,7 @@ use std::{fmt::Write as _, time::Duration};
 
 use bytes::{BufMut as _, BytesMut};
 
-use super::Moment;
+use super::moment::Moment;
 use crate::{number::bytes_short, table::end};
 use tcptrace_model::{Age, TcpState};
 use tcptrace_stats::stuck::{Count, OfState, Stuck, SynRow, diagnosis};
