@@ -189,10 +189,4 @@ pub mod testing {
         assert_eq!(rules, ["accept-queue", "tw-overflow", "fin-timeout"]);
         assert_eq!(diagnosis.severity(), Severity::Critical);
     }
-
-    #[test]
-    fn many_is_a_number_and_a_share() {
-        assert!(!is_many(19, 0) && is_many(20, 0));
-        assert!(is_many(20, 200) && !is_many(20, 201));
-    }
 }

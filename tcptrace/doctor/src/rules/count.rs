@@ -23,3 +23,14 @@ pub(super) fn seen(host: &HostFacts, count: u64) -> String {
 pub(super) fn by(who: &str) -> String {
     if who.is_empty() { String::new() } else { format!(", by {who}") }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn many_is_a_number_and_a_share() {
+        assert!(!is_many(19, 0) && is_many(20, 0));
+        assert!(is_many(20, 200) && !is_many(20, 201));
+    }
+}
