@@ -13,6 +13,7 @@ mod column;
 mod connections;
 mod folder;
 mod format;
+mod groups;
 mod shared;
 mod sink;
 mod stream;
