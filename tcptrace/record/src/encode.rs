@@ -2,11 +2,7 @@
 
 mod known;
 
-use std::{
-    collections::HashMap,
-    hash::{BuildHasherDefault, Hash},
-    net::Ipv6Addr,
-};
+use std::{collections::HashMap, hash::Hash, net::Ipv6Addr};
 
 use known::{Known, facts};
 
@@ -21,7 +17,7 @@ use super::{
     task::put_more,
     wire::{put_i64, put_step, put_u64},
 };
-use tcptrace_model::hash::AddressHasher;
+use tcptrace_model::hash::ByAddress;
 use tcptrace_model::{
     Accept, Event, Input, Linger, Minisock, MinisockEvent, Reset, ResetDirection, SnapSocket,
     Snapshot, SockFacts, Task, TcpState, Transition, Tuple, hash::Map,
@@ -94,7 +90,7 @@ impl<T: Copy + Eq + Hash> Listed<T> {
 #[derive(Debug, Default)]
 pub(super) struct Encoder {
     scene: Scene<Known>,
-    slot_of: HashMap<u64, u32, BuildHasherDefault<AddressHasher>>,
+    slot_of: HashMap<u64, u32, ByAddress>,
     task_of: Listed<Task>,
     addr_of: Listed<Ipv6Addr>,
     place_of: Listed<Place>,
