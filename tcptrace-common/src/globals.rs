@@ -67,6 +67,8 @@ pub struct SockOffsets {
     pub sock_linger_bit: u32,
     /// Number of the bit `SOCK_DONE` in it
     pub sock_done_bit: u32,
+    /// `tcp_sock.is_mptcp`, a bool; absent without CONFIG_MPTCP
+    pub is_mptcp: u32,
 }
 
 impl SockOffsets {
@@ -95,6 +97,7 @@ impl SockOffsets {
         sock_dead_bit: ABSENT,
         sock_linger_bit: ABSENT,
         sock_done_bit: ABSENT,
+        is_mptcp: ABSENT,
     };
 }
 
@@ -122,6 +125,20 @@ pub struct TotalsOffsets {
     pub user_timeout: u32,
     /// `tcp_sock.linger2`
     pub linger2: u32,
+    /// `tcp_sock.snd_nxt`
+    pub snd_nxt: u32,
+    /// `tcp_sock.segs_out`
+    pub segs_out: u32,
+    /// The byte in which the bit `tcp_sock.repair` is
+    pub repair: u32,
+    /// That bit in it
+    pub repair_mask: u32,
+    /// `sock.sk_err_soft`
+    pub err_soft: u32,
+    /// `sock.sk_receive_queue.qlen`
+    pub receive_qlen: u32,
+    /// `tcp_sock.inet_conn.icsk_probes_out`
+    pub probes_out: u32,
 }
 
 impl TotalsOffsets {
@@ -137,6 +154,13 @@ impl TotalsOffsets {
         snd_una: ABSENT,
         user_timeout: ABSENT,
         linger2: ABSENT,
+        snd_nxt: ABSENT,
+        segs_out: ABSENT,
+        repair: ABSENT,
+        repair_mask: 0,
+        err_soft: ABSENT,
+        receive_qlen: ABSENT,
+        probes_out: ABSENT,
     };
 }
 
@@ -205,6 +229,9 @@ pub struct FileOffsets {
     pub socket_file: u32,
     /// `socket.sk`
     pub socket_sk: u32,
+    /// `mptcp_sock.first`, the subflow by which an MPTCP connection was accepted; absent without
+    /// CONFIG_MPTCP
+    pub msk_first: u32,
     /// `ret` in the record of `syscalls:sys_exit_accept` and `sys_exit_accept4`, as their `format`
     /// files say
     pub record_ret: u32,
@@ -219,6 +246,7 @@ impl FileOffsets {
         file_private_data: ABSENT,
         socket_file: ABSENT,
         socket_sk: ABSENT,
+        msk_first: ABSENT,
         record_ret: ABSENT,
     };
 }
@@ -415,8 +443,6 @@ pub struct Globals {
     pub files: FileOffsets,
     /// From a thread to its process.
     pub task: TaskOffsets,
-    /// The structure is a multiple of eight bytes long.
-    pub unused: u32,
 }
 
 impl Globals {
@@ -433,6 +459,5 @@ impl Globals {
         resets: Resets::NONE,
         files: FileOffsets::NONE,
         task: TaskOffsets::NONE,
-        unused: 0,
     };
 }

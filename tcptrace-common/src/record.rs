@@ -46,6 +46,17 @@ pub const FLAG_UNACCEPTED: u8 = 1 << 5;
 /// The peer's FIN has been received (`SOCK_DONE`, set by `tcp_fin()`).
 pub const FLAG_PEER_FIN: u8 = 1 << 6;
 
+/// The bits of `sk_shutdown` in [`Transition::shutdown`].
+pub const SHUTDOWN_MASK: u8 = 3;
+
+/// Beside `sk_shutdown` in [`Transition::shutdown`]: the socket is a subflow of an MPTCP socket
+/// (`tcp_sock.is_mptcp`), which may have fallen back to plain TCP. Means nothing on LISTEN →
+/// SYN_RECV: the child has the bit of its listener until `inet_clone_ulp()`.
+///
+/// A subflow that was accepted never has a `struct socket` of its own, so [`FLAG_UNACCEPTED`] says
+/// nothing about it.
+pub const IS_MPTCP: u8 = 1 << 7;
+
 /// Length of a task's name in the kernel (`TASK_COMM_LEN`), the closing NUL included.
 pub const COMM_LEN: usize = 16;
 
@@ -107,7 +118,8 @@ pub struct Transition {
     pub family: u8,
     /// The `FLAG_*` bits.
     pub flags: u8,
-    /// `sk_shutdown`: `RCV_SHUTDOWN` = 1, `SEND_SHUTDOWN` = 2.
+    /// `sk_shutdown` in the bits of [`SHUTDOWN_MASK`]: `RCV_SHUTDOWN` = 1, `SEND_SHUTDOWN` = 2; and
+    /// [`IS_MPTCP`].
     pub shutdown: u8,
     /// `sk_err`, a positive errno; 0 for none.
     pub sk_err: u16,
@@ -245,9 +257,27 @@ pub struct Totals {
     pub user_timeout_ms: u32,
     /// `linger2` (`TCP_LINGER2`) in jiffies; 0 for the default, negative for no FIN_WAIT2.
     pub linger2: i32,
+    /// `write_seq` less `snd_nxt`: bytes that were never sent, a FIN counted as one.
+    pub unsent: u32,
+    /// `sk_err_soft`, a positive errno: the last ICMP or routing error that did not end the
+    /// connection by itself. `tcp_write_err()` copies it to `sk_err`.
+    pub err_soft: u16,
+    /// `icsk_probes_out`: keep-alive or window probes that were not answered.
+    pub probes: u8,
+    /// The `TOTALS_*` bits.
+    pub flags: u8,
 }
 
-const _: () = assert!(size_of::<Totals>() == 40);
+const _: () = assert!(size_of::<Totals>() == 48);
+
+/// [`Totals::flags`]: the socket is in repair mode (`TCP_REPAIR`), in which `tcp_disconnect()` sends
+/// nothing.
+pub const TOTALS_REPAIR: u8 = 1 << 0;
+/// [`Totals::flags`]: it has sent a segment (`segs_out`); of one in SYN_SENT, its SYN.
+pub const TOTALS_HAS_SENT: u8 = 1 << 1;
+/// [`Totals::flags`]: its receive queue is empty. `__tcp_close()` empties it before it resets,
+/// `tcp_disconnect()` after.
+pub const TOTALS_QUEUE_EMPTY: u8 = 1 << 2;
 
 /// The last transition of a full socket that BTF told of: to CLOSE, out of a state other than
 /// LISTEN.
@@ -260,7 +290,7 @@ pub struct Closed {
     pub totals: Totals,
 }
 
-const _: () = assert!(size_of::<Closed>() == 136 + 40);
+const _: () = assert!(size_of::<Closed>() == 136 + 48);
 
 /// [`Reset::direction`]: `tcp:tcp_send_reset`.
 pub const RESET_SENT: u8 = 1;

@@ -156,6 +156,7 @@ fn closed(number: u64) -> [Event; EVENTS] {
                 unaccepted: false,
                 peer_fin: false,
                 linger: Linger::Off,
+                mptcp: Some(false),
             }),
             key_unknown: false,
             buckets_full: false,

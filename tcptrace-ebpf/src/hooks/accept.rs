@@ -24,7 +24,7 @@ use crate::{
     globals::global,
     sock::{
         AF_INET, IPPROTO_TCP, MinisockCopy, Sock,
-        plain::{Common, peek, socket_of_fd},
+        plain::{Common, first_subflow, peek, socket_of_fd},
     },
     task::Current,
 };
@@ -72,7 +72,7 @@ pub extern "C" fn accept_syscall(ctx: *mut c_void) -> u32 {
     if returned < 0 || returned > i64::from(i32::MAX) {
         return PASS_ON;
     }
-    let addr = socket_of_fd(returned as u32);
+    let addr = first_subflow(socket_of_fd(returned as u32));
     let mut copy = MinisockCopy::uninit();
     let Some(sk) = Common::read(addr, &mut copy) else { return PASS_ON };
     let family = sk.family();

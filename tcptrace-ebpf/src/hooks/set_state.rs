@@ -18,7 +18,7 @@ use tcptrace_common::{
     globals::{ABSENT, TRACEPOINT_MAX},
     record::{
         Closed, FLAG_BUCKETS_FULL, FLAG_DEAD, FLAG_KEY_UNKNOWN, FLAG_LINGER, FLAG_PEER_FIN,
-        FLAG_SOCK, FLAG_UNACCEPTED, RecordKind, Transition,
+        FLAG_SOCK, FLAG_UNACCEPTED, IS_MPTCP, RecordKind, SHUTDOWN_MASK, Transition,
     },
 };
 
@@ -131,7 +131,7 @@ fn write_btf(
         | flag(unaccepted, FLAG_UNACCEPTED);
     write(record, task, facts, verdict, flags, sk.addr());
     let fields = Fields(record);
-    fields.put_shutdown(sk.shutdown());
+    fields.put_shutdown(sk.shutdown() & SHUTDOWN_MASK | flag(sk.is_mptcp(), IS_MPTCP));
     fields.put_sk_err(sk.err());
     // Up to 6.12 a child's own cookie is set right after this event, over any given here.
     let unborn = old == TCP_LISTEN && new == TCP_SYN_RECV && facts.rport == 0;

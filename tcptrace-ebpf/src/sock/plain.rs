@@ -8,7 +8,7 @@ use tcptrace_common::{
     globals::{ABSENT, MINISOCK_MAX},
 };
 
-use super::AF_INET;
+use super::{AF_INET, IPPROTO_MPTCP};
 use crate::globals::global;
 
 /// Numbers that any bytes are.
@@ -48,6 +48,19 @@ pub(crate) fn socket_of_fd(fd: u32) -> u64 {
         return 0;
     }
     peek(socket, global!(files.socket_sk))
+}
+
+/// Of an MPTCP socket, the subflow by which it was accepted; of any other, itself.
+///
+/// `accept()` hands the MPTCP socket out (`mptcp_accept()`), and what is traced are its subflows.
+#[inline(always)]
+pub(crate) fn first_subflow(addr: u64) -> u64 {
+    if global!(files.msk_first) == ABSENT
+        || peek::<u16>(addr, global!(sock.sk_protocol)) != IPPROTO_MPTCP
+    {
+        return addr;
+    }
+    peek(addr, global!(files.msk_first))
 }
 
 /// The minisock that the timer at this address is in.

@@ -37,12 +37,15 @@ pub fn sock_offsets(btf: &Btf<'_>) -> Result<SockOffsets, BtfError> {
         sock_dead_bit: btf.enum_value("sock_flags", "SOCK_DEAD")?,
         sock_linger_bit: btf.enum_value("sock_flags", "SOCK_LINGER")?,
         sock_done_bit: btf.enum_value("sock_flags", "SOCK_DONE")?,
+        // Without CONFIG_MPTCP (or before 5.6) no socket is a subflow.
+        is_mptcp: btf.offset_of("tcp_sock", "is_mptcp").unwrap_or(ABSENT),
     })
 }
 
 /// Reads the offsets of what a connection did: all, or the first that is not there.
 pub(super) fn totals_offsets(btf: &Btf<'_>) -> Result<TotalsOffsets, BtfError> {
     let tcp = |path| btf.offset_of("tcp_sock", path);
+    let (repair, bit) = btf.flag_of("tcp_sock", "repair")?;
     Ok(TotalsOffsets {
         bytes_acked: tcp("bytes_acked")?,
         bytes_received: tcp("bytes_received")?,
@@ -54,6 +57,13 @@ pub(super) fn totals_offsets(btf: &Btf<'_>) -> Result<TotalsOffsets, BtfError> {
         snd_una: tcp("snd_una")?,
         user_timeout: tcp("inet_conn.icsk_user_timeout")?,
         linger2: tcp("linger2")?,
+        snd_nxt: tcp("snd_nxt")?,
+        segs_out: tcp("segs_out")?,
+        repair,
+        repair_mask: 1 << bit,
+        err_soft: btf.offset_of("sock", "sk_err_soft")?,
+        receive_qlen: btf.offset_of("sock", "sk_receive_queue.qlen")?,
+        probes_out: tcp("inet_conn.icsk_probes_out")?,
     })
 }
 
@@ -91,6 +101,7 @@ pub(super) fn file_offsets(btf: &Btf<'_>, record_ret: u32) -> Result<FileOffsets
         file_private_data: btf.offset_of("file", "private_data")?,
         socket_file: btf.offset_of("socket", "file")?,
         socket_sk: btf.offset_of("socket", "sk")?,
+        msk_first: btf.offset_of("mptcp_sock", "first").unwrap_or(ABSENT),
         record_ret,
     })
 }

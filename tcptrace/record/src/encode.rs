@@ -7,6 +7,7 @@ use std::{collections::HashMap, hash::Hash, net::Ipv6Addr};
 use known::{Known, facts};
 
 use super::{
+    facts::{put as put_facts, put_mark},
     layout::{
         ACCEPT, BUCKETS_FULL, CGROUP, EXPIRES, FULL, HAS_COOKIE, HAS_SOCK, HAS_TOTALS, HOLDER,
         IN_STATE, KEY_UNKNOWN, MINISOCK, REASONS, RESET, SAME_COOKIE, SAME_ENDS, SAME_PLACE,
@@ -142,6 +143,9 @@ impl Encoder {
 
     /// Writes one.
     pub(super) fn put(&mut self, input: &Input) {
+        if self.out.is_empty() {
+            put_mark(&mut self.out);
+        }
         match input {
             Input::Event(Event::Transition(event)) => self.transition(event),
             Input::Event(Event::Minisock(event)) => self.minisock(event),
@@ -228,6 +232,7 @@ impl Encoder {
     }
 
     fn transition(&mut self, event: &Transition) {
+        put_facts(&mut self.out, event);
         let at = self.out.len();
         self.out.push(0);
         self.time(event.mono_ns);

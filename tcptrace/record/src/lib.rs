@@ -7,6 +7,7 @@
 mod context;
 mod decode;
 mod encode;
+mod facts;
 mod frame;
 mod layout;
 mod rare;

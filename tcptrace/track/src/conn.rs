@@ -36,7 +36,9 @@ pub(super) struct Conn {
     pub(super) tuple: Tuple,
     pub(super) owner: Option<Owner>,
     pub(super) ending: Ending,
-    /// What the last event told, but for the cookie and the namespace.
+    /// Whether it is a subflow of an MPTCP socket, if that is known.
+    pub(super) mptcp: Option<bool>,
+    /// What the last event told, but for the cookie, the namespace and `mptcp`.
     facts: PackedFacts,
 }
 
@@ -140,6 +142,7 @@ impl Conn {
             tuple,
             owner: None,
             ending: Ending::default(),
+            mptcp: None,
             facts: PackedFacts::default(),
         }
     }
@@ -151,7 +154,8 @@ impl Conn {
         self.entered = entered.into();
     }
 
-    /// An event of it told `sock`. Cookie and namespace stay known where it does not tell them.
+    /// An event of it told `sock`. Cookie, namespace and whether it is a subflow stay known where it
+    /// does not tell them.
     pub(super) fn set_sock(&mut self, sock: Option<&SockFacts>) {
         let Some(sock) = sock else {
             self.facts = PackedFacts::default();
@@ -159,6 +163,7 @@ impl Conn {
         };
         self.cookie = sock.cookie.and_then(NonZeroU64::new).or(self.cookie);
         self.netns = Some(sock.netns);
+        self.mptcp = sock.mptcp.or(self.mptcp);
         self.facts = PackedFacts::new(sock);
     }
 
@@ -184,6 +189,7 @@ impl Conn {
             } else {
                 Linger::Off
             },
+            mptcp: self.mptcp,
         })
     }
 
@@ -309,6 +315,7 @@ mod tests {
             unaccepted: false,
             peer_fin: true,
             linger: Linger::Jiffies(0),
+            mptcp: Some(true),
         };
         let none = SockFacts { cookie: None, cgroup: None, netns: 0, ..facts };
         let off = SockFacts { dead: false, linger: Linger::Off, ..facts };
@@ -339,6 +346,7 @@ mod tests {
             unaccepted: true,
             peer_fin: false,
             linger: Linger::Off,
+            mptcp: None,
         };
         conn.set_sock(Some(&facts));
         assert_eq!((conn.cookie(), conn.sock()), (Some(7), Some(facts)));
