@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 
-use bytes::BytesMut;
+use bytes::{BufMut as _, BytesMut};
 use parquet::{
+    arrow::ArrowWriter,
     basic::{Compression, Encoding, ZstdLevel},
     errors::ParquetError,
     file::{metadata::KeyValue, properties::WriterProperties},
@@ -11,13 +12,18 @@ use parquet::{
 };
 
 use super::{
-    column::{Column, Row, schema},
-    format::{ExportError, Format},
-    groups::Groups,
+    ExportError, Format,
+    column::{Column, Row, batch, schema},
     text,
 };
 use tcptrace_model::Accounts;
 use tcptrace_record::Header;
+
+/// Rows of a row group: what is in memory before it is written, compressed.
+const GROUP_ROWS: usize = 1 << 17;
+
+/// The same in bytes, whichever comes first.
+const GROUP_BYTES: usize = 32 << 20;
 
 impl From<ParquetError> for ExportError {
     fn from(error: ParquetError) -> Self {
@@ -43,7 +49,7 @@ impl Absent {
 
 /// Where batches go.
 pub(super) enum Sink {
-    Parquet(Box<Groups>),
+    Parquet(Box<ArrowWriter<Vec<u8>>>),
     /// Whether the header was written.
     Csv(bool),
     Ndjson,
@@ -60,8 +66,10 @@ impl Sink {
             Format::Csv => Self::Csv(false),
             Format::Ndjson => Self::Ndjson,
             Format::Parquet => {
-                let properties = Arc::new(properties(columns, header)?);
-                Self::Parquet(Box::new(Groups::new(schema(columns)?, properties)?))
+                let properties = properties(columns, header)?;
+                let schema = Arc::new(schema(columns));
+                let writer = ArrowWriter::try_new(Vec::new(), schema, Some(properties))?;
+                Self::Parquet(Box::new(writer))
             }
         })
     }
@@ -74,7 +82,13 @@ impl Sink {
         out: &mut BytesMut,
     ) -> Result<(), ExportError> {
         match self {
-            Self::Parquet(groups) => groups.write(columns, rows, out)?,
+            Self::Parquet(writer) => {
+                let groups = writer.flushed_row_groups().len();
+                writer.write(&batch(columns, rows)?)?;
+                if writer.flushed_row_groups().len() > groups {
+                    drain(writer, out)?;
+                }
+            }
             Self::Csv(headed) => {
                 if !std::mem::replace(headed, true) {
                     text::csv_header(columns, out);
@@ -92,19 +106,28 @@ impl Sink {
         absent: &Absent,
         out: &mut BytesMut,
     ) -> Result<(), ExportError> {
-        if let Self::Parquet(groups) = self {
+        if let Self::Parquet(writer) = self {
             for (name, value) in [
                 ("tcptrace.lost", Some(absent.lost)),
                 ("tcptrace.missed", absent.missed),
                 ("tcptrace.filtered", absent.filtered),
             ] {
                 let value = value.map(|value| value.to_string());
-                groups.say(KeyValue::new(name.to_owned(), value));
+                writer.append_key_value_metadata(KeyValue::new(name.to_owned(), value));
             }
-            groups.finish(out)?;
+            writer.finish()?;
+            drain(writer, out)?;
         }
         Ok(())
     }
+}
+
+/// Moves what the writer has written.
+fn drain(writer: &mut ArrowWriter<Vec<u8>>, out: &mut BytesMut) -> Result<(), ExportError> {
+    writer.sync().map_err(|error| ExportError(error.to_string()))?;
+    // The writer counts its bytes itself, so it may be taken from.
+    out.put_slice(&std::mem::take(writer.inner_mut()));
+    Ok(())
 }
 
 fn properties<T>(columns: &[Column<T>], header: &Header) -> Result<WriterProperties, ExportError> {
@@ -114,6 +137,8 @@ fn properties<T>(columns: &[Column<T>], header: &Header) -> Result<WriterPropert
     let mut builder = WriterProperties::builder()
         .set_created_by(created_by.to_owned())
         .set_compression(Compression::ZSTD(ZstdLevel::try_new(3)?))
+        .set_max_row_group_row_count(Some(GROUP_ROWS))
+        .set_max_row_group_bytes(Some(GROUP_BYTES))
         .set_key_value_metadata(Some(metadata));
     // Each is near to the one before, and hardly any comes twice.
     for column in columns.iter().filter(|column| column.grows()) {

@@ -1,4 +1,5 @@
-//! Rows as text: CSV and NDJSON.
+//! Rows as text: CSV and NDJSON, by hand. arrow-csv and arrow-json would bring a dozen crates along for
+//! what is a line for each type.
 
 use bytes::{BufMut as _, BytesMut};
 use jiff::Timestamp;

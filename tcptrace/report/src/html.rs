@@ -5,16 +5,14 @@
 //! put in as it is.
 
 mod sections;
-mod table;
 
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 
 use super::{
     chart::{self, Drawing},
     facts::Facts,
-    figures::{Figure, Panel, figures},
+    figures::{Figure, Panel, Table, figures},
 };
-use table::table;
 
 const STYLE: &str = include_str!("page.css");
 const SCRIPT: &str = include_str!("page.js");
@@ -166,6 +164,26 @@ fn short(text: &str, most: usize) -> String {
         return text.to_owned();
     }
     text.chars().take(most - 1).chain(['…']).collect()
+}
+
+fn table(table: &Table, caption: &str) -> Markup {
+    html! {
+        div.scroll tabindex="0" role="group" aria-label={ "Table: " (caption) } {
+            table {
+                caption { (caption) }
+                thead { tr { @for column in &table.columns { th scope="col" { (column) } } } }
+                tbody {
+                    @for row in &table.rows {
+                        tr {
+                            @for (at, cell) in row.iter().enumerate() {
+                                @if at == 0 { th scope="row" { (cell) } } @else { td { (cell) } }
+                            }
+                        }
+                    }
+                }
+            }
+        }
+    }
 }
 
 #[cfg(test)]

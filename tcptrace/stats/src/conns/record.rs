@@ -5,9 +5,8 @@
 use std::num::NonZeroU64;
 
 use super::{
-    connection::Connection,
-    times::Times,
-    traffic::{Counted, Signs, Traffic},
+    Connection, Times, Traffic,
+    traffic::{Counted, Signs},
 };
 use tcptrace_model::{Age, Birth, Found, Moved, TcpState, Totals, Verdict};
 

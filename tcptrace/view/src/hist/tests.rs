@@ -3,9 +3,8 @@ use std::fmt::Write as _;
 use super::*;
 use tcptrace_model::{StateSet, script};
 use tcptrace_stats::{
-    durations::{DEFAULT_LIMIT, Durations, Spans},
+    durations::{DEFAULT_LIMIT, Spans},
     group::By,
-    steps::Steps,
 };
 use tcptrace_track::Tracker;
 
