@@ -46,13 +46,16 @@ pub const FLAG_UNACCEPTED: u8 = 1 << 5;
 /// The peer's FIN has been received (`SOCK_DONE`, set by `tcp_fin()`).
 pub const FLAG_PEER_FIN: u8 = 1 << 6;
 
-/// At CLOSE→SYN_SENT, and at →CLOSE out of SYN_SENT: the socket chooses its port from a range of its
-/// own (`IP_LOCAL_PORT_RANGE`, 6.3), not from that of its namespace.
-pub const FLAG_OWN_PORTS: u8 = 1 << 7;
+/// The bits of `sk_shutdown` in [`Transition::shutdown`].
+pub const SHUTDOWN_MASK: u8 = 3;
 
-/// Set in a process or thread number that is of the first PID namespace, because the task has none in
-/// the reader's: numbers end at 2²² (`PID_MAX_LIMIT`). Elsewhere they are the reader's own.
-pub const FOREIGN: u32 = 1 << 31;
+/// Beside `sk_shutdown` in [`Transition::shutdown`]: the socket is a subflow of an MPTCP socket
+/// (`tcp_sock.is_mptcp`), which may have fallen back to plain TCP. Means nothing on LISTEN →
+/// SYN_RECV: the child has the bit of its listener until `inet_clone_ulp()`.
+///
+/// A subflow that was accepted never has a `struct socket` of its own, so [`FLAG_UNACCEPTED`] says
+/// nothing about it.
+pub const IS_MPTCP: u8 = 1 << 7;
 
 /// Length of a task's name in the kernel (`TASK_COMM_LEN`), the closing NUL included.
 pub const COMM_LEN: usize = 16;
@@ -67,9 +70,9 @@ pub const TASK_KERNEL: u8 = 1 << 1;
 #[repr(C)]
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, KnownLayout, Immutable)]
 pub struct Task {
-    /// Process (thread group) by the numbers of the reader's PID namespace, or [`FOREIGN`].
+    /// Process (thread group).
     pub tgid: u32,
-    /// Thread, likewise.
+    /// Thread.
     pub tid: u32,
     /// Its user.
     pub uid: u32,
@@ -115,7 +118,8 @@ pub struct Transition {
     pub family: u8,
     /// The `FLAG_*` bits.
     pub flags: u8,
-    /// `sk_shutdown`: `RCV_SHUTDOWN` = 1, `SEND_SHUTDOWN` = 2.
+    /// `sk_shutdown` in the bits of [`SHUTDOWN_MASK`]: `RCV_SHUTDOWN` = 1, `SEND_SHUTDOWN` = 2; and
+    /// [`IS_MPTCP`].
     pub shutdown: u8,
     /// `sk_err`, a positive errno; 0 for none.
     pub sk_err: u16,
@@ -132,9 +136,6 @@ pub struct Transition {
     pub raddr: [u8; 16],
     /// Id of the socket's cgroup (v2), as in `cgroup.id`; 0 where it cannot be read.
     pub cgroup: u64,
-    /// `net_cookie` of the network namespace, which is never another's; 0 where the kernel has none
-    /// (before 5.12).
-    pub netns_cookie: u64,
     /// Inode of the network namespace.
     pub netns: u32,
     /// `sk_lingertime` in jiffies, saturated.
@@ -147,7 +148,7 @@ pub struct Transition {
     pub task: Task,
 }
 
-const _: () = assert!(size_of::<Transition>() == 144);
+const _: () = assert!(size_of::<Transition>() == 136);
 const _: () = assert!(core::mem::offset_of!(Transition, kind) == 0);
 const _: () = assert!(names_are_aligned(core::mem::offset_of!(Transition, task)));
 
@@ -174,14 +175,6 @@ pub enum TimerEvent {
 /// about to be stopped and may be faster.
 pub const FLAG_MAY_RUN: u8 = 1 << 0;
 
-/// Not read: this kernel's BTF does not say where it is, or nothing needs it here.
-pub const TIMESTAMPS_UNKNOWN: u8 = 0;
-/// The peer sent no TCP timestamps: `ts_recent_stamp` is 0.
-pub const TIMESTAMPS_NONE: u8 = 1;
-/// The peer sent TCP timestamps, without which connect() takes over no TIME_WAIT
-/// (`tcp_twsk_unique()`).
-pub const TIMESTAMPS_SEEN: u8 = 2;
-
 /// A `struct inet_timewait_sock` when something happened to its timer.
 ///
 /// Context: the thread that closes, connects or kills (process), or softirq; by the timers'
@@ -199,10 +192,8 @@ pub struct Minisock {
     pub family: u8,
     /// The `FLAG_*` bits of this kind.
     pub flags: u8,
-    /// [`TIMESTAMPS_UNKNOWN`], [`TIMESTAMPS_NONE`] or [`TIMESTAMPS_SEEN`].
-    pub timestamps: u8,
     /// Always 0.
-    pub unused: [u8; 2],
+    pub unused: [u8; 3],
     /// `CLOCK_MONOTONIC`, nanoseconds.
     pub mono_ns: u64,
     /// Address of the minisock. Reused by the kernel as soon as it is freed.
@@ -217,8 +208,6 @@ pub struct Minisock {
     pub expires: u64,
     /// The present, in jiffies.
     pub jiffies: u64,
-    /// As [`Transition::netns_cookie`].
-    pub netns_cookie: u64,
     /// Inode of the network namespace.
     pub netns: u32,
     /// Process on the CPU.
@@ -231,7 +220,7 @@ pub struct Minisock {
     pub rport: u16,
 }
 
-const _: () = assert!(size_of::<Minisock>() == 104);
+const _: () = assert!(size_of::<Minisock>() == 96);
 
 /// Return addresses kept of a stack.
 pub const FRAMES: usize = 16;
@@ -246,7 +235,7 @@ pub struct MinisockStopped {
     pub frames: [u64; FRAMES],
 }
 
-const _: () = assert!(size_of::<MinisockStopped>() == 104 + 128);
+const _: () = assert!(size_of::<MinisockStopped>() == 96 + 128);
 
 /// What a full socket has done in its life, read when it goes to CLOSE.
 #[repr(C)]
@@ -268,9 +257,27 @@ pub struct Totals {
     pub user_timeout_ms: u32,
     /// `linger2` (`TCP_LINGER2`) in jiffies; 0 for the default, negative for no FIN_WAIT2.
     pub linger2: i32,
+    /// `write_seq` less `snd_nxt`: bytes that were never sent, a FIN counted as one.
+    pub unsent: u32,
+    /// `sk_err_soft`, a positive errno: the last ICMP or routing error that did not end the
+    /// connection by itself. `tcp_write_err()` copies it to `sk_err`.
+    pub err_soft: u16,
+    /// `icsk_probes_out`: keep-alive or window probes that were not answered.
+    pub probes: u8,
+    /// The `TOTALS_*` bits.
+    pub flags: u8,
 }
 
-const _: () = assert!(size_of::<Totals>() == 40);
+const _: () = assert!(size_of::<Totals>() == 48);
+
+/// [`Totals::flags`]: the socket is in repair mode (`TCP_REPAIR`), in which `tcp_disconnect()` sends
+/// nothing.
+pub const TOTALS_REPAIR: u8 = 1 << 0;
+/// [`Totals::flags`]: it has sent a segment (`segs_out`); of one in SYN_SENT, its SYN.
+pub const TOTALS_HAS_SENT: u8 = 1 << 1;
+/// [`Totals::flags`]: its receive queue is empty. `__tcp_close()` empties it before it resets,
+/// `tcp_disconnect()` after.
+pub const TOTALS_QUEUE_EMPTY: u8 = 1 << 2;
 
 /// The last transition of a full socket that BTF told of: to CLOSE, out of a state other than
 /// LISTEN.
@@ -283,7 +290,7 @@ pub struct Closed {
     pub totals: Totals,
 }
 
-const _: () = assert!(size_of::<Closed>() == 144 + 40);
+const _: () = assert!(size_of::<Closed>() == 136 + 48);
 
 /// [`Reset::direction`]: `tcp:tcp_send_reset`.
 pub const RESET_SENT: u8 = 1;
@@ -335,13 +342,11 @@ pub struct Accept {
     pub mono_ns: u64,
     /// Address of the `struct sock` of the connection.
     pub skaddr: u64,
-    /// As [`Transition::netns_cookie`].
-    pub netns_cookie: u64,
     /// Always 0.
     pub unused2: u32,
     /// The task that called accept().
     pub task: Task,
 }
 
-const _: () = assert!(size_of::<Accept>() == 88);
+const _: () = assert!(size_of::<Accept>() == 80);
 const _: () = assert!(names_are_aligned(core::mem::offset_of!(Accept, task)));

@@ -10,7 +10,6 @@ mod filter;
 mod globals;
 mod hooks;
 mod maps;
-mod pids;
 mod sock;
 mod task;
 

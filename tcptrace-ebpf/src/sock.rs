@@ -8,7 +8,7 @@ use aya_ebpf::helpers::generated::{bpf_get_socket_cookie, bpf_skc_to_tcp_sock};
 use tcptrace_common::{
     filter::Facts,
     globals::{ABSENT, FEATURE_COOKIE},
-    record::Totals,
+    record::{TOTALS_HAS_SENT, TOTALS_QUEUE_EMPTY, TOTALS_REPAIR, Totals},
 };
 
 use crate::globals::global;
@@ -19,6 +19,8 @@ pub(crate) use plain::{Minisock, MinisockCopy, timers_minisock};
 
 /// `IPPROTO_TCP`. MPTCP's parent sockets have 262, SCTP's 132.
 pub(crate) const IPPROTO_TCP: u16 = 6;
+/// `IPPROTO_MPTCP`: what a process holds of an MPTCP connection.
+pub(crate) const IPPROTO_MPTCP: u16 = 262;
 /// `AF_INET`
 pub(crate) const AF_INET: u16 = 2;
 
@@ -149,12 +151,26 @@ impl Sock {
     /// an earlier attempt at CLOSE→SYN_SENT.
     #[inline(always)]
     pub(crate) fn sport(self) -> u16 {
+        let Some(tcp) = self.tcp() else { return 0 };
+        u16::from_be(field!(tcp, sock.inet_sport => u16))
+    }
+
+    /// The same as a `struct tcp_sock *`, if it is a full TCP socket.
+    #[inline(always)]
+    fn tcp(self) -> Option<*const c_void> {
         // SAFETY: a socket that the verifier knows; the helper checks that it is a full TCP one.
         let tcp = unsafe { bpf_skc_to_tcp_sock(self.0.cast_mut().cast()) };
-        if tcp.is_null() {
-            return 0;
+        (!tcp.is_null()).then_some(tcp.cast_const().cast())
+    }
+
+    /// Whether it is a subflow of an MPTCP socket.
+    #[inline(always)]
+    pub(crate) fn is_mptcp(self) -> bool {
+        if global!(sock.is_mptcp) == ABSENT {
+            return false; // a kernel without CONFIG_MPTCP
         }
-        u16::from_be(field!(tcp.cast_const().cast(), sock.inet_sport => u16))
+        let Some(tcp) = self.tcp() else { return false };
+        field!(tcp, sock.is_mptcp => u8) != 0
     }
 
     /// What the filter looks at, of a connection whose two ends are set: not to be used for the
@@ -168,7 +184,7 @@ impl Sock {
             old: 0,
             new: 0,
             family,
-            netns: self.netns().identity(),
+            netns: self.netns(),
             laddr,
             raddr,
             lport: if num == 0 { self.sport() } else { num },
@@ -188,15 +204,16 @@ impl Sock {
             unacked: 0,
             user_timeout_ms: 0,
             linger2: 0,
+            unsent: 0,
+            err_soft: 0,
+            probes: 0,
+            flags: 0,
         };
-        // SAFETY: a socket that the verifier knows; the helper checks that it is a full TCP one.
-        let tcp = unsafe { bpf_skc_to_tcp_sock(self.0.cast_mut().cast()) };
-        if tcp.is_null() {
-            return none;
-        }
-        let tcp = tcp.cast_const().cast();
+        let Some(tcp) = self.tcp() else { return none };
         let rcv_nxt = field!(tcp, totals.rcv_nxt => u32);
         let write_seq = field!(tcp, totals.write_seq => u32);
+        let repair = u32::from(field!(tcp, totals.repair => u8));
+        let bit = |on: bool, bit: u8| if on { bit } else { 0 };
         Totals {
             bytes_acked: field!(tcp, totals.bytes_acked => u64),
             bytes_received: field!(tcp, totals.bytes_received => u64),
@@ -206,18 +223,13 @@ impl Sock {
             unacked: write_seq.wrapping_sub(field!(tcp, totals.snd_una => u32)),
             user_timeout_ms: field!(tcp, totals.user_timeout => u32),
             linger2: field!(tcp, totals.linger2 => i32),
+            unsent: write_seq.wrapping_sub(field!(tcp, totals.snd_nxt => u32)),
+            err_soft: field!(self.0, totals.err_soft => i32) as u16,
+            probes: field!(tcp, totals.probes_out => u8),
+            flags: bit(repair & global!(totals.repair_mask) != 0, TOTALS_REPAIR)
+                | bit(field!(tcp, totals.segs_out => u32) != 0, TOTALS_HAS_SENT)
+                | bit(field!(self.0, totals.receive_qlen => u32) == 0, TOTALS_QUEUE_EMPTY),
         }
-    }
-
-    /// Whether it chooses a local port from a range of its own (`IP_LOCAL_PORT_RANGE`).
-    #[inline(always)]
-    pub(crate) fn has_own_ports(self) -> bool {
-        if global!(sock.local_port_range) == ABSENT {
-            return false;
-        }
-        // SAFETY: a socket that the verifier knows; the helper checks that it is a full TCP one.
-        let tcp = unsafe { bpf_skc_to_tcp_sock(self.0.cast_mut().cast()) };
-        !tcp.is_null() && field!(tcp.cast_const().cast(), sock.local_port_range => u32) != 0
     }
 
     /// What it points to. To be asked once, before anything that the verifier walks on more than
@@ -276,10 +288,10 @@ impl Sock {
         if jiffies > u64::from(u32::MAX) { u32::MAX } else { jiffies as u32 }
     }
 
-    /// Its network namespace.
+    /// Inode of the network namespace.
     #[inline(always)]
-    pub(crate) fn netns(self) -> Netns {
-        Netns::read(self.pointer(global!(sock.skc_net)))
+    pub(crate) fn netns(self) -> u32 {
+        netns(self.pointer(global!(sock.skc_net)))
     }
 
     /// The socket's cookie, assigned now if it had none; 0 where the kernel does not tell.
@@ -302,10 +314,10 @@ pub(crate) struct Pointers {
 }
 
 impl Pointers {
-    /// Its network namespace.
+    /// Inode of the network namespace.
     #[inline(always)]
-    pub(crate) fn netns(&self) -> Netns {
-        Netns::read(self.net)
+    pub(crate) fn netns(&self) -> u32 {
+        netns(self.net)
     }
 
     /// Whether the namespace has no room for one more minisock, as `inet_twsk_alloc()` asks it;
@@ -336,36 +348,11 @@ impl Pointers {
     }
 }
 
-/// A network namespace.
-#[derive(Clone, Copy)]
-pub(crate) struct Netns {
-    /// Its inode, which the next namespace may get once it is gone; 0 where the kernel has no
-    /// namespaces (`CONFIG_NET_NS`), or where it is not told.
-    pub(crate) inode: u32,
-    /// Its cookie, which no other ever gets; 0 where the kernel has none.
-    pub(crate) cookie: u64,
-}
-
-impl Netns {
-    /// None is told.
-    pub(crate) const UNKNOWN: Self = Self { inode: 0, cookie: 0 };
-
-    /// Of a `struct net *` out of a socket.
-    #[inline(always)]
-    fn read(net: *const c_void) -> Self {
-        if global!(sock.skc_net) == ABSENT {
-            return Self::UNKNOWN;
-        }
-        let cookie = match global!(sock.net_cookie) {
-            ABSENT => 0,
-            _ => field!(net, sock.net_cookie => u64),
-        };
-        Self { inode: field!(net, sock.net_inum => u32), cookie }
+/// Inode of a network namespace, a `struct net *` out of a socket.
+#[inline(always)]
+fn netns(net: *const c_void) -> u32 {
+    if global!(sock.skc_net) == ABSENT {
+        return 0; // a kernel without CONFIG_NET_NS
     }
-
-    /// What the filter compares.
-    #[inline(always)]
-    pub(crate) fn identity(self) -> u64 {
-        if global!(filter.netns_by_cookie) != 0 { self.cookie } else { self.inode.into() }
-    }
+    field!(net, sock.net_inum => u32)
 }

@@ -10,12 +10,14 @@ use tcptrace_host::{
     clock,
     kernel::{self, Lockdown},
     mounts,
-    pidns::PidNamespace,
     timens::TimeOffsets,
 };
 
 mod hooks;
+mod row;
 pub mod show;
+
+pub use row::{Row, Topic, Verdict};
 
 /// What was found.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -30,77 +32,6 @@ pub struct Report {
     pub hook: Option<String>,
     /// The findings, grouped by topic.
     pub rows: Vec<Row>,
-}
-
-/// One finding.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Row {
-    /// What it belongs to.
-    pub topic: Topic,
-    /// What was looked at.
-    pub name: String,
-    /// How it stands.
-    pub verdict: Verdict,
-    /// What was found, or what the kernel answered.
-    pub found: String,
-    /// What that buys, costs, or asks to be done; `None` where nothing follows.
-    pub means: Option<String>,
-}
-
-/// What a finding belongs to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Topic {
-    /// What the kernel has.
-    Kernel,
-    /// What this process may do.
-    Privileges,
-    /// What could be attached.
-    Hooks,
-    /// What the traces will tell, by the best hook that attaches.
-    Truth,
-}
-
-/// How it stands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Verdict {
-    /// As it should be.
-    Ok,
-    /// Not there, which costs something or may.
-    Lacks,
-    /// Tried, and the kernel refused.
-    Refused,
-    /// Cannot be told.
-    Unknown,
-}
-
-impl Verdict {
-    /// The word for it in outputs.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Ok => "ok",
-            Self::Lacks => "lacks",
-            Self::Refused => "refused",
-            Self::Unknown => "unknown",
-        }
-    }
-}
-
-impl Row {
-    fn new(
-        topic: Topic,
-        name: impl Into<String>,
-        verdict: Verdict,
-        found: impl Into<String>,
-    ) -> Self {
-        Self { topic, name: name.into(), verdict, found: found.into(), means: None }
-    }
-
-    fn means(mut self, text: impl Into<String>) -> Self {
-        self.means = Some(text.into());
-        self
-    }
 }
 
 impl Report {
@@ -121,7 +52,6 @@ impl Report {
             lockdown(),
             tick(),
             clocks(),
-            pid_namespace(),
         ];
         rows.extend(privileges());
         rows.extend(hooks.rows);
@@ -214,19 +144,6 @@ fn clocks() -> Row {
         }
         Err(error) => row(Verdict::Lacks, error.to_string())
             .means("tcptrace cannot compare its clock with the kernel's and does not start"),
-    }
-}
-
-fn pid_namespace() -> Row {
-    let row = |verdict, found: String| Row::new(Topic::Kernel, "PID namespace", verdict, found);
-    match PidNamespace::of_proc() {
-        Ok(PidNamespace::First) => {
-            row(Verdict::Ok, "the first one: PIDs are the host's".to_owned())
-        }
-        Ok(PidNamespace::Other(inode)) => row(Verdict::Ok, format!("pid:[{inode}]"))
-            .means("PIDs are those of /proc here; processes outside of it are shown as foreign"),
-        Err(error) => row(Verdict::Unknown, error.to_string())
-            .means("processes that events name are shown as foreign"),
     }
 }
 

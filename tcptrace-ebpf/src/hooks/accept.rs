@@ -23,8 +23,8 @@ use crate::{
     filter::passes,
     globals::global,
     sock::{
-        AF_INET, IPPROTO_TCP, MinisockCopy, Netns, Sock,
-        plain::{Common, peek, socket_of_fd},
+        AF_INET, IPPROTO_TCP, MinisockCopy, Sock,
+        plain::{Common, first_subflow, peek, socket_of_fd},
     },
     task::Current,
 };
@@ -72,7 +72,7 @@ pub extern "C" fn accept_syscall(ctx: *mut c_void) -> u32 {
     if returned < 0 || returned > i64::from(i32::MAX) {
         return PASS_ON;
     }
-    let addr = socket_of_fd(returned as u32);
+    let addr = first_subflow(socket_of_fd(returned as u32));
     let mut copy = MinisockCopy::uninit();
     let Some(sk) = Common::read(addr, &mut copy) else { return PASS_ON };
     let family = sk.family();
@@ -90,7 +90,7 @@ pub extern "C" fn accept_syscall(ctx: *mut c_void) -> u32 {
 }
 
 #[inline(always)]
-fn emit(counters: Counters, skaddr: u64, netns: Netns) {
+fn emit(counters: Counters, skaddr: u64, netns: u32) {
     let task = Current::ask();
     counters.emit(|record: *mut Accept| {
         // SAFETY: no arguments.
@@ -109,10 +109,9 @@ fn emit(counters: Counters, skaddr: u64, netns: Netns) {
         put! {
             kind: RecordKind::Accept as u8,
             unused: [0; 3],
-            netns: netns.inode,
+            netns: netns,
             mono_ns: mono_ns,
             skaddr: skaddr,
-            netns_cookie: netns.cookie,
             unused2: 0,
         }
         // SAFETY: as above.

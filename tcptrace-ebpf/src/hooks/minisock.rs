@@ -2,19 +2,20 @@
 
 use aya_ebpf::{
     EbpfContext,
-    helpers::generated::{bpf_get_stack, bpf_jiffies64, bpf_ktime_get_ns},
+    helpers::generated::{
+        bpf_get_current_pid_tgid, bpf_get_stack, bpf_jiffies64, bpf_ktime_get_ns,
+    },
 };
 use tcptrace_common::{
     counters::Hook,
     filter::{Facts, Verdict, verdict},
-    record::{self, FRAMES, MinisockStopped, RecordKind, TIMESTAMPS_UNKNOWN, TimerEvent},
+    record::{self, FRAMES, MinisockStopped, RecordKind, TimerEvent},
 };
 
 use crate::{
     emit::Counters,
     filter::InForce,
-    pids,
-    sock::{Minisock, MinisockCopy, Netns},
+    sock::{Minisock, MinisockCopy},
 };
 
 pub(super) const TCP_TIME_WAIT: u8 = 6;
@@ -39,10 +40,9 @@ pub(super) fn emit(minisock: Minisock<'_>, event: TimerEvent, flags: u8) {
 #[inline(always)]
 pub(super) fn emit_expiring(minisock: Minisock<'_>, event: TimerEvent, flags: u8, expires: u64) {
     let Some(counters) = Counters::seen(Hook::TimeWait) else { return };
-    let netns = minisock.netns();
-    let Some(facts) = facts(minisock, netns) else { return counters.filtered() };
+    let Some(facts) = facts(minisock) else { return counters.filtered() };
     counters.emit(|out: *mut record::Minisock| {
-        write(out, minisock, netns, &facts, event, RecordKind::Minisock, flags, expires);
+        write(out, minisock, &facts, event, RecordKind::Minisock, flags, expires);
     });
 }
 
@@ -55,11 +55,10 @@ pub(super) fn emit_with_stack(
     flags: u8,
 ) {
     let Some(counters) = Counters::seen(Hook::TimeWait) else { return };
-    let netns = minisock.netns();
-    let Some(facts) = facts(minisock, netns) else { return counters.filtered() };
+    let Some(facts) = facts(minisock) else { return counters.filtered() };
     counters.emit(|out: *mut MinisockStopped| {
         let kind = RecordKind::MinisockStopped;
-        write(out.cast(), minisock, netns, &facts, event, kind, flags, minisock.expires());
+        write(out.cast(), minisock, &facts, event, kind, flags, minisock.expires());
         // SAFETY: a field of the reserved record, which is aligned and not shared yet.
         let frames = unsafe { &raw mut (*out).frames };
         // SAFETY: as above. The helper does not clear what it does not fill.
@@ -71,14 +70,14 @@ pub(super) fn emit_with_stack(
 
 /// What the filter looks at, if the minisock passes it.
 #[inline(always)]
-fn facts(minisock: Minisock<'_>, netns: Netns) -> Option<Facts> {
+fn facts(minisock: Minisock<'_>) -> Option<Facts> {
     let family = minisock.family();
     let (laddr, raddr) = minisock.addresses(family);
     let facts = Facts {
         old: TCP_TIME_WAIT,
         new: TCP_CLOSE,
         family,
-        netns: netns.identity(),
+        netns: minisock.netns(),
         laddr,
         raddr,
         lport: minisock.lport(),
@@ -89,11 +88,9 @@ fn facts(minisock: Minisock<'_>, netns: Netns) -> Option<Facts> {
 
 /// Writes a whole record; every byte, since the kernel does not clear it.
 #[inline(always)]
-#[expect(clippy::too_many_arguments, reason = "a structure of them would be built on the stack")]
 fn write(
     out: *mut record::Minisock,
     minisock: Minisock<'_>,
-    netns: Netns,
     facts: &Facts,
     event: TimerEvent,
     kind: RecordKind,
@@ -104,13 +101,8 @@ fn write(
     let mono_ns = unsafe { bpf_ktime_get_ns() };
     // SAFETY: no arguments.
     let jiffies = unsafe { bpf_jiffies64() };
-    let (tgid, tid) = pids::current();
-    // The same for as long as it lives: tcp_timewait_state_process() reads timestamps only where the
-    // stamp is set already. Of one that ends it matters no more.
-    let timestamps = match event {
-        TimerEvent::Started | TimerEvent::Restarted | TimerEvent::Peeked => minisock.timestamps(),
-        TimerEvent::Stopped | TimerEvent::Expired | TimerEvent::Ended => TIMESTAMPS_UNKNOWN,
-    };
+    // SAFETY: no arguments.
+    let pid_tgid = unsafe { bpf_get_current_pid_tgid() };
     macro_rules! put {
         ($($field:ident: $value:expr),* $(,)?) => {
             $({
@@ -129,8 +121,7 @@ fn write(
         substate: minisock.substate(),
         family: facts.family as u8,
         flags: flags,
-        timestamps: timestamps,
-        unused: [0; 2],
+        unused: [0; 3],
         mono_ns: mono_ns,
         addr: minisock.addr(),
         cookie: minisock.cookie(),
@@ -138,10 +129,9 @@ fn write(
         raddr: bytes(facts.raddr),
         expires: expires,
         jiffies: jiffies,
-        netns_cookie: netns.cookie,
-        netns: netns.inode,
-        tgid: tgid,
-        tid: tid,
+        netns: facts.netns,
+        tgid: (pid_tgid >> 32) as u32,
+        tid: pid_tgid as u32,
         lport: facts.lport,
         rport: facts.rport,
     }

@@ -6,10 +6,9 @@ use aya_ebpf::helpers::generated::{bpf_get_current_task, bpf_probe_read_kernel};
 use tcptrace_common::{
     filter::Facts,
     globals::{ABSENT, MINISOCK_MAX},
-    record::{TIMESTAMPS_NONE, TIMESTAMPS_SEEN, TIMESTAMPS_UNKNOWN},
 };
 
-use super::{AF_INET, Netns};
+use super::{AF_INET, IPPROTO_MPTCP};
 use crate::globals::global;
 
 /// Numbers that any bytes are.
@@ -49,6 +48,19 @@ pub(crate) fn socket_of_fd(fd: u32) -> u64 {
         return 0;
     }
     peek(socket, global!(files.socket_sk))
+}
+
+/// Of an MPTCP socket, the subflow by which it was accepted; of any other, itself.
+///
+/// `accept()` hands the MPTCP socket out (`mptcp_accept()`), and what is traced are its subflows.
+#[inline(always)]
+pub(crate) fn first_subflow(addr: u64) -> u64 {
+    if global!(files.msk_first) == ABSENT
+        || peek::<u16>(addr, global!(sock.sk_protocol)) != IPPROTO_MPTCP
+    {
+        return addr;
+    }
+    peek(addr, global!(files.msk_first))
 }
 
 /// The minisock that the timer at this address is in.
@@ -97,19 +109,6 @@ impl<'a> Minisock<'a> {
     #[inline(always)]
     pub(crate) fn expires(&self) -> u64 {
         self.at(global!(minisock.tw_timer) + global!(minisock.timer_expires))
-    }
-
-    /// Whether its peer has sent TCP timestamps, as a record has it.
-    #[inline(always)]
-    pub(crate) fn timestamps(&self) -> u8 {
-        let offset = global!(minisock.tw_ts_recent_stamp);
-        if offset == ABSENT {
-            return TIMESTAMPS_UNKNOWN;
-        }
-        match peek::<u32>(self.addr, offset) {
-            0 => TIMESTAMPS_NONE,
-            _ => TIMESTAMPS_SEEN,
-        }
     }
 
     /// Whether its timer is to run (`timer_pending()`).
@@ -181,16 +180,14 @@ impl<'a> Common<'a> {
         (self.at(global!(sock.skc_v6_rcv_saddr)), self.at(global!(sock.skc_v6_daddr)))
     }
 
-    /// Its network namespace.
+    /// Inode of the network namespace.
     #[inline(always)]
-    pub(crate) fn netns(&self) -> Netns {
+    pub(crate) fn netns(&self) -> u32 {
         if global!(sock.skc_net) == ABSENT {
-            return Netns::UNKNOWN;
+            return 0;
         }
         let net: u64 = self.at(global!(sock.skc_net));
-        let inode = peek(net, global!(sock.net_inum));
-        let cookie = global!(sock.net_cookie);
-        Netns { inode, cookie: if cookie == ABSENT { 0 } else { peek(net, cookie) } }
+        peek(net, global!(sock.net_inum))
     }
 
     /// `sk_protocol`, of a full socket.
@@ -216,7 +213,7 @@ impl<'a> Common<'a> {
             old: 0,
             new: 0,
             family,
-            netns: self.netns().identity(),
+            netns: self.netns(),
             laddr,
             raddr,
             lport: if num == 0 { sport() } else { num },

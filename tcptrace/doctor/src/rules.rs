@@ -9,6 +9,7 @@ use super::{
 mod abort_on_overflow;
 mod accept_queue;
 mod close_wait;
+mod count;
 mod fin_timeout;
 mod fin_wait2;
 mod gave_up;
@@ -49,28 +50,6 @@ pub const ALL: &[(&str, Rule)] = &[
     ("fin-timeout", fin_timeout::rule),
     ("keepalive", keepalive::rule),
 ];
-
-/// Resets and timeouts are normal one by one: this many while it was watched, and [`SHARE`] of the
-/// connections opened meanwhile, are not.
-const MANY: u64 = 20;
-/// One in so many.
-const SHARE: u64 = 10;
-
-/// Whether `count` is many, beside `opened` connections.
-fn is_many(count: u64, opened: u64) -> bool {
-    count >= MANY && count.saturating_mul(SHARE) >= opened
-}
-
-/// A count that the hooks saw, in words: a lower bound where they lost some.
-fn seen(host: &HostFacts, count: u64) -> String {
-    let at_least = if host.watched.lossy { "at least " } else { "" };
-    format!("{at_least}{count} in {:.1} s", host.watched.seconds)
-}
-
-/// ` by nginx :80 (3)`, or nothing where nobody is known.
-fn by(who: &str) -> String {
-    if who.is_empty() { String::new() } else { format!(", by {who}") }
-}
 
 #[cfg(test)]
 pub mod testing {
@@ -209,11 +188,5 @@ pub mod testing {
         let rules: Vec<_> = diagnosis.findings.iter().map(|finding| finding.rule).collect();
         assert_eq!(rules, ["accept-queue", "tw-overflow", "fin-timeout"]);
         assert_eq!(diagnosis.severity(), Severity::Critical);
-    }
-
-    #[test]
-    fn many_is_a_number_and_a_share() {
-        assert!(!is_many(19, 0) && is_many(20, 0));
-        assert!(is_many(20, 200) && !is_many(20, 201));
     }
 }

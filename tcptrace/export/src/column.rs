@@ -1,16 +1,14 @@
-//! Columns: name, type, meaning and value of each in one place, and arrays of them.
+//! Columns: name, type, meaning and value of each in one place, and how they are stored in Parquet.
 
-use std::sync::Arc;
-
-use arrow_array::{
-    ArrayRef, BooleanArray, Int64Array, RecordBatch, TimestampNanosecondArray, UInt16Array,
-    UInt32Array, builder::StringDictionaryBuilder, types::Int32Type,
+use bytes::Bytes;
+use parquet::{
+    basic::{LogicalType, Repetition, TimeUnit, Type as Physical},
+    column::writer::{ColumnWriter, ColumnWriterImpl},
+    data_type::{ByteArray, DataType as ParquetType},
+    schema::types::{Type, TypePtr},
 };
-use arrow_schema::{DataType, Field, Schema, TimeUnit};
 
-use super::{About, ExportError};
-/// The time zone of all times.
-const UTC: &str = "+00:00";
+use super::{about::About, format::ExportError};
 
 /// A row, and what it refers to.
 pub(super) struct Row<'a, T> {
@@ -84,6 +82,15 @@ impl<T> Column<T> {
         matches!(self.cell, Cell::I64(_) | Cell::Time(_))
     }
 
+    /// Appends its values in `rows` to its column chunk.
+    pub(super) fn append(
+        &self,
+        rows: &[Row<'_, T>],
+        chunk: &mut ColumnWriter<'_>,
+    ) -> Result<(), ExportError> {
+        self.cell.append(rows, chunk)
+    }
+
     /// What it is called.
     pub(super) fn name(&self) -> &'static str {
         self.name
@@ -136,20 +143,19 @@ impl<T> Cell<T> {
             Self::I64(_) => "int64",
             Self::Time(_) => "timestamp (ns, UTC)",
             Self::Bool(_) => "bool",
-            Self::Word(_) | Self::Text(_) => "string (dictionary)",
+            Self::Word(_) | Self::Text(_) => "string",
         }
     }
 
-    fn data_type(&self) -> DataType {
+    /// Its type in the file: how it is stored, and what that means.
+    fn stored(&self) -> (Physical, Option<LogicalType>) {
         match self {
-            Self::U16(_) => DataType::UInt16,
-            Self::U32(_) => DataType::UInt32,
-            Self::I64(_) => DataType::Int64,
-            Self::Time(_) => DataType::Timestamp(TimeUnit::Nanosecond, Some(UTC.into())),
-            Self::Bool(_) => DataType::Boolean,
-            Self::Word(_) | Self::Text(_) => {
-                DataType::Dictionary(Box::new(DataType::Int32), Box::new(DataType::Utf8))
-            }
+            Self::U16(_) => (Physical::INT32, Some(LogicalType::integer(16, false))),
+            Self::U32(_) => (Physical::INT32, Some(LogicalType::integer(32, false))),
+            Self::I64(_) => (Physical::INT64, None),
+            Self::Time(_) => (Physical::INT64, Some(LogicalType::timestamp(true, TimeUnit::NANOS))),
+            Self::Bool(_) => (Physical::BOOLEAN, None),
+            Self::Word(_) | Self::Text(_) => (Physical::BYTE_ARRAY, Some(LogicalType::String)),
         }
     }
 
@@ -166,53 +172,79 @@ impl<T> Cell<T> {
         })
     }
 
-    fn array(&self, rows: &[Row<'_, T>]) -> Result<ArrayRef, ExportError> {
+    /// Appends its values in `rows` to a column chunk of its type.
+    fn append(&self, rows: &[Row<'_, T>], chunk: &mut ColumnWriter<'_>) -> Result<(), ExportError> {
         let rows = rows.iter();
-        Ok(match self {
-            Self::U16(get) => Arc::new(rows.map(get).collect::<UInt16Array>()),
-            Self::U32(get) => Arc::new(rows.map(get).collect::<UInt32Array>()),
-            Self::I64(get) => {
-                let signed = |row| get(row).map(|n| i64::try_from(n).unwrap_or(i64::MAX));
-                Arc::new(rows.map(signed).collect::<Int64Array>())
+        match (self, chunk) {
+            (Self::U16(get), ColumnWriter::Int32ColumnWriter(chunk)) => {
+                append(chunk, rows.map(|row| get(row).map(i32::from)))
             }
-            Self::Time(get) => {
-                Arc::new(rows.map(get).collect::<TimestampNanosecondArray>().with_timezone(UTC))
+            (Self::U32(get), ColumnWriter::Int32ColumnWriter(chunk)) => {
+                append(chunk, rows.map(|row| get(row).map(u32::cast_signed)))
             }
-            Self::Bool(get) => Arc::new(rows.map(get).collect::<BooleanArray>()),
-            Self::Word(get) => {
-                let mut words = StringDictionaryBuilder::<Int32Type>::new();
-                for word in rows.map(get) {
-                    words.append_option(word);
-                }
-                Arc::new(words.finish())
+            (Self::I64(get), ColumnWriter::Int64ColumnWriter(chunk)) => {
+                let signed = |n| i64::try_from(n).unwrap_or(i64::MAX);
+                append(chunk, rows.map(|row| get(row).map(signed)))
             }
-            Self::Text(put) => {
-                let (mut texts, mut text) =
-                    (StringDictionaryBuilder::<Int32Type>::new(), String::new());
-                for row in rows {
-                    text.clear();
-                    let there = put(row, &mut text);
-                    texts.append_option(there.then_some(&text));
-                }
-                Arc::new(texts.finish())
+            (Self::Time(get), ColumnWriter::Int64ColumnWriter(chunk)) => {
+                append(chunk, rows.map(get))
             }
-        })
+            (Self::Bool(get), ColumnWriter::BoolColumnWriter(chunk)) => {
+                append(chunk, rows.map(get))
+            }
+            (Self::Word(get), ColumnWriter::ByteArrayColumnWriter(chunk)) => {
+                let word = |word: &'static str| Bytes::from_static(word.as_bytes()).into();
+                append(chunk, rows.map(|row| get(row).map(word)))
+            }
+            (Self::Text(put), ColumnWriter::ByteArrayColumnWriter(chunk)) => {
+                // A text is often that of the row before, which is then shared. Others are
+                // allocated one by one: a dictionary may keep any of them for long.
+                let (mut text, mut last) = (String::new(), ByteArray::from(""));
+                append(
+                    chunk,
+                    rows.map(|row| {
+                        text.clear();
+                        put(row, &mut text).then(|| {
+                            if last.data() != text.as_bytes() {
+                                last = ByteArray::from(text.as_str());
+                            }
+                            last.clone()
+                        })
+                    }),
+                )
+            }
+            _ => Err(ExportError("a column chunk has another type than its column".to_owned())),
+        }
     }
 }
 
-/// The schema of `columns`.
-pub(super) fn schema<T>(columns: &[Column<T>]) -> Schema {
-    let field = |column: &Column<T>| Field::new(column.name, column.cell.data_type(), true);
-    Schema::new(columns.iter().map(field).collect::<Vec<_>>())
+/// Appends values to a column chunk; `None` is null.
+fn append<D: ParquetType>(
+    chunk: &mut ColumnWriterImpl<'_, D>,
+    values: impl ExactSizeIterator<Item = Option<D::T>>,
+) -> Result<(), ExportError> {
+    let mut there = Vec::with_capacity(values.len());
+    let levels: Vec<i16> = values
+        .map(|value| {
+            let level = i16::from(value.is_some());
+            there.extend(value);
+            level
+        })
+        .collect();
+    chunk.write_batch(&there, Some(&levels), None)?;
+    Ok(())
 }
 
-/// `rows` as columns.
-pub(super) fn batch<T>(
-    columns: &[Column<T>],
-    rows: &[Row<'_, T>],
-) -> Result<RecordBatch, ExportError> {
-    let arrays = columns.iter().map(|column| column.cell.array(rows));
-    let arrays = arrays.collect::<Result<Vec<_>, _>>()?;
-    RecordBatch::try_new(Arc::new(schema(columns)), arrays)
-        .map_err(|error| ExportError(error.to_string()))
+/// The schema of `columns`.
+pub(super) fn schema<T>(columns: &[Column<T>]) -> Result<TypePtr, ExportError> {
+    let field = |column: &Column<T>| {
+        let (physical, logical) = column.cell.stored();
+        Type::primitive_type_builder(column.name, physical)
+            .with_repetition(Repetition::OPTIONAL)
+            .with_logical_type(logical)
+            .build()
+            .map(TypePtr::from)
+    };
+    let fields = columns.iter().map(field).collect::<Result<_, _>>()?;
+    Ok(Type::group_type_builder("schema").with_fields(fields).build()?.into())
 }

@@ -8,9 +8,12 @@
 //! `ExportView` writes one table of what was recorded. Of what goes on, `Stream` hands the rows of
 //! both to `Exporter`, a thread that writes files of so much time each.
 
+mod about;
 mod column;
 mod connections;
 mod folder;
+mod format;
+mod groups;
 mod shared;
 mod sink;
 mod stream;
@@ -20,10 +23,11 @@ mod transitions;
 mod worker;
 
 use bytes::BytesMut;
-use thiserror::Error;
 
+pub use about::About;
 pub use column::ColumnDoc;
 use column::{Column, Row, docs};
+pub use format::{ExportError, Format};
 use sink::{Absent, Sink};
 pub use stream::{Stream, Way};
 pub use tally::Tally;
@@ -65,38 +69,6 @@ impl Table {
             Self::Transitions => docs(&transitions::columns()),
             Self::Connections => docs(&connections::columns()),
         }
-    }
-}
-
-/// How it is written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Format {
-    /// Apache Parquet: zstd, row groups of at most 131,072 rows.
-    Parquet,
-    /// Comma-separated values with a header; what is not known is empty.
-    Csv,
-    /// One JSON object a line; what is not known is `null`.
-    Ndjson,
-}
-
-/// Why nothing more could be written.
-#[derive(Clone, Debug, Error)]
-#[error("cannot write the table: {0}")]
-pub struct ExportError(String);
-
-/// What is the same in all rows, and what they refer to.
-pub struct About {
-    header: Header,
-    hz: u32,
-    cgroups: Cgroups,
-    /// `CLOCK_REALTIME` less `CLOCK_MONOTONIC`, nanoseconds, once it is known.
-    offset_ns: Option<i64>,
-}
-
-impl About {
-    /// A moment on the wall clock, nanoseconds since 1970.
-    fn real_ns(&self, mono_ns: u64) -> Option<i64> {
-        i64::try_from(mono_ns).ok()?.checked_add(self.offset_ns?)
     }
 }
 

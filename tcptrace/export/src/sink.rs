@@ -2,9 +2,8 @@
 
 use std::sync::Arc;
 
-use bytes::{BufMut as _, BytesMut};
+use bytes::BytesMut;
 use parquet::{
-    arrow::ArrowWriter,
     basic::{Compression, Encoding, ZstdLevel},
     errors::ParquetError,
     file::{metadata::KeyValue, properties::WriterProperties},
@@ -12,18 +11,13 @@ use parquet::{
 };
 
 use super::{
-    ExportError, Format,
-    column::{Column, Row, batch, schema},
+    column::{Column, Row, schema},
+    format::{ExportError, Format},
+    groups::Groups,
     text,
 };
 use tcptrace_model::Accounts;
 use tcptrace_record::Header;
-
-/// Rows of a row group: what is in memory before it is written, compressed.
-const GROUP_ROWS: usize = 1 << 17;
-
-/// The same in bytes, whichever comes first.
-const GROUP_BYTES: usize = 32 << 20;
 
 impl From<ParquetError> for ExportError {
     fn from(error: ParquetError) -> Self {
@@ -49,7 +43,7 @@ impl Absent {
 
 /// Where batches go.
 pub(super) enum Sink {
-    Parquet(Box<ArrowWriter<Vec<u8>>>),
+    Parquet(Box<Groups>),
     /// Whether the header was written.
     Csv(bool),
     Ndjson,
@@ -66,10 +60,8 @@ impl Sink {
             Format::Csv => Self::Csv(false),
             Format::Ndjson => Self::Ndjson,
             Format::Parquet => {
-                let properties = properties(columns, header)?;
-                let schema = Arc::new(schema(columns));
-                let writer = ArrowWriter::try_new(Vec::new(), schema, Some(properties))?;
-                Self::Parquet(Box::new(writer))
+                let properties = Arc::new(properties(columns, header)?);
+                Self::Parquet(Box::new(Groups::new(schema(columns)?, properties)?))
             }
         })
     }
@@ -82,13 +74,7 @@ impl Sink {
         out: &mut BytesMut,
     ) -> Result<(), ExportError> {
         match self {
-            Self::Parquet(writer) => {
-                let groups = writer.flushed_row_groups().len();
-                writer.write(&batch(columns, rows)?)?;
-                if writer.flushed_row_groups().len() > groups {
-                    drain(writer, out)?;
-                }
-            }
+            Self::Parquet(groups) => groups.write(columns, rows, out)?,
             Self::Csv(headed) => {
                 if !std::mem::replace(headed, true) {
                     text::csv_header(columns, out);
@@ -106,28 +92,19 @@ impl Sink {
         absent: &Absent,
         out: &mut BytesMut,
     ) -> Result<(), ExportError> {
-        if let Self::Parquet(writer) = self {
+        if let Self::Parquet(groups) = self {
             for (name, value) in [
                 ("tcptrace.lost", Some(absent.lost)),
                 ("tcptrace.missed", absent.missed),
                 ("tcptrace.filtered", absent.filtered),
             ] {
                 let value = value.map(|value| value.to_string());
-                writer.append_key_value_metadata(KeyValue::new(name.to_owned(), value));
+                groups.say(KeyValue::new(name.to_owned(), value));
             }
-            writer.finish()?;
-            drain(writer, out)?;
+            groups.finish(out)?;
         }
         Ok(())
     }
-}
-
-/// Moves what the writer has written.
-fn drain(writer: &mut ArrowWriter<Vec<u8>>, out: &mut BytesMut) -> Result<(), ExportError> {
-    writer.sync().map_err(|error| ExportError(error.to_string()))?;
-    // The writer counts its bytes itself, so it may be taken from.
-    out.put_slice(&std::mem::take(writer.inner_mut()));
-    Ok(())
 }
 
 fn properties<T>(columns: &[Column<T>], header: &Header) -> Result<WriterProperties, ExportError> {
@@ -137,8 +114,6 @@ fn properties<T>(columns: &[Column<T>], header: &Header) -> Result<WriterPropert
     let mut builder = WriterProperties::builder()
         .set_created_by(created_by.to_owned())
         .set_compression(Compression::ZSTD(ZstdLevel::try_new(3)?))
-        .set_max_row_group_row_count(Some(GROUP_ROWS))
-        .set_max_row_group_bytes(Some(GROUP_BYTES))
         .set_key_value_metadata(Some(metadata));
     // Each is near to the one before, and hardly any comes twice.
     for column in columns.iter().filter(|column| column.grows()) {

@@ -1,5 +1,4 @@
-//! Rows as text: CSV and NDJSON, by hand. arrow-csv and arrow-json would bring a dozen crates along for
-//! what is a line for each type.
+//! Rows as text: CSV and NDJSON.
 
 use bytes::{BufMut as _, BytesMut};
 use jiff::Timestamp;

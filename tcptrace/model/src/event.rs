@@ -3,9 +3,9 @@
 use std::net::Ipv6Addr;
 
 use tcptrace_common::record::{
-    self, FLAG_BUCKETS_FULL, FLAG_DEAD, FLAG_KEY_UNKNOWN, FLAG_LINGER, FLAG_MAY_RUN,
-    FLAG_OWN_PORTS, FLAG_PEER_FIN, FLAG_SOCK, FLAG_UNACCEPTED, RESET_RECEIVED, RESET_SENT,
-    TIMESTAMPS_NONE, TIMESTAMPS_SEEN, TimerEvent,
+    self, FLAG_BUCKETS_FULL, FLAG_DEAD, FLAG_KEY_UNKNOWN, FLAG_LINGER, FLAG_MAY_RUN, FLAG_PEER_FIN,
+    FLAG_SOCK, FLAG_UNACCEPTED, IS_MPTCP, RESET_RECEIVED, RESET_SENT, SHUTDOWN_MASK,
+    TOTALS_HAS_SENT, TOTALS_QUEUE_EMPTY, TOTALS_REPAIR, TimerEvent,
 };
 
 use super::{state::TcpState, task::Task, tuple::Tuple};
@@ -40,11 +40,19 @@ pub struct SockFacts {
     pub unaccepted: bool,
     /// The peer's FIN has been received (`SOCK_DONE`).
     pub peer_fin: bool,
-    /// At CLOSE→SYN_SENT, and at →CLOSE out of SYN_SENT: connect() chooses from a range of ports of
-    /// this socket (`IP_LOCAL_PORT_RANGE`), not from that of the namespace.
-    pub own_ports: bool,
     /// `SO_LINGER`.
     pub linger: Linger,
+    /// It is a subflow of an MPTCP socket, which may have fallen back to plain TCP. `None` where
+    /// that is not known: at LISTEN → SYN_RECV, where a child has the bit of its listener, and in
+    /// recordings of versions that did not read it.
+    pub mptcp: Option<bool>,
+}
+
+impl SockFacts {
+    /// What [`Self::mptcp`] is where a socket goes from `old` to `new` and has this bit.
+    pub fn mptcp_by(old: TcpState, new: TcpState, bit: bool) -> Option<bool> {
+        ((old, new) != (TcpState::Listen, TcpState::SynRecv)).then_some(bit)
+    }
 }
 
 /// What a full socket has done in its life, as its last transition to CLOSE told.
@@ -66,6 +74,27 @@ pub struct Totals {
     pub user_timeout_ms: u32,
     /// `TCP_LINGER2` in jiffies; 0 for the default, negative for no FIN_WAIT2 without an owner.
     pub linger2: i32,
+    /// How it stood when it went to CLOSE; `None` in recordings of versions that did not read it.
+    pub at_close: Option<AtClose>,
+}
+
+/// How a full socket stood when it went to CLOSE, as far as that tells why it did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct AtClose {
+    /// Of [`Totals::unacked`], bytes that were never sent, a FIN counted as one.
+    pub unsent: u32,
+    /// `sk_err_soft`, a positive errno: the last ICMP or routing error that did not end the
+    /// connection by itself; 0 for none.
+    pub err_soft: u16,
+    /// Keep-alive or window probes that were not answered (`icsk_probes_out`).
+    pub probes: u8,
+    /// It was in repair mode (`TCP_REPAIR`), in which closing sends nothing.
+    pub repair: bool,
+    /// It has sent a segment: of one in SYN_SENT, its SYN.
+    pub has_sent: bool,
+    /// Its receive queue was empty. close() empties it before it resets a connection,
+    /// connect(AF_UNSPEC) after.
+    pub queue_empty: bool,
 }
 
 /// One run of `sock:inet_sock_set_state`.
@@ -222,9 +251,6 @@ pub struct Minisock {
     pub expires: u64,
     /// The present, in jiffies.
     pub jiffies: u64,
-    /// Whether the peer has sent TCP timestamps (`tw_ts_recent_stamp`), without which connect() never
-    /// takes over its port; `None` where this event does not tell.
-    pub timestamps: Option<bool>,
 }
 
 /// A record that is not what the kernel side of this version writes.
@@ -260,16 +286,16 @@ impl Transition {
                 netns: raw.netns,
                 cgroup: (raw.cgroup != 0).then_some(raw.cgroup),
                 err: raw.sk_err,
-                shutdown: raw.shutdown,
+                shutdown: raw.shutdown & SHUTDOWN_MASK,
                 dead: flag(FLAG_DEAD),
                 unaccepted: flag(FLAG_UNACCEPTED),
                 peer_fin: flag(FLAG_PEER_FIN),
-                own_ports: flag(FLAG_OWN_PORTS),
                 linger: if flag(FLAG_LINGER) {
                     Linger::Jiffies(raw.linger_jiffies)
                 } else {
                     Linger::Off
                 },
+                mptcp: SockFacts::mptcp_by(old, new, raw.shutdown & IS_MPTCP != 0),
             }),
             key_unknown: flag(FLAG_KEY_UNKNOWN),
             buckets_full: flag(FLAG_BUCKETS_FULL),
@@ -302,17 +328,16 @@ impl TryFrom<&record::Closed> for Transition {
             unacked: totals.unacked,
             user_timeout_ms: totals.user_timeout_ms,
             linger2: totals.linger2,
+            at_close: Some(AtClose {
+                unsent: totals.unsent,
+                err_soft: totals.err_soft,
+                probes: totals.probes,
+                repair: totals.flags & TOTALS_REPAIR != 0,
+                has_sent: totals.flags & TOTALS_HAS_SENT != 0,
+                queue_empty: totals.flags & TOTALS_QUEUE_EMPTY != 0,
+            }),
         };
         Self::of(&raw.transition, Some(totals))
-    }
-}
-
-/// Whether a peer has sent timestamps, as a record has it.
-fn timestamps(raw: u8) -> Option<bool> {
-    match raw {
-        TIMESTAMPS_NONE => Some(false),
-        TIMESTAMPS_SEEN => Some(true),
-        _ => None,
     }
 }
 
@@ -374,7 +399,6 @@ impl Minisock {
             cookie: (raw.cookie != 0).then_some(raw.cookie),
             expires: raw.expires,
             jiffies: raw.jiffies,
-            timestamps: timestamps(raw.timestamps),
         })
     }
 }

@@ -24,8 +24,8 @@ pub use cgroup::Cgroup;
 pub use change::{Age, Birth, Change, EndReason, Found, Moved, Opened, Owner, OwnerFrom, Retired};
 pub use counters::{NetStat, NetnsCounters, SockStat};
 pub use event::{
-    Accept, Linger, Minisock, MinisockEvent, Reset, ResetDirection, RstReason, SockFacts, Stopper,
-    Totals, Transition,
+    Accept, AtClose, Linger, Minisock, MinisockEvent, Reset, ResetDirection, RstReason, SockFacts,
+    Stopper, Totals, Transition,
 };
 pub use input::{
     Accounts, Clock, Event, Holder, Input, Lost, MinisocksBy, Queues, SnapFull, SnapSocket,

@@ -29,7 +29,10 @@
 //!
 //! Times are in ms (with decimals) from 0; `sk=` and `cookie=` are hexadecimal; `linger=` is off
 //! or a number of jiffies; `classic` is an event of the classic tracepoint, which knows no more
-//! than its own record; `unknown` marks an event whose filter key was not set.
+//! than its own record; `unknown` marks an event whose filter key was not set. `mptcp` and `plain`
+//! say whether it is a subflow. `unsent=`, `soft=`, `probes=`, `repair`, `nothing-sent`, `queued` and
+//! `at-close` alone say how a socket stood at its close, which recordings of the first versions do
+//! not have.
 
 use std::net::SocketAddr;
 
@@ -37,10 +40,10 @@ use anyhow::{Context as _, Result, bail};
 use tcptrace_common::counters::Hook;
 
 use crate::{
-    Accept, Clock, Comm, Event, Holder, Input, Knob, Knobs, Linger, Lost, Minisock, MinisockEvent,
-    MinisocksBy, NetStat, NetnsCounters, NetnsKnobs, PortRange, Reset, ResetDirection, RstReason,
-    SnapFull, SnapSocket, Snapshot, SnapshotEnd, SockFacts, StateSet, Stopper, SynQueue, Task,
-    TcpState, Totals, Transition, Tuple, knobs,
+    Accept, AtClose, Clock, Comm, Event, Holder, Input, Knob, Knobs, Linger, Lost, Minisock,
+    MinisockEvent, MinisocksBy, NetStat, NetnsCounters, NetnsKnobs, PortRange, Reset,
+    ResetDirection, RstReason, SnapFull, SnapSocket, Snapshot, SnapshotEnd, SockFacts, StateSet,
+    Stopper, SynQueue, Task, TcpState, Totals, Transition, Tuple, knobs,
 };
 
 /// A connection that is closed here, expires after 60 s, and was opened at 1 ms.
@@ -213,8 +216,8 @@ fn input(line: &str) -> Result<Input> {
                     dead: false,
                     unaccepted: false,
                     peer_fin: false,
-                    own_ports: false,
                     linger: Linger::Off,
+                    mptcp: None,
                 }),
                 key_unknown: false,
                 buckets_full: false,
@@ -347,8 +350,8 @@ fn end<'a>(mono_ns: u64, words: impl Iterator<Item = &'a str>) -> Result<Snapsho
     Ok(end)
 }
 
-/// `tw=ADDR EVENT FIN_WAIT2|TIME_WAIT LOCAL REMOTE [netns=N] [cookie=C] [expires=MS] [timestamps]
-/// [no-timestamps]`: the timer is to run at that time. Events: started, restarted, stopped, stopped-by-WHO, due,
+/// `tw=ADDR EVENT FIN_WAIT2|TIME_WAIT LOCAL REMOTE [netns=N] [cookie=C] [expires=MS]`: the timer
+/// is to run at that time. Events: started, restarted, stopped, stopped-by-WHO, due,
 /// stopping-by-WHO, expired, peeked, ended, ended-by-WHO.
 fn minisock<'a>(
     mono_ns: u64,
@@ -393,13 +396,8 @@ fn minisock<'a>(
         cookie: None,
         expires: 0,
         jiffies: mono_ns / JIFFY_NS,
-        timestamps: None,
     };
     for word in words {
-        if let "timestamps" | "no-timestamps" = word {
-            minisock.timestamps = Some(word == "timestamps");
-            continue;
-        }
         match word.split_once('=').context("no key=value")? {
             ("netns", netns) => minisock.netns = netns.parse()?,
             ("cookie", cookie) => minisock.cookie = Some(u64::from_str_radix(cookie, 16)?),
@@ -415,12 +413,17 @@ fn detail(event: &mut Transition, word: &str) -> Result<()> {
         "unknown" => event.key_unknown = true,
         "full" => event.buckets_full = true,
         "classic" => event.sock = None,
-        "dead" | "unaccepted" | "peer-fin" | "own-ports" => {
+        "at-close" => drop(at_close(event)),
+        "repair" => at_close(event).repair = true,
+        "nothing-sent" => at_close(event).has_sent = false,
+        "queued" => at_close(event).queue_empty = false,
+        "dead" | "unaccepted" | "peer-fin" | "mptcp" | "plain" => {
             let sock = event.sock.as_mut().context("a classic event knows no such thing")?;
             match word {
                 "dead" => sock.dead = true,
                 "unaccepted" => sock.unaccepted = true,
-                "own-ports" => sock.own_ports = true,
+                "mptcp" => sock.mptcp = Some(true),
+                "plain" => sock.mptcp = Some(false),
                 _ => sock.peer_fin = true,
             }
         }
@@ -436,6 +439,9 @@ fn detail(event: &mut Transition, word: &str) -> Result<()> {
                 "unacked" => totals(event).unacked = value.parse()?,
                 "linger2" => totals(event).linger2 = value.parse()?,
                 "user-timeout" => totals(event).user_timeout_ms = value.parse()?,
+                "unsent" => at_close(event).unsent = value.parse()?,
+                "soft" => at_close(event).err_soft = value.parse()?,
+                "probes" => at_close(event).probes = value.parse()?,
                 _ => {
                     let sock =
                         event.sock.as_mut().context("a classic event knows no such thing")?;
@@ -467,7 +473,15 @@ fn totals(event: &mut Transition) -> &mut Totals {
         unacked: 0,
         user_timeout_ms: 0,
         linger2: 0,
+        at_close: None,
     })
+}
+
+/// How the socket of an event stood at its close: as one that has sent all there was, and whose
+/// receive queue close() has emptied, unless said otherwise.
+fn at_close(event: &mut Transition) -> &mut AtClose {
+    let usual = AtClose { has_sent: true, queue_empty: true, ..AtClose::default() };
+    totals(event).at_close.get_or_insert(usual)
 }
 
 /// Milliseconds with decimals, to nanoseconds, without a detour through floating point.

@@ -80,6 +80,17 @@ struct Type {
     body: usize,
 }
 
+/// A member of a structure.
+#[derive(Clone, Copy)]
+struct Member {
+    /// Its offset.
+    bits: u32,
+    /// The width of a bit-field, in bits; 0 for what is none.
+    width: u32,
+    /// Its type.
+    id: u32,
+}
+
 fn u32_at(bytes: &[u8], at: usize) -> Result<u32, BtfError> {
     let end = at.checked_add(4).ok_or(BtfError::Malformed("offset overflow"))?;
     let word = bytes.get(at..end).ok_or(BtfError::Malformed("ends within a type"))?;
@@ -182,8 +193,8 @@ impl<'a> Btf<'a> {
     }
 
     /// The member called `name`, at its offset in bits from the start of `ty`, looked for in
-    /// anonymous members too. A bit-field counts as not there.
-    fn member(&self, ty: Type, name: &str, depth: u32) -> Result<Option<(u32, u32)>, BtfError> {
+    /// anonymous members too.
+    fn member(&self, ty: Type, name: &str, depth: u32) -> Result<Option<Member>, BtfError> {
         if depth == 0 {
             return Err(BtfError::Malformed("structures nested too deep"));
         }
@@ -197,14 +208,15 @@ impl<'a> Btf<'a> {
             // With kind_flag the upper byte is the width of a bit-field.
             let (bits, width) = if ty.kind_flag { (raw & 0xff_ffff, raw >> 24) } else { (raw, 0) };
             if self.name_is(member_name, name) {
-                return Ok((width == 0).then_some((bits, id)));
+                return Ok(Some(Member { bits, width, id }));
             }
             if self.is_anonymous(member_name)
-                && let Some((inner, id)) = self.member(self.resolve(id)?, name, depth - 1)?
+                && let Some(inner) = self.member(self.resolve(id)?, name, depth - 1)?
             {
-                let bits =
-                    bits.checked_add(inner).ok_or(BtfError::Malformed("member offset overflow"))?;
-                return Ok(Some((bits, id)));
+                let bits = bits
+                    .checked_add(inner.bits)
+                    .ok_or(BtfError::Malformed("member offset overflow"))?;
+                return Ok(Some(Member { bits, ..inner }));
             }
         }
         Ok(None)
@@ -218,8 +230,9 @@ impl<'a> Btf<'a> {
         let no_field = || BtfError::NoField { strukt: strukt.to_owned(), path: path.to_owned() };
         let mut offset: u32 = 0;
         for name in path.split('.') {
-            let (bits, id) = self.member(ty, name, MAX_DEPTH)?.ok_or_else(no_field)?;
-            if !bits.is_multiple_of(8) {
+            let Member { bits, width, id } =
+                self.member(ty, name, MAX_DEPTH)?.ok_or_else(no_field)?;
+            if width != 0 || !bits.is_multiple_of(8) {
                 return Err(no_field());
             }
             offset = offset
@@ -230,10 +243,19 @@ impl<'a> Btf<'a> {
         Ok(offset)
     }
 
-    /// Size of `struct strukt` in bytes.
-    pub fn size_of(&self, strukt: &str) -> Result<u32, BtfError> {
-        let ty = self.find(&[KIND_STRUCT], strukt)?;
-        Ok(ty.ok_or_else(|| BtfError::NoStruct(strukt.to_owned()))?.size_or_type)
+    /// Where the bit-field `name`, one bit wide, is in `struct strukt`: the offset of its byte, and
+    /// the number of the bit in that, the least significant being 0.
+    pub fn flag_of(&self, strukt: &str, name: &str) -> Result<(u32, u32), BtfError> {
+        let ty = self
+            .find(&[KIND_STRUCT], strukt)?
+            .ok_or_else(|| BtfError::NoStruct(strukt.to_owned()))?;
+        match self.member(ty, name, MAX_DEPTH)? {
+            // A big-endian kernel counts bits from the other end.
+            Some(Member { bits, width: 1, .. }) if cfg!(target_endian = "little") => {
+                Ok((bits / 8, bits % 8))
+            }
+            _ => Err(BtfError::NoField { strukt: strukt.to_owned(), path: name.to_owned() }),
+        }
     }
 
     /// How many arguments the function `name` takes; of a tracepoint, `btf_trace_…`, that is one
@@ -322,7 +344,7 @@ mod tests {
         }
     }
 
-    /// struct sock { struct inner { u32 pad; union { u32 a; u32 b; }; } c; u8 bits:3; }
+    /// struct sock { struct inner { u32 pad; union { u32 a; u32 b; }; } c; u8 f:3, g:1; }
     fn sample() -> Vec<u8> {
         let mut b = Builder::new();
         b.int("u32", 4); // 1
@@ -334,7 +356,7 @@ mod tests {
             KIND_STRUCT,
             true,
             "sock",
-            &[("x", 1, 0), ("c", 4, 64), ("f", 1, 3 << 24 | 128)],
+            &[("x", 1, 0), ("c", 4, 64), ("f", 1, 3 << 24 | 128), ("g", 1, 1 << 24 | 131)],
         ); // 5
         let (name, dead, linger) = (b.name("flags"), b.name("DEAD"), b.name("LINGER"));
         b.words(&[name, KIND_ENUM << 24 | 2, 4, dead, 0, linger, 4]); // 6
@@ -351,11 +373,22 @@ mod tests {
     }
 
     #[test]
+    fn finds_a_flag_and_takes_nothing_wider_for_one() {
+        let data = sample();
+        let btf = Btf::parse(&data).unwrap();
+        assert_eq!(btf.flag_of("sock", "g"), Ok((16, 3)));
+        for name in ["f", "x", "h"] {
+            assert!(matches!(btf.flag_of("sock", name), Err(BtfError::NoField { .. })), "{name}");
+        }
+        assert!(matches!(btf.flag_of("socks", "g"), Err(BtfError::NoStruct(_))));
+    }
+
+    #[test]
     fn says_what_is_missing() {
         let data = sample();
         let btf = Btf::parse(&data).unwrap();
         assert_eq!(btf.offset_of("socks", "c"), Err(BtfError::NoStruct("socks".into())));
-        for path in ["d", "c.z", "x.y", "f"] {
+        for path in ["d", "c.z", "x.y", "f", "g"] {
             let missing = BtfError::NoField { strukt: "sock".into(), path: path.into() };
             assert_eq!(btf.offset_of("sock", path), Err(missing), "{path}");
         }
@@ -376,6 +409,7 @@ mod tests {
             if let Ok(btf) = Btf::parse(&data) {
                 // Whatever it answers, it must answer.
                 let _ = (btf.offset_of("sock", "c.b"), btf.enum_value("flags", "DEAD"));
+                let _ = btf.flag_of("sock", "g");
             }
         }
     }

@@ -18,9 +18,8 @@ pub(super) fn globals(filter: &Filter, ring_bytes: u32, tracepoint: TracepointLa
     Globals {
         tracepoint,
         filter: globals::Filter {
-            netns: filter.netns(),
             conditions: filter.conditions(),
-            netns_by_cookie: 0,
+            netns: filter.netns.unwrap_or(0),
         },
         wakeup: ring::wakeup(ring_bytes),
         ..Globals::UNSET

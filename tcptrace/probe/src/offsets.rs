@@ -3,9 +3,7 @@
 //! Must not guess: a field that BTF does not have is absent, and the kernel side then leaves out
 //! what depends on it. Only what a transition cannot do without is an error.
 
-use tcptrace_common::globals::{
-    ABSENT, FileOffsets, PidOffsets, SockOffsets, TaskOffsets, TotalsOffsets,
-};
+use tcptrace_common::globals::{ABSENT, FileOffsets, SockOffsets, TaskOffsets, TotalsOffsets};
 
 use super::btf::{Btf, BtfError};
 
@@ -21,8 +19,6 @@ pub fn sock_offsets(btf: &Btf<'_>) -> Result<SockOffsets, BtfError> {
         // Without CONFIG_NET_NS there is one namespace and no pointer to it.
         skc_net: sock("__sk_common.skc_net.net").unwrap_or(ABSENT),
         net_inum: btf.offset_of("net", "ns.inum")?,
-        // Before 5.12 (commit 3d368ab87cf6) there is one only where it has been asked for.
-        net_cookie: btf.offset_of("net", "net_cookie").unwrap_or(ABSENT),
         // Without CONFIG_IPV6 there is no AF_INET6 socket to read them from.
         skc_v6_daddr: sock("__sk_common.skc_v6_daddr").unwrap_or(ABSENT),
         skc_v6_rcv_saddr: sock("__sk_common.skc_v6_rcv_saddr").unwrap_or(ABSENT),
@@ -38,18 +34,18 @@ pub fn sock_offsets(btf: &Btf<'_>) -> Result<SockOffsets, BtfError> {
         cgroup_kn: btf.offset_of("cgroup", "kn").unwrap_or(ABSENT),
         kn_id: btf.offset_of("kernfs_node", "id").unwrap_or(ABSENT),
         inet_sport: btf.offset_of("tcp_sock", "inet_conn.icsk_inet.inet_sport")?,
-        local_port_range: btf
-            .offset_of("tcp_sock", "inet_conn.icsk_inet.local_port_range")
-            .unwrap_or(ABSENT),
         sock_dead_bit: btf.enum_value("sock_flags", "SOCK_DEAD")?,
         sock_linger_bit: btf.enum_value("sock_flags", "SOCK_LINGER")?,
         sock_done_bit: btf.enum_value("sock_flags", "SOCK_DONE")?,
+        // Without CONFIG_MPTCP (or before 5.6) no socket is a subflow.
+        is_mptcp: btf.offset_of("tcp_sock", "is_mptcp").unwrap_or(ABSENT),
     })
 }
 
 /// Reads the offsets of what a connection did: all, or the first that is not there.
 pub(super) fn totals_offsets(btf: &Btf<'_>) -> Result<TotalsOffsets, BtfError> {
     let tcp = |path| btf.offset_of("tcp_sock", path);
+    let (repair, bit) = btf.flag_of("tcp_sock", "repair")?;
     Ok(TotalsOffsets {
         bytes_acked: tcp("bytes_acked")?,
         bytes_received: tcp("bytes_received")?,
@@ -61,6 +57,13 @@ pub(super) fn totals_offsets(btf: &Btf<'_>) -> Result<TotalsOffsets, BtfError> {
         snd_una: tcp("snd_una")?,
         user_timeout: tcp("inet_conn.icsk_user_timeout")?,
         linger2: tcp("linger2")?,
+        snd_nxt: tcp("snd_nxt")?,
+        segs_out: tcp("segs_out")?,
+        repair,
+        repair_mask: 1 << bit,
+        err_soft: btf.offset_of("sock", "sk_err_soft")?,
+        receive_qlen: btf.offset_of("sock", "sk_receive_queue.qlen")?,
+        probes_out: tcp("inet_conn.icsk_probes_out")?,
     })
 }
 
@@ -83,20 +86,6 @@ pub(super) fn task_offsets(btf: &Btf<'_>) -> TaskOffsets {
     }
 }
 
-/// Reads the offsets from a task to its numbers: all, or the first that is not there.
-pub(super) fn pid_offsets(btf: &Btf<'_>) -> Result<PidOffsets, BtfError> {
-    // Before 4.19 (commit 2c4704756cab) it was in an array of `struct pid_link`.
-    Ok(PidOffsets {
-        thread_pid: btf.offset_of("task_struct", "thread_pid")?,
-        pid_level: btf.offset_of("pid", "level")?,
-        pid_numbers: btf.offset_of("pid", "numbers")?,
-        upid_size: btf.size_of("upid")?,
-        upid_nr: btf.offset_of("upid", "nr")?,
-        upid_ns: btf.offset_of("upid", "ns")?,
-        pidns_inum: btf.offset_of("pid_namespace", "ns.inum")?,
-    })
-}
-
 /// Whether `bpf_get_current_task_btf()` is there (5.11): all tracing programs may call it then.
 pub(super) fn has_task_btf(btf: &Btf<'_>) -> bool {
     btf.enum_value("bpf_func_id", "BPF_FUNC_get_current_task_btf").is_ok()
@@ -112,6 +101,7 @@ pub(super) fn file_offsets(btf: &Btf<'_>, record_ret: u32) -> Result<FileOffsets
         file_private_data: btf.offset_of("file", "private_data")?,
         socket_file: btf.offset_of("socket", "file")?,
         socket_sk: btf.offset_of("socket", "sk")?,
+        msk_first: btf.offset_of("mptcp_sock", "first").unwrap_or(ABSENT),
         record_ret,
     })
 }

@@ -107,6 +107,7 @@ mod tests {
     #[test]
     fn small_rings_are_watched_more_closely() {
         assert_eq!(wakeup(4096), Wakeup { every_mask: 0, at_bytes: 1024 });
+        assert_eq!(wakeup(8192), Wakeup { every_mask: 1, at_bytes: 2048 });
         assert_eq!(wakeup(DEFAULT_RING_BYTES), Wakeup { every_mask: 255, at_bytes: 2 << 20 });
     }
 }

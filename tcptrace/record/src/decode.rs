@@ -3,11 +3,12 @@
 use std::{net::Ipv6Addr, num::NonZeroU64};
 
 use super::{
-    encode::{
+    facts::{FACTS, Facts},
+    layout::{
         ACCEPT, BUCKETS_FULL, CGROUP, DEAD, EXPIRES, FULL, HAS_COOKIE, HAS_SOCK, HAS_TOTALS,
-        HOLDER, IN_STATE, KEY_UNKNOWN, LINGERS, MINISOCK, OWN_PORTS, PEER_FIN, REASONS, RESET,
-        SAME_COOKIE, SAME_ENDS, SAME_PLACE, SAME_SOCK, SAME_TASK, SAME_TUPLE, SOCKET, STOPPERS,
-        TICK, TIMESTAMPS, TIMESTAMPS_TOLD, TRANSITION, UNACCEPTED,
+        HOLDER, IN_STATE, KEY_UNKNOWN, LINGERS, MINISOCK, PEER_FIN, REASONS, RESET, SAME_COOKIE,
+        SAME_ENDS, SAME_PLACE, SAME_SOCK, SAME_TASK, SAME_TUPLE, SOCKET, STOPPERS, TICK,
+        TRANSITION, UNACCEPTED,
     },
     rare,
     scene::{LIMIT, Place, Scene, listed},
@@ -53,6 +54,7 @@ pub struct Decoder<'a> {
     from: Cursor<'a>,
     len: usize,
     at: &'a mut usize,
+    marked: &'a mut bool,
     scene: &'a mut Scene<Slot>,
     /// Of the next task that is new.
     more: Option<More>,
@@ -62,6 +64,8 @@ pub struct Decoder<'a> {
 #[derive(Debug, Default)]
 pub struct Memory {
     at: usize,
+    /// The mark of [`super::facts`] has been read in this block.
+    marked: bool,
     scene: Scene<Slot>,
 }
 
@@ -69,6 +73,7 @@ impl Memory {
     /// At the beginning of a block, whose times count from `first_ns`.
     pub fn begin(&mut self, first_ns: u64) {
         self.at = 0;
+        self.marked = false;
         self.scene.clear(first_ns);
     }
 }
@@ -85,9 +90,9 @@ fn numbered<T: Copy>(list: &[T], number: u8) -> Result<Option<T>, Malformed> {
 impl<'a> Decoder<'a> {
     /// Reads on in the block `bytes`, from where `memory` is in it.
     pub fn new(bytes: &'a [u8], memory: &'a mut Memory) -> Self {
-        let Memory { at, scene } = memory;
+        let Memory { at, marked, scene } = memory;
         let from = Cursor::new(bytes.get(*at..).unwrap_or_default());
-        Self { from, len: bytes.len(), at, scene, more: None }
+        Self { from, len: bytes.len(), at, marked, scene, more: None }
     }
 
     /// The next one; `None` at the end.
@@ -106,8 +111,16 @@ impl<'a> Decoder<'a> {
     fn item(&mut self) -> Result<Item, Malformed> {
         let mut tag = self.from.u8()?;
         self.more = None;
-        while tag == MORE {
-            self.more = Some(More::get(&mut self.from)?);
+        let mut facts = Facts::default();
+        loop {
+            match tag {
+                MORE => self.more = Some(More::get(&mut self.from)?),
+                FACTS => match Facts::get(&mut self.from)? {
+                    Some(read) => facts = read,
+                    None => *self.marked = true,
+                },
+                _ => break,
+            }
             tag = self.from.u8()?;
         }
         let event = match tag {
@@ -119,7 +132,11 @@ impl<'a> Decoder<'a> {
                 let socket = self.socket()?;
                 return Ok(Item::Input(Input::Snapshot(Snapshot::Socket(socket))));
             }
-            tag if tag & TRANSITION != 0 => Event::Transition(self.transition(tag)?),
+            tag if tag & TRANSITION != 0 => {
+                let mut event = self.transition(tag)?;
+                facts.complete(&mut event, *self.marked);
+                Event::Transition(event)
+            }
             tag => {
                 let input = rare::get(tag, &mut self.from)?;
                 return Ok(input.map_or(Item::Unknown, Item::Input));
@@ -264,8 +281,8 @@ impl<'a> Decoder<'a> {
             dead: flags & DEAD != 0,
             unaccepted: flags & UNACCEPTED != 0,
             peer_fin: flags & PEER_FIN != 0,
-            own_ports: flags & OWN_PORTS != 0,
             linger,
+            mptcp: None,
         };
         let slot = &mut self.scene.slots[index];
         (slot.sock, slot.cookie, slot.place) = (Some(sock), cookie, Some((netns, cgroup)));
@@ -283,6 +300,7 @@ impl<'a> Decoder<'a> {
             unacked: from.u32()?,
             user_timeout_ms: from.u32()?,
             linger2: from.i64()?.try_into().map_err(|_| Malformed("a number too large"))?,
+            at_close: None,
         })
     }
 
@@ -318,19 +336,7 @@ impl<'a> Decoder<'a> {
         let slot = &mut self.scene.slots[index];
         (slot.tuple, slot.cookie, slot.place) = (Some(tuple), cookie, Some(place));
         let (addr, netns) = (slot.addr, place.0);
-        let timestamps = (flags & TIMESTAMPS_TOLD != 0).then_some(flags & TIMESTAMPS != 0);
-        Ok(Minisock {
-            mono_ns,
-            addr,
-            event,
-            substate,
-            tuple,
-            netns,
-            cookie,
-            expires,
-            jiffies,
-            timestamps,
-        })
+        Ok(Minisock { mono_ns, addr, event, substate, tuple, netns, cookie, expires, jiffies })
     }
 
     fn reset(&mut self) -> Result<Reset, Malformed> {

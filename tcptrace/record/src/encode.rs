@@ -2,77 +2,27 @@
 
 mod known;
 
-use std::{
-    collections::HashMap,
-    hash::{BuildHasherDefault, Hash},
-    net::Ipv6Addr,
-};
+use std::{collections::HashMap, hash::Hash, net::Ipv6Addr};
 
 use known::{Known, facts};
 
 use super::{
+    facts::{put as put_facts, put_mark},
+    layout::{
+        ACCEPT, BUCKETS_FULL, CGROUP, EXPIRES, FULL, HAS_COOKIE, HAS_SOCK, HAS_TOTALS, HOLDER,
+        IN_STATE, KEY_UNKNOWN, MINISOCK, REASONS, RESET, SAME_COOKIE, SAME_ENDS, SAME_PLACE,
+        SAME_SOCK, SAME_TASK, SAME_TUPLE, SOCKET, STOPPERS, TICK, TRANSITION,
+    },
     rare,
     scene::{Place, Scene},
     task::put_more,
     wire::{put_i64, put_step, put_u64},
 };
-use tcptrace_model::hash::AddressHasher;
+use tcptrace_model::hash::ByAddress;
 use tcptrace_model::{
-    Accept, Event, Input, Linger, Minisock, MinisockEvent, Reset, ResetDirection, RstReason,
-    SnapSocket, Snapshot, SockFacts, Stopper, Task, TcpState, Transition, Tuple, hash::Map,
+    Accept, Event, Input, Linger, Minisock, MinisockEvent, Reset, ResetDirection, SnapSocket,
+    Snapshot, SockFacts, Task, TcpState, Transition, Tuple, hash::Map,
 };
-
-/// A transition: the other bits say what is in it.
-pub(super) const TRANSITION: u8 = 0x80;
-pub(super) const SAME_TUPLE: u8 = 1 << 0;
-pub(super) const SAME_TASK: u8 = 1 << 1;
-pub(super) const HAS_SOCK: u8 = 1 << 2;
-pub(super) const SAME_SOCK: u8 = 1 << 3;
-pub(super) const HAS_TOTALS: u8 = 1 << 4;
-pub(super) const KEY_UNKNOWN: u8 = 1 << 5;
-pub(super) const BUCKETS_FULL: u8 = 1 << 6;
-
-pub(super) const MINISOCK: u8 = 1;
-pub(super) const RESET: u8 = 2;
-pub(super) const ACCEPT: u8 = 3;
-pub(super) const TICK: u8 = 4;
-pub(super) const SOCKET: u8 = 5;
-
-/// Of [`SockFacts`].
-pub(super) const DEAD: u8 = 1 << 0;
-pub(super) const UNACCEPTED: u8 = 1 << 1;
-pub(super) const PEER_FIN: u8 = 1 << 2;
-pub(super) const LINGERS: u8 = 1 << 3;
-/// Of [`SockFacts`] and [`Minisock`].
-pub(super) const SAME_COOKIE: u8 = 1 << 4;
-pub(super) const HAS_COOKIE: u8 = 1 << 5;
-pub(super) const SAME_PLACE: u8 = 1 << 6;
-pub(super) const OWN_PORTS: u8 = 1 << 7;
-/// Of [`Minisock`].
-pub(super) const SAME_ENDS: u8 = 1 << 0;
-pub(super) const TIMESTAMPS_TOLD: u8 = 1 << 1;
-pub(super) const TIMESTAMPS: u8 = 1 << 2;
-
-/// Of [`SnapSocket`].
-pub(super) const EXPIRES: u8 = 1 << 0;
-pub(super) const FULL: u8 = 1 << 1;
-pub(super) const CGROUP: u8 = 1 << 2;
-pub(super) const HOLDER: u8 = 1 << 3;
-pub(super) const IN_STATE: u8 = 1 << 4;
-
-/// The numbers that stand for these: their index here and 1, 0 for none.
-pub(super) const STOPPERS: [Stopper; 5] =
-    [Stopper::StateProcess, Stopper::Receive, Stopper::Connect, Stopper::Abort, Stopper::Purge];
-pub(super) const REASONS: [RstReason; 8] = [
-    RstReason::AbortOnData,
-    RstReason::AbortOnClose,
-    RstReason::AbortOnLinger,
-    RstReason::AbortOnMemory,
-    RstReason::TcpState,
-    RstReason::KeepaliveTimeout,
-    RstReason::DisconnectWithData,
-    RstReason::Other,
-];
 
 /// A block is closed at so many bytes.
 const FULL_BYTES: usize = 256 << 10;
@@ -141,7 +91,7 @@ impl<T: Copy + Eq + Hash> Listed<T> {
 #[derive(Debug, Default)]
 pub(super) struct Encoder {
     scene: Scene<Known>,
-    slot_of: HashMap<u64, u32, BuildHasherDefault<AddressHasher>>,
+    slot_of: HashMap<u64, u32, ByAddress>,
     task_of: Listed<Task>,
     addr_of: Listed<Ipv6Addr>,
     place_of: Listed<Place>,
@@ -193,6 +143,9 @@ impl Encoder {
 
     /// Writes one.
     pub(super) fn put(&mut self, input: &Input) {
+        if self.out.is_empty() {
+            put_mark(&mut self.out);
+        }
         match input {
             Input::Event(Event::Transition(event)) => self.transition(event),
             Input::Event(Event::Minisock(event)) => self.minisock(event),
@@ -279,6 +232,7 @@ impl Encoder {
     }
 
     fn transition(&mut self, event: &Transition) {
+        put_facts(&mut self.out, event);
         let at = self.out.len();
         self.out.push(0);
         self.time(event.mono_ns);
@@ -375,12 +329,7 @@ impl Encoder {
         self.out.push(event.substate as u8);
         let same_ends = self.scene.slots[index].is_between(&event.tuple);
         let at = self.out.len();
-        let bit = |on: bool, bit: u8| if on { bit } else { 0 };
-        self.out.push(
-            bit(same_ends, SAME_ENDS)
-                | bit(event.timestamps.is_some(), TIMESTAMPS_TOLD)
-                | bit(event.timestamps == Some(true), TIMESTAMPS),
-        );
+        self.out.push(if same_ends { SAME_ENDS } else { 0 });
         if !same_ends {
             self.tuple(&event.tuple);
             self.scene.slots[index].set_tuple(&event.tuple);

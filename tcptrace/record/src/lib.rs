@@ -7,7 +7,9 @@
 mod context;
 mod decode;
 mod encode;
+mod facts;
 mod frame;
+mod layout;
 mod rare;
 mod reader;
 mod scene;

@@ -5,14 +5,16 @@
 //! put in as it is.
 
 mod sections;
+mod table;
 
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 
 use super::{
     chart::{self, Drawing},
     facts::Facts,
-    figures::{Figure, Panel, Table, figures},
+    figures::{Figure, Panel, figures},
 };
+use table::table;
 
 const STYLE: &str = include_str!("page.css");
 const SCRIPT: &str = include_str!("page.js");
@@ -164,26 +166,6 @@ fn short(text: &str, most: usize) -> String {
         return text.to_owned();
     }
     text.chars().take(most - 1).chain(['…']).collect()
-}
-
-fn table(table: &Table, caption: &str) -> Markup {
-    html! {
-        div.scroll tabindex="0" role="group" aria-label={ "Table: " (caption) } {
-            table {
-                caption { (caption) }
-                thead { tr { @for column in &table.columns { th scope="col" { (column) } } } }
-                tbody {
-                    @for row in &table.rows {
-                        tr {
-                            @for (at, cell) in row.iter().enumerate() {
-                                @if at == 0 { th scope="row" { (cell) } } @else { td { (cell) } }
-                            }
-                        }
-                    }
-                }
-            }
-        }
-    }
 }
 
 #[cfg(test)]

@@ -21,10 +21,10 @@ use tokio::{
     sync::watch,
     time::{Instant, sleep_until, timeout},
 };
-use tokio_rustls::TlsConnector;
 
 pub use endpoint::Endpoint;
 pub use headers::{Headers, HeadersError};
+pub use push::Push;
 
 use self::{
     encode::Origin,
@@ -42,18 +42,6 @@ const LAST: Duration = Duration::from_secs(2);
 
 /// How soon to look again while nothing is known yet.
 const SOON: Duration = Duration::from_secs(1);
-
-/// Where to push, and how.
-pub struct Push {
-    /// Where.
-    pub endpoint: Endpoint,
-    /// How often.
-    pub interval: Duration,
-    /// What goes with each request.
-    pub headers: Headers,
-    /// The client's side of TLS, for an endpoint with https.
-    pub tls: Option<TlsConnector>,
-}
 
 /// The thread.
 pub struct Pusher {

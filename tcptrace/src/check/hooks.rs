@@ -1,6 +1,6 @@
 //! Trying the hooks: each is attached for a moment, and what it can tell is noted.
 
-use super::{Row, Topic, Verdict};
+use super::row::{Row, Topic, Verdict};
 use tcptrace_host::loopback;
 use tcptrace_model::filter::Filter;
 use tcptrace_probe::{
@@ -209,7 +209,6 @@ const fn costs(fact: Fact) -> &'static str {
         Fact::Linger => "whether a close was meant to reset is not told",
         Fact::Cgroup => "containers are not told apart",
         Fact::Cookie => "a socket is known by its kernel address alone, which is reused",
-        Fact::Pid => "processes that events name are shown as foreign, and -p does not find them",
     }
 }
 

@@ -14,7 +14,7 @@ use serde::Serialize;
 
 use tcptrace_view::wrap::put_wrapped;
 
-use super::{Report, Topic};
+use super::{Report, row::Topic};
 
 /// Where the third column begins.
 const TEXT_AT: usize = 2 + 19 + 1 + 7 + 1;

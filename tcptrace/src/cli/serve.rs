@@ -5,6 +5,7 @@
 
 mod export_dir;
 mod otlp;
+mod rights;
 
 use std::{
     fs, io,
@@ -33,7 +34,8 @@ use super::{
     target::Target,
     usage::Usage,
 };
-use tcptrace_host::{caps::Capability, confine, netns::NetnsId};
+use rights::{give_up, give_up_but_tracing, told};
+use tcptrace_host::{confine, netns::NetnsId};
 use tcptrace_probe::{Probe, TimeWaitChoice};
 use tcptrace_record::Header;
 use tcptrace_serve::{
@@ -51,28 +53,6 @@ const QUEUE: i32 = 1024;
 /// Groups with a label, at most.
 const LABELS: u64 = 1000;
 
-/// What the tracing thread may keep, the least that works first. It reads maps and runs a program
-/// that is loaded, which takes an open file and no more since 5.19 (c8644cd0efe7, "bpf: refine
-/// kernel.unprivileged_bpf_disabled behaviour"); before, where that sysctl is not 0, any bpf() takes
-/// CAP_BPF, or CAP_SYS_ADMIN, which stands for it. The ring is memory. Nothing else takes any: the
-/// tables are read by the helper process.
-const KEPT: [&[Capability]; 3] = [&[], &[Capability::Bpf], &[Capability::SysAdmin]];
-
-/// Gives up what a thread does not need that only works with what is open. What cannot be given up
-/// is said, and no reason not to run.
-fn give_up(filter: fn() -> io::Result<()>) {
-    told("capabilities are not given up", confine::keep_only(&[]));
-    told("system calls are not filtered", filter());
-}
-
-/// The same once the hooks are on, of the thread that reads what they tell.
-fn give_up_but_tracing(probe: &Probe) {
-    // All of bpf() is allowed or refused alike.
-    let works = || probe.totals(Hook::SetState).is_ok();
-    told("capabilities are not given up", confine::keep_fewest(&KEPT, works));
-    told("system calls are not filtered", confine::only_listen());
-}
-
 /// Starts the process that reads the tables of `host`.
 fn helper(host: &Host) -> Result<Helper> {
     let own = NetnsId::own().ok();
@@ -81,12 +61,6 @@ fn helper(host: &Host) -> Result<Helper> {
         "cannot start the helper process that reads the socket tables (--no-sandbox does without, \
          and keeps all rights in one process)",
     )
-}
-
-fn told(what: &str, done: io::Result<()>) {
-    if let Err(error) = done {
-        say(&format!("{what}: {error}"));
-    }
 }
 
 pub(super) fn run(args: &ServeArgs) -> Result<ExitCode> {

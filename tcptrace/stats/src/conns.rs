@@ -3,12 +3,14 @@
 //! Keeps one small record a connection, of what its changes tell one by one; all else comes with
 //! the last of them. Must not claim more than it was told: what a record lacks is unknown.
 
+mod connection;
 mod lives;
 mod record;
 mod records;
 mod times;
 mod traffic;
 
+pub use connection::Connection;
 pub use lives::Lives;
 pub use times::{Times, least_ns, sum};
 pub use traffic::Traffic;
@@ -16,9 +18,7 @@ pub use traffic::Traffic;
 use record::Record;
 use records::Records;
 
-use tcptrace_model::{
-    Age, Birth, Change, EndReason, Found, Moved, Opened, Owner, TcpState, Tuple, Verdict,
-};
+use tcptrace_model::{Change, Found, Moved, TcpState};
 
 /// When a connection is handed out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,99 +27,6 @@ pub enum Until {
     End,
     /// When it is closed: one that enters TIME_WAIT, as it does.
     Close,
-}
-
-/// A connection that has ended, or as much of it as there has been.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Connection {
-    /// Tells connections apart, within one run of the tracker.
-    pub id: u64,
-    /// CLOSE if it has ended, else the state that it is in.
-    pub state: TcpState,
-    /// When that was so, `CLOCK_MONOTONIC`, nanoseconds.
-    pub mono_ns: u64,
-    /// When it was closed: when it went to CLOSE or into TIME_WAIT. `None` if it was not or that
-    /// was not seen.
-    pub closed_ns: Option<u64>,
-    /// The two ends.
-    pub tuple: Tuple,
-    /// Inode of the network namespace, if that is known.
-    pub netns: Option<u32>,
-    /// The kernel's number for it, if that is known.
-    pub cookie: Option<u64>,
-    /// Id of its cgroup (v2), if that is known.
-    pub cgroup: Option<u64>,
-    /// How and when it began, if that was seen.
-    pub birth: Option<Birth>,
-    /// Whose it is, if that is known.
-    pub owner: Option<Owner>,
-    /// Who closed first, and how it ended.
-    pub verdict: Verdict,
-    /// How its minisock ended, or why there was none.
-    pub end_reason: Option<EndReason>,
-    /// The time in each state.
-    pub times: Times,
-    /// What it carried, if that was told.
-    pub traffic: Option<Traffic>,
-}
-
-impl Connection {
-    /// How long connect() took to come to a connection, nanoseconds. `None` for what was accepted
-    /// (its handshake was the SYN queue's, unseen), never came to be, or is not known exactly.
-    pub fn handshake_ns(&self) -> Option<u64> {
-        use TcpState::{SynRecv, SynSent};
-        let is_shaking = |state| matches!(state, SynSent | SynRecv);
-        let connected = self.birth.is_some_and(|birth| birth.opened == Opened::Connect)
-            && (self.times.iter().any(|(state, _)| !is_shaking(state))
-                || !is_shaking(self.state) && self.state != TcpState::Close);
-        let shaking = self.times.iter().filter(|(state, _)| connected && is_shaking(*state));
-        match shaking.map(|(_, age)| age).reduce(sum) {
-            Some(Age::Exactly(ns)) => Some(ns),
-            _ => None,
-        }
-    }
-
-    /// Whether it is an attempt to connect that came to nothing, which is no connection.
-    pub fn failed(&self) -> bool {
-        let never = self.verdict.how.is_some_and(|how| !how.is_of_a_connection());
-        let left = self.times.iter().last().map(|(state, _)| state);
-        never || self.state == TcpState::Close && left == Some(TcpState::SynSent)
-    }
-
-    /// Whether the times before its TIME_WAIT are not kept any more, though it was seen from its
-    /// beginning.
-    pub fn lacks_times(&self) -> bool {
-        let first = self.times.iter().next().map(|(state, _)| state);
-        let waits = first.unwrap_or(self.state) == TcpState::TimeWait;
-        waits && self.birth.is_some()
-    }
-
-    /// How long it lived: from connect(), or from the end of the handshake if it was accepted,
-    /// until it was closed. TIME_WAIT is not life.
-    pub fn life(&self) -> Age {
-        let alive =
-            || self.times.iter().filter(|(state, _)| *state != TcpState::TimeWait).map(|it| it.1);
-        let Some(birth) = self.birth else {
-            // Of the time before its first event it is not known how long it was.
-            return match alive().map(least_ns).fold(0, u64::saturating_add) {
-                0 => Age::Unknown,
-                ns => Age::AtLeast(ns),
-            };
-        };
-        let since = |ns: u64| ns.saturating_sub(birth.mono_ns);
-        let within = alive().find_map(|age| match age {
-            Age::About { within_ns, .. } => Some(within_ns),
-            _ => None,
-        });
-        match (self.closed_ns, within) {
-            (Some(closed_ns), Some(within_ns)) => Age::About { ns: since(closed_ns), within_ns },
-            (Some(closed_ns), None) => Age::Exactly(since(closed_ns)),
-            (None, _) if !matches!(self.state, TcpState::Close | TcpState::TimeWait) => {
-                Age::AtLeast(since(self.mono_ns))
-            }
-            (None, _) => Age::Unknown,
-        }
-    }
 }
 
 /// The connections that go on.

@@ -14,6 +14,7 @@ use super::{
     keys::Tab,
     listing::{Row, Tone},
     panes,
+    size::{LEFT, columns, is_large},
     ui::What,
 };
 use pane::Painter;
@@ -21,31 +22,11 @@ use pane::Painter;
 /// The least that there is something to see in.
 const LEAST: (u16, u16) = (60, 12);
 
-/// From so much on, the overview has more panes.
-const LARGE: (u16, u16) = (140, 40);
-
-/// Columns of the left half of a large overview.
-const LEFT: u16 = 80;
-
 /// Lines of the header and the tabs.
 const HEAD: u16 = 3;
 
 /// Lines of the states in the overview.
 const STATES: u16 = 11;
-
-/// Whether the overview has room for more panes.
-pub(super) fn is_large(size: (u16, u16)) -> bool {
-    size.0 >= LARGE.0 && size.1 >= LARGE.1
-}
-
-/// Columns of the main list of the overview, and of what is beside it.
-pub(super) fn columns(size: (u16, u16)) -> (usize, usize) {
-    if is_large(size) {
-        (usize::from(LEFT), usize::from(size.0 - LEFT - 1))
-    } else {
-        (usize::from(size.0), 0)
-    }
-}
 
 /// Which tab is at this place, if one is.
 pub(super) fn tab_at(size: (u16, u16), x: u16, y: u16) -> Option<Tab> {
@@ -91,8 +72,16 @@ pub(super) fn row_at(top: &Top, x: u16, y: u16) -> Option<usize> {
     list.contains(Position { x, y }).then(|| usize::from(y - list.y))
 }
 
+impl Top {
+    /// Draws it.
+    pub fn draw(&mut self, frame: &mut Frame<'_>) {
+        self.dirty = false;
+        draw(self, frame);
+    }
+}
+
 /// Draws all of it.
-pub(super) fn draw(top: &mut Top, frame: &mut Frame<'_>) {
+fn draw(top: &mut Top, frame: &mut Frame<'_>) {
     let area = frame.area();
     let style = top.style;
     let buffer = frame.buffer_mut();

@@ -16,6 +16,7 @@ mod listing;
 mod panes;
 mod player;
 mod shown;
+mod size;
 mod stream;
 mod theme;
 mod ui;
@@ -23,7 +24,7 @@ mod ui;
 use std::time::Duration;
 
 use bytes::BytesMut;
-use ratatui::{Frame, crossterm::event::Event};
+use ratatui::crossterm::event::Event;
 
 use self::{
     data::{Data, patience},
@@ -238,12 +239,6 @@ impl Top {
         self.dirty
     }
 
-    /// Draws it.
-    pub fn draw(&mut self, frame: &mut Frame<'_>) {
-        self.dirty = false;
-        draw::draw(self, frame);
-    }
-
     /// How long a list is good for: what looks at all connections is not to cost much.
     fn every_ns(&self) -> u64 {
         let cheap = match self.ui.spot().what {
@@ -256,7 +251,7 @@ impl Top {
 
     /// Whether the overview has room for more panes.
     fn is_large(&self) -> bool {
-        draw::is_large(self.size)
+        size::is_large(self.size)
     }
 
     /// What the lists show: what is being typed, if that can be read, else the filter in force.
@@ -270,7 +265,7 @@ impl Top {
         self.data.findings.look(matches!(what, What::Tab(Tab::Doctor) | What::Finding(..)));
         let large = self.is_large();
         let full = usize::from(self.size.0);
-        let (left, right) = draw::columns(self.size);
+        let (left, right) = size::columns(self.size);
         let sort = self.ui.sort();
         let mut look = Look {
             data: &mut self.data,

@@ -4,7 +4,9 @@
 //! more. Must stay fast when there are thousands all the same: the new start of a timer that is
 //! not known looks like a birth.
 
-use tcptrace_model::{Tuple, hash::Map};
+use std::collections::BTreeMap;
+
+use tcptrace_model::Tuple;
 
 /// As many are looked through one by one, the last first.
 const FEW: usize = 64;
@@ -20,8 +22,8 @@ struct Birth {
 #[derive(Default)]
 pub(super) struct Births {
     few: Vec<Birth>,
-    /// Those that found `few` full. A stranger has a say in the ends: a hash that he cannot guess.
-    more: Map<(u32, Tuple), u64>,
+    /// Those that found `few` full; in order, so that one is found without its namespace too.
+    more: BTreeMap<(Tuple, u32), u64>,
 }
 
 impl Births {
@@ -29,10 +31,10 @@ impl Births {
     pub(super) fn insert(&mut self, netns: u32, tuple: Tuple, addr: u64) {
         if let Some(at) = self.find(Some(netns), &tuple) {
             self.few[at].addr = addr;
-        } else if self.few.len() < FEW && !self.more.contains_key(&(netns, tuple)) {
+        } else if self.few.len() < FEW && !self.more.contains_key(&(tuple, netns)) {
             self.few.push(Birth { netns, tuple, addr });
         } else {
-            self.more.insert((netns, tuple), addr);
+            self.more.insert((tuple, netns), addr);
         }
     }
 
@@ -41,14 +43,9 @@ impl Births {
         if let Some(at) = self.find(netns, tuple) {
             return Some(self.few.swap_remove(at).addr);
         }
-        if self.more.is_empty() {
-            return None;
-        }
-        let netns = match netns {
-            Some(netns) => netns,
-            None => self.more.keys().find(|(_, of)| of == tuple)?.0,
-        };
-        self.more.remove(&(netns, *tuple))
+        let (least, most) = netns.map_or((0, u32::MAX), |netns| (netns, netns));
+        let (&key, _) = self.more.range((*tuple, least)..=(*tuple, most)).next()?;
+        self.more.remove(&key)
     }
 
     /// The minisock at `addr` does not await its full socket any more.
@@ -57,8 +54,8 @@ impl Births {
             if self.few[at].addr == addr {
                 self.few.swap_remove(at);
             }
-        } else if self.more.get(&(netns, *tuple)) == Some(&addr) {
-            self.more.remove(&(netns, *tuple));
+        } else if self.more.get(&(*tuple, netns)) == Some(&addr) {
+            self.more.remove(&(*tuple, netns));
         }
     }
 

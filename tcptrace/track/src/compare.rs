@@ -28,6 +28,9 @@ use tcptrace_model::{
     hash::{Map, Set},
 };
 
+/// Namespaces in a round, and of which it is known that there was a snapshot.
+const SPACES: usize = 1 << 16;
+
 /// A round of snapshots.
 #[derive(Default)]
 struct Round {
@@ -41,6 +44,12 @@ struct Round {
     ended_ends: Set<Tuple>,
     /// There was no room for all rows.
     cut: bool,
+    /// So many were not taken up.
+    left_out: u64,
+    /// There was no room for all that ended.
+    ends_cut: bool,
+    /// No namespace that can be reached is missing.
+    whole: bool,
 }
 
 /// The dump of one namespace.
@@ -52,7 +61,11 @@ struct Space {
 
 impl Round {
     /// A connection ended.
-    fn ended(&mut self, cookie: Option<u64>, mini: bool, tuple: &Tuple) {
+    fn ended(&mut self, cookie: Option<u64>, mini: bool, tuple: &Tuple, limit: usize) {
+        if self.ended.len() + self.ended_ends.len() >= limit {
+            self.ends_cut = true;
+            return;
+        }
         match cookie {
             Some(cookie) => {
                 self.ended.insert(SockId::new(cookie, mini, *tuple));
@@ -142,6 +155,8 @@ pub(super) struct Rounds {
     doubts: Set<Doubt>,
     /// Rows that are kept of one round.
     limit: usize,
+    /// The most sockets of a round that there was no room for.
+    left_out: u64,
     drifted: u64,
     untold: u64,
 }
@@ -154,9 +169,15 @@ impl Rounds {
             seeded: Set::default(),
             doubts: Set::default(),
             limit,
+            left_out: 0,
             drifted: 0,
             untold: 0,
         }
+    }
+
+    /// The most sockets of a round that there was no room for.
+    pub(super) fn left_out(&self) -> u64 {
+        self.left_out
     }
 
     /// Sockets that were corrected, since two rounds had them otherwise.
@@ -177,7 +198,7 @@ impl Rounds {
     /// A full socket or a minisock ended.
     pub(super) fn ended(&mut self, cookie: Option<u64>, mini: bool, tuple: &Tuple) {
         if let Some(round) = &mut self.round {
-            round.ended(cookie, mini, tuple);
+            round.ended(cookie, mini, tuple, self.limit);
         }
     }
 
@@ -191,6 +212,9 @@ impl Rounds {
         let Some(round) = &mut self.round else { return };
         match snapshot {
             Snapshot::Open | Snapshot::OpenMinisocks | Snapshot::SynQueue(_) => {}
+            Snapshot::Begin { .. } if round.spaces.len() >= SPACES => {
+                (round.current, round.cut) = (None, true);
+            }
             Snapshot::Begin { mono_ns, netns } => {
                 let space = Space { began_ns: *mono_ns, ended_ns: *mono_ns, lacks_some: true };
                 round.spaces.insert(*netns, space);
@@ -200,7 +224,10 @@ impl Rounds {
                 Some(netns) if round.rows.len() < self.limit => {
                     round.rows.insert(netns, socket.clone());
                 }
-                _ => round.cut = true,
+                _ => {
+                    round.cut = true;
+                    round.left_out += 1;
+                }
             },
             Snapshot::End(end) => {
                 if let Some(netns) = round.current.take()
@@ -210,7 +237,9 @@ impl Rounds {
                     space.lacks_some = end.lacks_some;
                 }
             }
-            Snapshot::Over { mono_ns, .. } => round.over_ns = Some(*mono_ns),
+            Snapshot::Over { mono_ns, all } => {
+                (round.over_ns, round.whole) = (Some(*mono_ns), *all);
+            }
         }
     }
 
@@ -218,8 +247,8 @@ impl Rounds {
     pub(super) fn settle(&mut self, now: u64, known: &mut Known, out: &mut impl FnMut(Change)) {
         let told = |round: &mut Round| round.over_ns.is_some_and(|over_ns| over_ns <= now);
         let Some(mut round) = self.round.take_if(told) else { return };
-        let told = |netns| round.spaces.contains_key(&netns);
-        known.queues.replace(told, round.rows.iter());
+        let told = |netns| round.whole || round.spaces.contains_key(&netns);
+        known.queues.replace(told, round.rows.iter(), self.limit);
         known.take_holders(&round.rows);
         let mut findings = Vec::new();
         known.each(|place, conn, mini| match round.judge(conn, mini) {
@@ -257,7 +286,12 @@ impl Rounds {
             }
         }
         for Row { netns, socket: row } in std::mem::take(&mut round.rows).into_iter() {
-            if round.has_ended(&row) {
+            // Of those that ended some may not be known: then what is strange may be one of them.
+            if round.ends_cut || round.has_ended(&row) {
+                continue;
+            }
+            if !known.has_room() {
+                round.left_out += 1;
                 continue;
             }
             if self.seeded.contains(&netns) {
@@ -272,9 +306,21 @@ impl Rounds {
             }
             plant(known, &round, netns, &row, now, out);
         }
-        self.seeded.extend(round.spaces.keys());
-        self.doubts.retain(|doubt| !round.spaces.contains_key(&doubt.netns));
+        self.left_out = self.left_out.max(round.left_out);
+        self.remember(&round, doubts);
+    }
+
+    /// Keeps of a round what the next one is compared with.
+    fn remember(&mut self, round: &Round, doubts: Set<Doubt>) {
+        // What a round of everything has not is not waited for any more.
+        self.doubts.retain(|doubt| !round.whole && !round.spaces.contains_key(&doubt.netns));
         self.doubts.extend(doubts);
+        if !round.ends_cut {
+            if self.seeded.len() + round.spaces.len() > SPACES {
+                self.seeded.clear();
+            }
+            self.seeded.extend(round.spaces.keys());
+        }
     }
 }
 

@@ -36,9 +36,9 @@ pub(super) struct Conn {
     pub(super) tuple: Tuple,
     pub(super) owner: Option<Owner>,
     pub(super) ending: Ending,
-    /// Of a minisock, whether its peer has sent TCP timestamps, if that is known.
-    pub(super) timestamps: Option<bool>,
-    /// What the last event told, but for the cookie and the namespace.
+    /// Whether it is a subflow of an MPTCP socket, if that is known.
+    pub(super) mptcp: Option<bool>,
+    /// What the last event told, but for the cookie, the namespace and `mptcp`.
     facts: PackedFacts,
 }
 
@@ -96,7 +96,6 @@ impl PackedFacts {
     const LINGER: u8 = 8;
     const UNACCEPTED: u8 = 16;
     const PEER_FIN: u8 = 32;
-    const OWN_PORTS: u8 = 64;
 
     fn new(facts: &SockFacts) -> Self {
         let flag = |of, bit| if of { bit } else { 0 };
@@ -114,7 +113,6 @@ impl PackedFacts {
                 | flag(facts.dead, Self::DEAD)
                 | flag(facts.unaccepted, Self::UNACCEPTED)
                 | flag(facts.peer_fin, Self::PEER_FIN)
-                | flag(facts.own_ports, Self::OWN_PORTS)
                 | flag(linger, Self::LINGER),
         }
     }
@@ -144,7 +142,7 @@ impl Conn {
             tuple,
             owner: None,
             ending: Ending::default(),
-            timestamps: None,
+            mptcp: None,
             facts: PackedFacts::default(),
         }
     }
@@ -156,7 +154,8 @@ impl Conn {
         self.entered = entered.into();
     }
 
-    /// An event of it told `sock`. Cookie and namespace stay known where it does not tell them.
+    /// An event of it told `sock`. Cookie, namespace and whether it is a subflow stay known where it
+    /// does not tell them.
     pub(super) fn set_sock(&mut self, sock: Option<&SockFacts>) {
         let Some(sock) = sock else {
             self.facts = PackedFacts::default();
@@ -164,6 +163,7 @@ impl Conn {
         };
         self.cookie = sock.cookie.and_then(NonZeroU64::new).or(self.cookie);
         self.netns = Some(sock.netns);
+        self.mptcp = sock.mptcp.or(self.mptcp);
         self.facts = PackedFacts::new(sock);
     }
 
@@ -184,12 +184,12 @@ impl Conn {
             dead: facts.has(PackedFacts::DEAD),
             unaccepted: facts.has(PackedFacts::UNACCEPTED),
             peer_fin: facts.has(PackedFacts::PEER_FIN),
-            own_ports: facts.has(PackedFacts::OWN_PORTS),
             linger: if facts.has(PackedFacts::LINGER) {
                 Linger::Jiffies(facts.linger_jiffies)
             } else {
                 Linger::Off
             },
+            mptcp: self.mptcp,
         })
     }
 
@@ -232,7 +232,6 @@ impl Conn {
             owner: self.owner,
             cookie: self.cookie(),
             cgroup: self.facts.cgroup.map(NonZeroU64::get),
-            timestamps: self.timestamps,
             queues: None,
         }
     }
@@ -315,8 +314,8 @@ mod tests {
             dead: true,
             unaccepted: false,
             peer_fin: true,
-            own_ports: true,
             linger: Linger::Jiffies(0),
+            mptcp: Some(true),
         };
         let none = SockFacts { cookie: None, cgroup: None, netns: 0, ..facts };
         let off = SockFacts { dead: false, linger: Linger::Off, ..facts };
@@ -346,8 +345,8 @@ mod tests {
             dead: false,
             unaccepted: true,
             peer_fin: false,
-            own_ports: false,
             linger: Linger::Off,
+            mptcp: None,
         };
         conn.set_sock(Some(&facts));
         assert_eq!((conn.cookie(), conn.sock()), (Some(7), Some(facts)));

@@ -35,8 +35,6 @@ pub(super) struct Known {
     pub(super) listeners: Listeners,
     pub(super) queues: LastQueues,
     limit: usize,
-    /// Sockets of snapshots that there was no room for.
-    unseeded: u64,
 }
 
 impl Known {
@@ -50,7 +48,6 @@ impl Known {
             listeners: Listeners::default(),
             queues: LastQueues::default(),
             limit,
-            unseeded: 0,
         }
     }
 
@@ -60,7 +57,7 @@ impl Known {
 
     /// How many had to go, or were not taken up, to keep the limits.
     pub(super) fn evicted(&self) -> u64 {
-        self.conns.evicted() + self.minisocks.evicted() + self.unseeded
+        self.conns.evicted() + self.minisocks.evicted() + self.listeners.left_out()
     }
 
     /// Calls `f` with each, and with whether it is a minisock.
@@ -87,12 +84,13 @@ impl Known {
         }
     }
 
-    /// Takes up a socket of a snapshot, unless there is no room.
+    /// Whether there is room for a socket of a snapshot.
+    pub(super) fn has_room(&self) -> bool {
+        self.seeds.len() < self.limit
+    }
+
+    /// Takes up a socket of a snapshot, for which there must be room.
     pub(super) fn plant(&mut self, mut seed: Seed, now: u64, out: &mut impl FnMut(Change)) {
-        if self.seeds.len() >= self.limit {
-            self.unseeded += 1;
-            return;
-        }
         seed.id = self.ids.next();
         if let Some(owner) = seed.owner
             && seed.state == TcpState::Listen

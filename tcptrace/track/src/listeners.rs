@@ -2,78 +2,109 @@
 //!
 //! A child of a listener is born in softirq: nothing there says whose it is. Until a hook tells
 //! who accepted it, it is its listener's owner's, and said so. Must not choose among several: where
-//! listeners of different processes share a port (`SO_REUSEPORT`), it is nobody's for now.
+//! listeners of different processes share a port (`SO_REUSEPORT`), it is nobody's for now. Nor look
+//! through them one by one, since this is asked for each connection that is accepted.
 
-use std::net::Ipv6Addr;
+use std::{
+    collections::{BTreeMap, btree_map},
+    net::Ipv6Addr,
+};
 
 use tcptrace_model::{Owner, Tuple, hash::Map};
 
-/// Listeners kept; later ones are not asked for.
+/// Listeners kept. Where there are more, nothing is said of whose any child is.
 const LIMIT: usize = 65_536;
 
-/// Where listeners listen: the namespace, if that is known, and the port.
-type Place = (Option<u32>, u16);
+/// Where a listener listens: the namespace, if that is known, the port and the address.
+type Place = (Option<u32>, u16, Ipv6Addr);
 
-struct Listener {
-    /// Address of its socket, or its cookie where it is known from a snapshot.
-    id: u64,
-    laddr: Ipv6Addr,
-    owner: Owner,
+/// `::`, and `0.0.0.0` as v4-mapped.
+const ANY: [Ipv6Addr; 2] = [Ipv6Addr::UNSPECIFIED, Ipv6Addr::new(0, 0, 0, 0, 0, 0xffff, 0, 0)];
+
+/// Listeners at one place.
+#[derive(Default)]
+struct Sharing {
+    /// By the address of the socket, or its cookie where it is known from a snapshot.
+    owners: BTreeMap<u64, Owner>,
+    /// How many are of each process.
+    processes: BTreeMap<u32, usize>,
+}
+
+impl Sharing {
+    fn remove(&mut self, id: u64) -> bool {
+        let Some(owner) = self.owners.remove(&id) else { return false };
+        if let btree_map::Entry::Occupied(mut count) = self.processes.entry(owner.task.tgid) {
+            *count.get_mut() -= 1;
+            if *count.get() == 0 {
+                count.remove();
+            }
+        }
+        true
+    }
+
+    /// The owner of them all, if they are of one process.
+    fn owner(&self) -> Option<Owner> {
+        (self.processes.len() == 1).then(|| self.owners.values().next().copied()).flatten()
+    }
 }
 
 /// Listeners by where they listen.
 #[derive(Default)]
 pub(super) struct Listeners {
-    by_place: Map<Place, Vec<Listener>>,
+    by_place: Map<Place, Sharing>,
     count: usize,
+    /// Those that there was no room for: who shares a port is not known any more.
+    left_out: u64,
 }
 
 impl Listeners {
     /// There is one. `id` tells it from others at the same place.
     pub(super) fn insert(&mut self, id: u64, netns: Option<u32>, tuple: &Tuple, owner: Owner) {
         self.remove(id, netns, tuple);
-        if self.count < LIMIT {
-            let listeners = self.by_place.entry((netns, tuple.lport)).or_default();
-            listeners.push(Listener { id, laddr: tuple.laddr, owner });
-            self.count += 1;
+        if self.count >= LIMIT {
+            self.left_out += 1;
+            return;
         }
+        let sharing = self.by_place.entry((netns, tuple.lport, tuple.laddr)).or_default();
+        sharing.owners.insert(id, owner);
+        *sharing.processes.entry(owner.task.tgid).or_default() += 1;
+        self.count += 1;
     }
 
     /// It is gone.
     pub(super) fn remove(&mut self, id: u64, netns: Option<u32>, tuple: &Tuple) {
-        let place = (netns, tuple.lport);
-        let Some(listeners) = self.by_place.get_mut(&place) else { return };
-        let before = listeners.len();
-        listeners.retain(|listener| listener.id != id);
-        self.count -= before - listeners.len();
-        if listeners.is_empty() {
+        let place = (netns, tuple.lport, tuple.laddr);
+        let Some(sharing) = self.by_place.get_mut(&place) else { return };
+        if sharing.remove(id) {
+            self.count -= 1;
+        }
+        if sharing.owners.is_empty() {
             self.by_place.remove(&place);
         }
     }
 
     /// Whose the listener is that took a connection with this local end.
     pub(super) fn owner(&self, netns: Option<u32>, tuple: &Tuple) -> Option<Owner> {
-        let listeners = self.by_place.get(&(netns, tuple.lport))?;
-        let bound = |laddr: Ipv6Addr| listeners.iter().filter(move |l| l.laddr == laddr);
-        // Up to 6.12 a child has its listener's address at this moment, which is found as well.
-        let any = |l: &&Listener| is_any(l.laddr);
-        let mut fitting = bound(tuple.laddr).peekable();
-        if fitting.peek().is_some() {
-            return the_same(fitting);
+        if self.left_out > 0 {
+            return None;
         }
-        the_same(listeners.iter().filter(any))
+        let at = |laddr| self.by_place.get(&(netns, tuple.lport, laddr));
+        // Up to 6.12 a child has its listener's address at this moment, which is found as well.
+        if let Some(sharing) = at(tuple.laddr) {
+            return sharing.owner();
+        }
+        let mut any = ANY.into_iter().filter_map(at);
+        let owner = any.next()?.owner()?;
+        let same = |sharing: &Sharing| {
+            sharing.owner().is_some_and(|other| other.task.tgid == owner.task.tgid)
+        };
+        any.all(same).then_some(owner)
     }
-}
 
-/// `::`, and `0.0.0.0` as v4-mapped.
-fn is_any(addr: Ipv6Addr) -> bool {
-    addr.is_unspecified() || addr.to_ipv4_mapped().is_some_and(|v4| v4.is_unspecified())
-}
-
-/// The owner of them all, if they are of one process.
-fn the_same<'a>(mut listeners: impl Iterator<Item = &'a Listener>) -> Option<Owner> {
-    let first = listeners.next()?.owner;
-    listeners.all(|other| other.owner.task.tgid == first.task.tgid).then_some(first)
+    /// How many there was no room for.
+    pub(super) fn left_out(&self) -> u64 {
+        self.left_out
+    }
 }
 
 #[cfg(test)]
@@ -109,5 +140,19 @@ mod tests {
         listeners.remove(1, Some(5), &at("::", 80));
         assert_eq!(found(&listeners, "::1"), Some(4));
         assert_eq!(listeners.owner(Some(5), &at("::1", 81)).map(|o| o.task.tgid), None);
+    }
+
+    #[test]
+    fn where_there_are_too_many_nothing_is_said() {
+        let mut listeners = Listeners::default();
+        for id in 0..LIMIT as u64 {
+            listeners.insert(id, Some(5), &at("::", 80), owner(1));
+        }
+        let found = listeners.owner(Some(5), &at("::1", 80));
+        assert_eq!(found.map(|owner| owner.task.tgid), Some(1));
+        // This one shares the port, and is not kept.
+        listeners.insert(LIMIT as u64, Some(5), &at("::", 80), owner(2));
+        assert_eq!(listeners.owner(Some(5), &at("::1", 80)), None);
+        assert_eq!(listeners.left_out(), 1);
     }
 }

@@ -10,6 +10,7 @@ use std::num::NonZeroU64;
 use super::{
     births::Births,
     conn::{Conn, Entered, Ids, at_least, differ},
+    deadlines::{Deadline, Deadlines},
     peek::Peeks,
     table::Table,
 };
@@ -55,9 +56,18 @@ impl Mini {
             && !differ(self.conn.cookie(), event.cookie)
     }
 
+    /// When it is settled what its last event meant, if that is open.
+    fn settles_ns(&self) -> Option<u64> {
+        if self.awaited {
+            return Some(self.conn.since_ns.saturating_add(HAND_OVER_NS));
+        }
+        let stop = self.stopped.as_deref()?;
+        let may_run = matches!(stop.event, MinisockEvent::Stopped { may_run: true, .. });
+        Some(stop.mono_ns.saturating_add(if may_run { RUN_NS } else { RESTART_NS }))
+    }
+
     /// Takes in an event of it.
     fn told(&mut self, event: &Minisock, jiffy_ns: u64, out: &mut impl FnMut(Change)) -> Then {
-        self.conn.timestamps = event.timestamps.or(self.conn.timestamps);
         if self.awaited {
             if event.event.gives_a_time() {
                 self.due_ns = timer_due(event, jiffy_ns);
@@ -106,8 +116,8 @@ pub(super) struct Minisocks {
     minis: Table<Mini>,
     /// Births that await their full socket.
     births: Births,
-    /// Addresses of those with a stop or a birth that time will settle.
-    unsettled: Vec<u64>,
+    /// Those with a stop or a birth that time will settle.
+    unsettled: Deadlines,
     peeks: Peeks,
     /// Length of a jiffy in nanoseconds.
     jiffy_ns: u64,
@@ -126,7 +136,7 @@ impl Minisocks {
         Self {
             minis: Table::new(limit),
             births: Births::default(),
-            unsettled: Vec::new(),
+            unsettled: Deadlines::default(),
             peeks: Peeks::default(),
             jiffy_ns: 4_000_000,
         }
@@ -187,13 +197,20 @@ impl Minisocks {
         });
         match then {
             Then::Stays => {}
-            Then::Waits => self.unsettled.push(event.addr),
+            Then::Waits => self.await_time(event.addr),
             Then::Goes => {
                 if let Some(mini) = self.minis.remove(event.addr) {
                     self.not_born(event.addr, &mini);
                 }
             }
         }
+    }
+
+    /// Time will settle what the last event of the minisock at `addr` meant.
+    fn await_time(&mut self, addr: u64) {
+        let minis = &self.minis;
+        let Some(due_ns) = minis.get(addr).and_then(Mini::settles_ns) else { return };
+        self.unsettled.add(Deadline { due_ns, addr }, minis.len(), |one| waits(minis, one));
     }
 
     /// The address now belongs to another connection than the one known there: its end was not
@@ -240,7 +257,6 @@ impl Minisocks {
             }
             (MinisockEvent::Started, Origin::Unknown) => {
                 self.births.insert(event.netns, event.tuple, event.addr);
-                self.unsettled.push(event.addr);
                 true
             }
             (_, Origin::Unknown) => {
@@ -260,6 +276,9 @@ impl Minisocks {
             if !evicted.awaited {
                 out(evicted.conn.gone(event.mono_ns));
             }
+        }
+        if awaited {
+            self.await_time(event.addr);
         }
         true
     }
@@ -282,10 +301,9 @@ impl Minisocks {
         conn.set_sock(moved.sock.as_ref());
         conn.netns = conn.netns.or(mini.conn.netns);
         conn.cookie = conn.cookie.or(mini.conn.cookie);
-        conn.timestamps = mini.conn.timestamps;
         if conn.state == substate {
             mini.conn = conn;
-            self.peeks.add(addr, born_ns);
+            self.peeks.add(addr, conn.id, born_ns);
             return true;
         }
         // From FIN_WAIT1 or CLOSING the kernel makes a minisock in TIME_WAIT only.
@@ -324,42 +342,40 @@ impl Minisocks {
     /// Addresses of minisocks to be looked at, at `now`.
     pub(super) fn due_peeks(&mut self, now: u64) -> Vec<u64> {
         let minis = &self.minis;
-        self.peeks.due(now, |addr| {
-            minis.get(addr).is_some_and(|mini| mini.conn.state == TcpState::FinWait2)
+        self.peeks.due(now, |addr, id| {
+            let waits = |mini: &Mini| mini.conn.id == id && mini.conn.state == TcpState::FinWait2;
+            minis.get(addr).is_some_and(waits)
         })
     }
 
     /// All that happened before `now` has been told: settles what was waiting for more.
     pub(super) fn tick(&mut self, now: u64, ids: &mut Ids, out: &mut impl FnMut(Change)) {
-        let unsettled = std::mem::take(&mut self.unsettled);
-        for addr in unsettled {
+        while let Some(deadline) = self.unsettled.due(now) {
+            let addr = deadline.addr;
+            if !waits(&self.minis, deadline) {
+                continue;
+            }
             let Some(mini) = self.minis.get_mut(addr) else { continue };
-            if mini.awaited {
-                if now.saturating_sub(mini.conn.since_ns) < HAND_OVER_NS {
-                    self.unsettled.push(addr);
-                    continue;
-                }
-                // No full socket: not a birth but a new start of one from before.
-                mini.awaited = false;
-                self.births.forget(mini.conn.netns.unwrap_or(0), &mini.conn.tuple, addr);
-                mini.conn.id = ids.next();
-                out(Change::Found(mini.conn.found(now)));
-                if mini.conn.state == TcpState::FinWait2 {
-                    self.peeks.add(addr, now);
-                }
+            if let Some(stop) = mini.stopped.take() {
+                end(&mut mini.conn, &stop, reason(&stop), self.jiffy_ns, out);
+                self.minis.remove(addr);
                 continue;
             }
-            let Some(stop) = mini.stopped.as_deref() else { continue };
-            let may_run = matches!(stop.event, MinisockEvent::Stopped { may_run: true, .. });
-            let patience = if may_run { RUN_NS } else { RESTART_NS };
-            if now.saturating_sub(stop.mono_ns) < patience {
-                self.unsettled.push(addr);
-                continue;
+            // No full socket: not a birth but a new start of one from before.
+            mini.awaited = false;
+            self.births.forget(mini.conn.netns.unwrap_or(0), &mini.conn.tuple, addr);
+            mini.conn.id = ids.next();
+            out(Change::Found(mini.conn.found(now)));
+            if mini.conn.state == TcpState::FinWait2 {
+                self.peeks.add(addr, mini.conn.id, now);
             }
-            end(&mut mini.conn, stop, reason(stop), self.jiffy_ns, out);
-            self.minis.remove(addr);
         }
     }
+}
+
+/// Whether a deadline is that of a minisock that waits.
+fn waits(minis: &Table<Mini>, deadline: Deadline) -> bool {
+    minis.get(deadline.addr).and_then(Mini::settles_ns) == Some(deadline.due_ns)
 }
 
 /// When a TIME_WAIT's timer was last started, to a jiffy: it runs for TCP_TIMEWAIT_LEN.

@@ -17,6 +17,8 @@ const LIMIT: usize = 1 << 20;
 
 struct Look {
     addr: u64,
+    /// Which minisock it is about: the address may be another's by then.
+    id: u64,
     at_ns: u64,
     wait_ns: u64,
 }
@@ -29,9 +31,10 @@ pub(super) struct Peeks {
 }
 
 impl Peeks {
-    /// A minisock in FIN_WAIT2 is there since `now`.
-    pub(super) fn add(&mut self, addr: u64, now: u64) {
-        self.push(Look { addr, at_ns: now + FIRST_NS, wait_ns: FIRST_NS });
+    /// A minisock in FIN_WAIT2 is there since `now`. `id` tells it from others that are at its
+    /// address later.
+    pub(super) fn add(&mut self, addr: u64, id: u64, now: u64) {
+        self.push(Look { addr, id, at_ns: now.saturating_add(FIRST_NS), wait_ns: FIRST_NS });
     }
 
     fn push(&mut self, look: Look) {
@@ -46,16 +49,17 @@ impl Peeks {
         self.queues.iter().all(VecDeque::is_empty)
     }
 
-    /// Hands out those that are due at `now` and still wanted, and puts them back for later.
-    pub(super) fn due(&mut self, now: u64, mut wanted: impl FnMut(u64) -> bool) -> Vec<u64> {
+    /// Hands out the addresses of those that are due at `now` and, by address and id, still wanted,
+    /// and puts them back for later.
+    pub(super) fn due(&mut self, now: u64, mut wanted: impl FnMut(u64, u64) -> bool) -> Vec<u64> {
         let mut due = Vec::new();
         for i in 0..self.queues.len() {
             while self.queues[i].front().is_some_and(|look| look.at_ns <= now) {
                 let Some(look) = self.queues[i].pop_front() else { break };
-                if wanted(look.addr) {
+                if wanted(look.addr, look.id) {
                     due.push(look.addr);
                     let wait_ns = (2 * look.wait_ns).min(LONGEST_NS);
-                    self.push(Look { addr: look.addr, at_ns: now + wait_ns, wait_ns });
+                    self.push(Look { at_ns: now.saturating_add(wait_ns), wait_ns, ..look });
                 }
             }
         }
@@ -72,17 +76,17 @@ mod tests {
     #[test]
     fn looks_are_ever_more_seldom_and_end_when_not_wanted() {
         let mut peeks = Peeks::default();
-        peeks.add(7, 0);
+        peeks.add(7, 1, 0);
         let mut looks = Vec::new();
         for ms in 0..3_000 {
-            if !peeks.due(ms * MS, |_| true).is_empty() {
+            if !peeks.due(ms * MS, |_, _| true).is_empty() {
                 looks.push(ms);
             }
         }
         assert_eq!(looks, [5, 15, 35, 75, 155, 315, 635, 1135, 1635, 2135, 2635]);
         assert!(!peeks.is_empty());
-        assert_eq!(peeks.due(9_000 * MS, |_| false), [0; 0]);
+        assert_eq!(peeks.due(9_000 * MS, |_, _| false), [0; 0]);
         assert!(peeks.is_empty());
-        assert_eq!(peeks.due(99_000 * MS, |_| true), [0; 0], "it was forgotten");
+        assert_eq!(peeks.due(99_000 * MS, |_, _| true), [0; 0], "it was forgotten");
     }
 }

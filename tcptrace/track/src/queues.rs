@@ -22,19 +22,23 @@ pub(super) struct Last {
 }
 
 impl LastQueues {
-    /// Replaces what was known of the namespaces for which `told` says so.
+    /// Replaces what was known of the namespaces for which `told` says so. Of at most `limit` sockets:
+    /// of others it is not known.
     pub(super) fn replace<'a>(
         &mut self,
         told: impl Fn(u32) -> bool,
         rows: impl Iterator<Item = &'a Row>,
+        limit: usize,
     ) {
         self.0.retain(|_, (netns, _)| !told(*netns));
-        self.0.extend(rows.filter_map(|Row { netns, socket }| {
+        let room = limit.saturating_sub(self.0.len());
+        let lasts = rows.filter_map(|Row { netns, socket }| {
             let (state, tuple) = (socket.state, socket.tuple);
             let full = socket.full.as_ref().filter(|_| state != TcpState::Established)?;
             let last = Last { state, queues: full.queues, held: full.inode != 0, tuple };
             Some((socket.cookie, (*netns, last)))
-        }));
+        });
+        self.0.extend(lasts.take(room));
         // A peak of stuck sockets is not to cost its memory for ever.
         if self.0.capacity() > 4 * self.0.len() {
             self.0.shrink_to_fit();

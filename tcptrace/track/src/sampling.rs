@@ -10,14 +10,17 @@
 //! `expired`. The moment is known to lie between two looks: the middle is told, and how far off it
 //! may be.
 
-use std::{collections::VecDeque, num::NonZeroU64};
+mod hand_overs;
 
+use std::num::NonZeroU64;
+
+use self::hand_overs::{HandOvers, Pending};
 use super::{
     bounded::Bounded,
     conn::{Conn, Entered},
-    held::PATIENCE_NS,
     known::Known,
     minisock::{promoted, vanished},
+    pending::RST_WITHIN_NS,
     rows::{self, Rows},
     seed::{Seed, started},
     slab::Keyed,
@@ -49,16 +52,6 @@ struct Mini {
 struct Row {
     state: TcpState,
     left_ms: u32,
-}
-
-/// A transition that is a hand-over or an end.
-struct Pending {
-    conn: Conn,
-    moved: Moved,
-    /// What the end is, if it is one.
-    judgement: Judgement,
-    /// It was here when the present look was begun.
-    before_look: bool,
 }
 
 /// The dump of one namespace.
@@ -110,8 +103,7 @@ pub(super) struct Sampling {
     /// Minisocks are sampled in this run.
     on: bool,
     minis: Bounded<Mini, ByAnything>,
-    /// In the order in which they were told.
-    held: VecDeque<Pending>,
+    held: HandOvers,
     look: Option<Look>,
     /// Namespaces of which there was a look.
     seen: Set<u32>,
@@ -157,7 +149,7 @@ impl Sampling {
         Self {
             on: false,
             minis: Bounded::new(limit),
-            held: VecDeque::new(),
+            held: HandOvers::default(),
             look: None,
             seen: Set::default(),
             strange: Set::default(),
@@ -221,12 +213,13 @@ impl Sampling {
             return true;
         }
         if self.held.len() >= self.limit
-            && let Some(held) = self.held.pop_front()
+            && let Some(held) = self.held.pop_oldest()
         {
+            // A hand-over or an end: no look has told.
             self.let_go += 1;
-            ended(held, out);
+            out(held.conn.gone(moved.mono_ns));
         }
-        self.held.push_back(Pending { conn, moved: *moved, judgement, before_look: false });
+        self.held.push(Pending { conn, moved: *moved, judgement, before_look: false });
         true
     }
 
@@ -283,25 +276,19 @@ impl Sampling {
     /// A RST was sent. Right after a transition that is held back, from the same full socket, it
     /// says that this was an end.
     pub(super) fn reset(&mut self, event: &Reset, out: &mut impl FnMut(Change)) {
-        let recent = self
-            .held
-            .iter()
-            .rev()
-            .take_while(|held| event.mono_ns.saturating_sub(held.moved.mono_ns) <= PATIENCE_NS);
-        let same = |held: &Pending| held.moved.skaddr == event.skaddr;
-        let Some(back) = recent.into_iter().position(same) else { return };
-        let at = self.held.len() - 1 - back;
-        if let Some(Pending { moved, judgement: Judgement::Open(question), .. }) = self.held.get(at)
-        {
+        let held = self.held.last_of(event.skaddr);
+        let held =
+            held.filter(|held| event.mono_ns.saturating_sub(held.moved.mono_ns) <= RST_WITHIN_NS);
+        if let Some(Pending { moved, judgement: Judgement::Open(question), .. }) = held {
             let verdict = question.answered(event.reason);
             out(Change::Moved(Moved { verdict, end_reason: None, ..*moved }));
-            self.held.remove(at);
+            self.held.remove_last_of(event.skaddr);
         }
     }
 
     /// The source is at its end: what is held back will not be known.
     pub(super) fn end(&mut self, now: u64, out: &mut impl FnMut(Change)) {
-        self.held.drain(..).for_each(|held| out(held.conn.gone(now)));
+        self.held.take().for_each(|held| out(held.conn.gone(now)));
     }
 
     /// What a look says of the minisocks that are known.
@@ -350,7 +337,7 @@ impl Sampling {
                 may_be.then(|| look.rows.take(&held.conn, true)).flatten()
             })
             .collect();
-        for held in std::mem::take(&mut self.held) {
+        for held in self.held.take() {
             let netns = held.conn.netns;
             let at_ns = held.moved.mono_ns;
             let hidden = netns.is_some_and(|netns| !look.spaces.contains_key(&netns));
@@ -361,7 +348,7 @@ impl Sampling {
             {
                 ended(held, out);
             } else {
-                self.held.push_back(held);
+                self.held.push(held);
             }
         }
     }

@@ -1,8 +1,7 @@
 //! A dense store of values, each of which has a key of its own.
 //!
 //! For a million of them: a value lies in a vector, and the hash table holds no more than its
-//! index there; the key is not stored a second time. Must not be hashed by
-//! [`ByAddress`](tcptrace_model::hash::ByAddress) where a stranger has a say in the key.
+//! index there; the key is not stored a second time.
 
 use std::hash::{BuildHasher, Hash};
 

@@ -4,10 +4,10 @@ use super::{
     cgroups::Cgroups,
     compare::Rounds,
     conn::{Conn, Entered, at_least, better, differ, has_listeners_ends, owner_of},
-    held::Held,
     known::Known,
     listeners::Listeners,
     minisock::Origin,
+    pending::PendingVerdicts,
     sampling::Sampling,
     verdict::{Close, Judgement},
 };
@@ -56,7 +56,7 @@ pub struct Tracker {
     /// Where no hook tells of minisocks.
     sampling: Sampling,
     rounds: Rounds,
-    held: Held,
+    pending: PendingVerdicts,
     /// Something tells of minisocks.
     minisocks_told: bool,
     cgroups: Cgroups,
@@ -82,7 +82,7 @@ impl Tracker {
             known: Known::new(limit),
             sampling: Sampling::new(limit),
             rounds: Rounds::new(limit),
-            held: Held::default(),
+            pending: PendingVerdicts::default(),
             minisocks_told: true,
             cgroups: Cgroups::default(),
             complete_since: None,
@@ -97,7 +97,10 @@ impl Tracker {
         Counts {
             anomalies: self.anomalies,
             resynchronised: self.resynchronised + self.sampling.resynchronised(),
-            evicted: self.known.evicted() + self.sampling.evicted(),
+            evicted: self.known.evicted()
+                + self.sampling.evicted()
+                + self.pending.evicted()
+                + self.rounds.left_out(),
             tracked: (self.known.len() + self.sampling.len()) as u64,
             drifted: self.rounds.drifted() + self.sampling.drifted(),
             untold: self.rounds.untold(),
@@ -136,11 +139,12 @@ impl Tracker {
     pub fn standing(&self, now: u64) -> impl Iterator<Item = Standing> {
         let of = move |conn: &Conn| (conn.found(conn.since_ns), conn.age(now, self.last_loss));
         let full = self.known.conns.iter().map(move |(_, conn)| (of(conn), false));
-        let held = self.held.iter().map(|moved| ((Held::found(moved), moved.in_old), false));
+        let pending = self.pending.iter();
+        let pending = pending.map(|moved| ((PendingVerdicts::found(moved), moved.in_old), false));
         let minis = self.known.minisocks.iter().map(move |(_, conn)| (of(conn), true));
         let seeds = self.known.seeds.iter().map(move |seed| (of(&seed.conn()), seed.mini));
         let sampled = self.sampling.iter().map(move |conn| (of(conn), true));
-        let all = full.chain(held).chain(minis).chain(sampled).chain(seeds);
+        let all = full.chain(pending).chain(minis).chain(sampled).chain(seeds);
         all.map(|((found, in_state), mini)| {
             // A minisock has no queues, and its cookie may be that of a full socket too.
             let last = found
@@ -203,7 +207,7 @@ impl Tracker {
             }
             Input::Cgroup { id, path } => self.cgroups.name(*id, path),
             Input::Tick { mono_ns } => {
-                self.held.tick(*mono_ns, out);
+                self.pending.tick(*mono_ns, out);
                 self.known.minisocks.tick(*mono_ns, &mut self.known.ids, out);
                 self.sampling.settle(*mono_ns, &mut self.known, out);
                 self.rounds.settle(*mono_ns, &mut self.known, out);
@@ -211,7 +215,7 @@ impl Tracker {
             Input::Event(Event::Reset(event)) => self.reset(event, out),
             Input::Event(Event::Accept(event)) => self.accept(event),
             Input::End(accounts) => {
-                self.held.end(out);
+                self.pending.end(out);
                 self.sampling.end(accounts.mono_ns, out);
             }
             Input::Clock(_) | Input::Knobs(_) | Input::Counters(_) => {}
@@ -222,7 +226,7 @@ impl Tracker {
         if let Some(conn) = self.known.conns.get_mut(event.skaddr) {
             conn.ending.reset(event.direction, event.reason);
         } else if event.direction == ResetDirection::Sent {
-            self.held.reset(event.skaddr, event.reason, out);
+            self.pending.reset(event.skaddr, event.reason, out);
             self.sampling.reset(event, out);
         }
     }
@@ -241,7 +245,7 @@ impl Tracker {
         if !event.old.may_become(event.new) {
             self.anomalies += 1;
         }
-        self.held.moves_on(event.skaddr, out);
+        self.pending.moves_on(event.skaddr, out);
         if self.step(event, out) {
             return;
         }
@@ -352,7 +356,7 @@ impl Tracker {
                 moved.verdict = verdict;
                 out(Change::Moved(moved));
             }
-            Judgement::Open(question) => self.held.add(moved, question),
+            Judgement::Open(question) => self.pending.add(moved, question, out),
         }
     }
 

@@ -6,7 +6,7 @@
 //! [`How::Unknown`].
 //!
 //! Some ends are settled only by what follows, since `tcp_reset()` and `tcp_done()` move the
-//! socket before the caller sends its RST: those are [`Judgement::Open`] until `held` knows.
+//! socket before the caller sends its RST: those are [`Judgement::Open`] until `pending` knows.
 
 use tcptrace_model::{
     EndReason, How, Initiator, Linger, ResetDirection, RstReason, RstWhy, SockFacts, TcpState,
@@ -74,6 +74,11 @@ impl Question {
             Some(RstReason::AbortOnMemory) => How::OrphanLimit,
             _ => self.sent,
         })
+    }
+
+    /// What followed was not waited for.
+    pub(super) fn not_asked(self) -> Verdict {
+        Verdict { initiator: self.initiator, how: Some(How::Unknown) }
     }
 
     fn verdict(self, how: How) -> Verdict {

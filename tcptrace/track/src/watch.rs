@@ -6,15 +6,10 @@
 //! not in a recording, no later analysis can conclude. Of the socket tables it asks for less: where
 //! they differ from the events with nothing lost, the next round, when it is due, settles that.
 
-use std::{
-    collections::{HashMap, hash_map::Entry},
-    hash::BuildHasherDefault,
-};
-
-use tcptrace_model::hash::AddressHasher;
+use std::collections::{HashMap, hash_map::Entry};
 
 use super::peek::Peeks;
-use tcptrace_model::{Event, Input, Minisock, MinisockEvent, Snapshot, TcpState};
+use tcptrace_model::{Event, Input, Minisock, MinisockEvent, Snapshot, TcpState, hash::ByAddress};
 
 /// Minisocks in FIN_WAIT2 that are looked at; others tell of themselves when they end.
 const LIMIT: usize = 1 << 20;
@@ -23,7 +18,7 @@ const LIMIT: usize = 1 << 20;
 #[derive(Default)]
 pub struct Watch {
     /// Each that waits for a look, and whether that is still wanted.
-    minis: HashMap<u64, bool, BuildHasherDefault<AddressHasher>>,
+    minis: HashMap<u64, bool, ByAddress>,
     peeks: Peeks,
     /// Events were lost since the last time that everything was dumped.
     lossy: bool,
@@ -64,7 +59,8 @@ impl Watch {
             Entry::Occupied(mut waiting) => *waiting.get_mut() = true,
             Entry::Vacant(new) if room => {
                 new.insert(true);
-                self.peeks.add(event.addr, event.mono_ns);
+                // One entry for each address: what is there when its turn comes is looked at.
+                self.peeks.add(event.addr, 0, event.mono_ns);
             }
             Entry::Vacant(_) => {}
         }
@@ -73,7 +69,7 @@ impl Watch {
     /// Addresses of minisocks in FIN_WAIT2 that the source should look at, at `now`.
     pub fn due_peeks(&mut self, now: u64) -> Vec<u64> {
         let minis = &mut self.minis;
-        self.peeks.due(now, |addr| {
+        self.peeks.due(now, |addr, _| {
             let wanted = minis.get(&addr).is_some_and(|wanted| *wanted);
             if !wanted {
                 minis.remove(&addr);

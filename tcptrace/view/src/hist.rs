@@ -6,21 +6,18 @@
 
 mod csv;
 mod json;
+mod subject;
 mod text;
 
-use std::{borrow::Cow, time::Duration};
+pub use subject::Subject;
+
+use std::time::Duration;
 
 use bytes::{BufMut as _, BytesMut};
 
 use super::{View, json::Json, time::WallClock};
+use subject::Stretch;
 use tcptrace_model::{Change, Input};
-use tcptrace_stats::{
-    durations::{Durations, Span},
-    group::Key,
-    measure::Measure,
-    named::{Group, named},
-    steps::Steps,
-};
 use tcptrace_track::Tracker;
 
 /// How the histograms are written.
@@ -34,14 +31,6 @@ pub enum Format {
     Csv,
 }
 
-/// What is measured.
-pub enum Subject {
-    /// The time in states and the whole life.
-    Durations(Durations),
-    /// The steps of the close.
-    Steps(Steps),
-}
-
 /// Every `length`, `count` times or until the end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Intervals {
@@ -49,42 +38,6 @@ pub struct Intervals {
     pub length: Duration,
     /// How many there are.
     pub count: Option<u64>,
-}
-
-/// The groups of `span`, by what they are called: the largest first, the rest last.
-fn groups<'a>(
-    durations: &'a Durations,
-    span: Span,
-    tracker: &Tracker,
-) -> Vec<(Group, Cow<'a, Measure>)> {
-    let groups = durations.of(span).into_iter();
-    let mut named = named(
-        groups.map(|(key, measure)| (key, Cow::Borrowed(measure))),
-        |id| tracker.cgroup(id),
-        |sum, more| sum.to_mut().join(&more),
-    );
-    // What was joined may be larger than what came before it.
-    named.sort_by_key(|(group, measure)| {
-        (group.key() == Key::Other, std::cmp::Reverse(measure.added()))
-    });
-    named
-}
-
-/// A stretch of time, `CLOCK_MONOTONIC`, nanoseconds.
-#[derive(Clone, Copy)]
-struct Stretch {
-    /// When the hooks came into force.
-    begin_ns: u64,
-    from_ns: u64,
-    to_ns: u64,
-}
-
-impl Stretch {
-    /// Where it begins and ends, seconds since the hooks came into force.
-    fn seconds(&self) -> (f64, f64) {
-        let since = |ns: u64| ns.saturating_sub(self.begin_ns) as f64 / 1e9;
-        (since(self.from_ns), since(self.to_ns))
-    }
 }
 
 /// The view.

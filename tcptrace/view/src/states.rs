@@ -4,6 +4,7 @@
 //! the end of an interval and was told later (the end of a minisock at times) counts in the next.
 
 mod json;
+mod line;
 mod text;
 
 use bytes::{BufMut as _, BytesMut};
@@ -15,6 +16,7 @@ use super::{
     lines::{Lines, Schedule},
     time::WallClock,
 };
+use line::{Line, Row};
 use tcptrace_model::{Change, Input, TcpState};
 use tcptrace_stats::counts::{COUNTED, Flow, StateCounts};
 use tcptrace_track::Tracker;
@@ -31,50 +33,6 @@ pub enum Format {
 }
 
 const CSV_HEADER: &str = "time,mono_ns,seconds,state,count,change,in,out\n";
-
-/// What one line shows.
-struct Line {
-    mono_ns: u64,
-    /// Since the line before, if there was one.
-    since_ns: Option<u64>,
-    rows: Vec<Row>,
-    /// Connections that were found to be otherwise since the line before.
-    drifted: u64,
-}
-
-/// One state.
-struct Row {
-    state: TcpState,
-    /// `None`: not observable.
-    flow: Option<Flow>,
-    /// As it was at the line before.
-    before: Option<Flow>,
-}
-
-impl Row {
-    fn change(&self) -> Option<i64> {
-        let (now, before) = (self.flow?.now, self.before?.now);
-        Some(now as i64 - before as i64)
-    }
-
-    fn entered(&self) -> Option<u64> {
-        Some(self.flow?.entered - self.before?.entered)
-    }
-
-    fn left(&self) -> Option<u64> {
-        Some(self.flow?.left - self.before?.left)
-    }
-}
-
-impl Line {
-    fn seconds(&self) -> Option<f64> {
-        self.since_ns.map(|ns| ns as f64 / 1e9)
-    }
-
-    fn per_second(&self, count: Option<u64>) -> Option<f64> {
-        Some(count? as f64 / self.seconds()?)
-    }
-}
 
 /// The view.
 pub struct StatesView {

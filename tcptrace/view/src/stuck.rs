@@ -4,6 +4,7 @@
 
 mod csv;
 mod json;
+mod moment;
 pub mod text;
 
 use bytes::{BufMut as _, BytesMut};
@@ -17,28 +18,10 @@ use super::{
     states::Format,
     time::WallClock,
 };
+use moment::Moment;
 use tcptrace_model::{Change, Input};
 use tcptrace_stats::stuck::{Report, Survey, Wanted};
 use tcptrace_track::Tracker;
-
-/// A report and when it is.
-struct Moment<'a> {
-    wanted: &'a Wanted,
-    report: &'a Report,
-    mono_ns: u64,
-    /// Since the report before, if there was one.
-    since_ns: Option<u64>,
-}
-
-impl Moment<'_> {
-    fn seconds(&self) -> Option<f64> {
-        self.since_ns.map(|ns| ns as f64 / 1e9)
-    }
-
-    fn per_second(&self, change: Option<i64>) -> Option<f64> {
-        Some(change? as f64 / self.seconds().filter(|seconds| *seconds > 0.0)?)
-    }
-}
 
 /// The view.
 pub struct StuckView {

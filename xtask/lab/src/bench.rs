@@ -183,10 +183,10 @@ fn measure(args: &Args) -> Result<ExitCode> {
         notes.push(format!("{} could not be measured: {error:#}", tracer.name));
         eprintln!("bench: {} could not be measured: {error:#}", tracer.name);
     };
-    let runs = rounds::interleave(&setting, &tracers, rounds, progress, &mut failed)?;
+    let runs = rounds::interleave(&setting, &tracers, rounds, rounds::progress, &mut failed)?;
     let mut timed_runs = Vec::new();
     for _ in 0..timed_rounds {
-        for tracer in tracers.iter().filter(|tracer| ran(&runs, tracer)) {
+        for tracer in tracers.iter().filter(|tracer| rounds::ran(&runs, tracer)) {
             match setting.traced(tracer, true) {
                 Ok(run) => timed_runs.push(run),
                 Err(error) => failed(tracer, error),
@@ -195,7 +195,7 @@ fn measure(args: &Args) -> Result<ExitCode> {
     }
     let mut idle = None;
     if let Some(tracer) =
-        tracers.iter().find(|tracer| tracer.name == names.json && ran(&runs, tracer))
+        tracers.iter().find(|tracer| tracer.name == names.json && rounds::ran(&runs, tracer))
     {
         eprintln!("bench: {}, idle", tracer.name);
         let connections = if args.quick { 20 } else { 200 };
@@ -222,7 +222,7 @@ fn measure(args: &Args) -> Result<ExitCode> {
             runs.len()
         ));
     }
-    let measured = tracers.iter().filter(|tracer| ran(&runs, tracer));
+    let measured = tracers.iter().filter(|tracer| rounds::ran(&runs, tracer));
     let rows: Vec<Row> = [None]
         .into_iter()
         .chain(measured.map(|tracer| Some(tracer.name)))
@@ -280,15 +280,6 @@ fn one_part(
     } else {
         return Ok(None);
     }))
-}
-
-fn ran(runs: &[Run], tracer: &Tracer) -> bool {
-    runs.iter().any(|run| run.tracer == Some(tracer.name))
-}
-
-fn progress(run: &Run) {
-    let name = run.tracer.unwrap_or("untraced");
-    eprintln!("bench: {name}: {:.0} connections/s", run.load.rate());
 }
 
 /// A directory for outputs that are thrown away. In memory if there is such a place, since the

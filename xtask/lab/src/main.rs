@@ -7,6 +7,8 @@
 #![forbid(unsafe_code)]
 #![expect(clippy::print_stderr, reason = "it tells the person who runs it what it does")]
 
+#[cfg(test)]
+mod arrows;
 mod as_root;
 mod bench;
 mod build_ebpf;

@@ -1,6 +1,6 @@
 //! Peers that stopped answering.
 
-use super::{by, is_many};
+use super::count::{by, is_many};
 use crate::{
     facts::{HostFacts, NetnsFacts},
     finding::{About, Help, Outcome, Severity},

@@ -1,6 +1,6 @@
 //! close() that resets: SO_LINGER with a time of 0.
 
-use super::{by, is_many, seen};
+use super::count::{by, is_many, seen};
 use crate::{
     facts::{HostFacts, NetnsFacts},
     finding::{About, Help, Outcome, Severity},

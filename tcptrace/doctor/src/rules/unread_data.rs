@@ -1,6 +1,6 @@
 //! close() that resets: with data that was never read.
 
-use super::{by, is_many};
+use super::count::{by, is_many};
 use crate::{
     facts::{HostFacts, NetnsFacts},
     finding::{About, Help, Outcome, Severity},

@@ -16,7 +16,7 @@ use zerocopy::byteorder::network_endian::U16 as NetU16;
 use zerocopy::byteorder::{I32, NativeEndian, U16, U32};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
-use super::{DiagSocket, Family, StateMask, TcpInfo, Timer};
+use super::socket::{DiagSocket, Family, StateMask, TcpInfo, Timer};
 
 /// `SOCK_DIAG_BY_FAMILY` of `linux/sock_diag.h`: type of the request and of each socket's answer.
 const SOCK_DIAG_BY_FAMILY: u16 = 20;

@@ -13,7 +13,7 @@ use std::{
 };
 
 use tcptrace_model::{
-    Accept, Accounts, Clock, Comm, Event, Input, Knob, Knobs, Linger, Lost, Minisock,
+    Accept, Accounts, AtClose, Clock, Comm, Event, Input, Knob, Knobs, Linger, Lost, Minisock,
     MinisockEvent, NetStat, NetnsCounters, NetnsKnobs, PortRange, Reset, ResetDirection, RstReason,
     Snapshot, SockFacts, SockStat, Stopper, Task, TcpState, Totals, Transition, Tuple,
     filter::Filter, script,
@@ -170,8 +170,8 @@ impl Numbers {
             dead: self.chance(),
             unaccepted: self.chance(),
             peer_fin: self.chance(),
-            own_ports: self.chance(),
             linger: if self.chance() { Linger::Off } else { Linger::Jiffies(self.often() as u32) },
+            mptcp: self.some(Self::chance),
         }
     }
 
@@ -185,6 +185,14 @@ impl Numbers {
             unacked: self.any() as u32,
             user_timeout_ms: self.any() as u32,
             linger2: self.any() as i32,
+            at_close: self.some(|n| AtClose {
+                unsent: n.any() as u32,
+                err_soft: n.any() as u16,
+                probes: n.any() as u8,
+                repair: n.chance(),
+                has_sent: n.chance(),
+                queue_empty: n.chance(),
+            }),
         }
     }
 
@@ -212,7 +220,6 @@ impl Numbers {
                 cookie: self.some(Self::often),
                 expires: self.any(),
                 jiffies: self.any(),
-                timestamps: self.some(Self::chance),
             }),
             1 => Event::Reset(Reset {
                 mono_ns,

@@ -20,8 +20,21 @@ use tokio::{
     net::TcpStream,
     pin, select,
 };
+use tokio_rustls::TlsConnector;
 
-use super::Push;
+use super::{endpoint::Endpoint, headers::Headers};
+
+/// Where to push, and how.
+pub struct Push {
+    /// Where.
+    pub endpoint: Endpoint,
+    /// How often.
+    pub interval: Duration,
+    /// What goes with each request.
+    pub headers: Headers,
+    /// The client's side of TLS, for an endpoint with https.
+    pub tls: Option<TlsConnector>,
+}
 
 /// The most of an answer that is read: its headers, and what follows, bytes.
 const ANSWER: usize = 64 << 10;

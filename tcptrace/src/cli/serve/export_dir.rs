@@ -4,7 +4,7 @@ use std::{fs, sync::Arc, time::Duration};
 
 use anyhow::{Context as _, Result, bail};
 
-use super::give_up;
+use super::rights::give_up;
 use crate::cli::{args::ExportDirArgs, log::say, usage::Usage};
 use tcptrace_export::{ExportDir, Exporter, Stream, Way};
 use tcptrace_host::{confine, kernel};

@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use anyhow::{Context as _, Result};
 
-use super::give_up;
+use super::rights::give_up;
 use crate::cli::{args::OtlpArgs, log::say, usage::Usage};
 use tcptrace_host::confine;
 use tcptrace_serve::{

@@ -7,7 +7,7 @@
 
 use std::collections::VecDeque;
 
-use super::{Connection, record::Record, records::Records};
+use super::{connection::Connection, record::Record, records::Records};
 use tcptrace_model::{Change, Found, Moved, TcpState, hash::Map};
 
 /// Of a connection that entered TIME_WAIT.

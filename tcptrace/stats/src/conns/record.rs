@@ -5,8 +5,9 @@
 use std::num::NonZeroU64;
 
 use super::{
-    Connection, Times, Traffic,
-    traffic::{Counted, Signs},
+    connection::Connection,
+    times::Times,
+    traffic::{Counted, Signs, Traffic},
 };
 use tcptrace_model::{Age, Birth, Found, Moved, TcpState, Totals, Verdict};
 

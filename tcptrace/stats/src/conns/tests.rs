@@ -1,5 +1,5 @@
 use super::*;
-use tcptrace_model::{How, Initiator, script};
+use tcptrace_model::{Age, EndReason, How, Initiator, Opened, Verdict, script};
 use tcptrace_track::Tracker;
 
 /// Runs a script, and at its end asks what stands.

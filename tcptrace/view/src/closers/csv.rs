@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 
 use bytes::{BufMut as _, BytesMut};
 
-use super::{Ranking, seconds};
+use super::ranking::{Ranking, seconds};
 use crate::csv::quoted;
 use tcptrace_model::{How, Initiator};
 use tcptrace_stats::{

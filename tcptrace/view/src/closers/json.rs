@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use bytes::{BufMut as _, BytesMut};
 use serde::Serialize;
 
-use super::{Ranking, seconds};
+use super::ranking::{Ranking, seconds};
 use crate::time::WallClock;
 use tcptrace_model::{EndReason, Initiator};
 use tcptrace_stats::{

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 
 use bytes::{BufMut as _, BytesMut};
 
-use super::{Ranking, neither_end, ratio, seconds};
+use super::ranking::{Ranking, neither_end, ratio, seconds};
 use tcptrace_model::Initiator;
 use tcptrace_stats::{
     closers::{Fate, Tally},

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use bytes::{BufMut as _, BytesMut};
 
-use super::{Stretch, Subject, groups};
+use super::subject::{Stretch, Subject, groups};
 use crate::{
     csv::quoted,
     number::{put_ms, put_u64},

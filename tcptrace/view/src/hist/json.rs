@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use bytes::{BufMut as _, BytesMut};
 use serde::Serialize;
 
-use super::{Stretch, Subject, groups};
+use super::subject::{Stretch, Subject, groups};
 use crate::time::WallClock;
 use tcptrace_stats::{
     durations::{Durations, Span},

@@ -3,8 +3,9 @@ use std::fmt::Write as _;
 use super::*;
 use tcptrace_model::{StateSet, script};
 use tcptrace_stats::{
-    durations::{DEFAULT_LIMIT, Spans},
+    durations::{DEFAULT_LIMIT, Durations, Spans},
     group::By,
+    steps::Steps,
 };
 use tcptrace_track::Tracker;
 

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use bytes::BytesMut;
 
-use super::{Stretch, Subject, groups};
+use super::subject::{Stretch, Subject, groups};
 use crate::number::ms_within;
 use tcptrace_model::{EndReason, TcpState};
 use tcptrace_stats::{

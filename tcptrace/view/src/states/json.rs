@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use bytes::{BufMut as _, BytesMut};
 
-use super::Line;
+use super::line::Line;
 use crate::time::WallClock;
 
 pub(super) fn line(line: &Line, wall: &mut WallClock, out: &mut BytesMut) {

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use bytes::{BufMut as _, BytesMut};
 
-use super::Line;
+use super::line::{Line, Row};
 use crate::number::fit;
 use tcptrace_model::TcpState;
 
@@ -81,7 +81,7 @@ pub(super) fn block(line: &Line, time: &str, header: bool, first: bool, out: &mu
                 format!("{sign}{}", fit(change.unsigned_abs(), width - 1))
             }
         });
-        let mut rates = |label, count: &dyn Fn(&super::Row) -> Option<u64>| {
+        let mut rates = |label, count: &dyn Fn(&Row) -> Option<u64>| {
             put(&mut text, label, |state, _, width| {
                 match line.per_second(row(state).and_then(count)) {
                     None => "-".to_owned(),
@@ -91,8 +91,8 @@ pub(super) fn block(line: &Line, time: &str, header: bool, first: bool, out: &mu
                 }
             });
         };
-        rates("in/s", &super::Row::entered);
-        rates("out/s", &super::Row::left);
+        rates("in/s", &Row::entered);
+        rates("out/s", &Row::left);
     }
     out.put_slice(text.as_bytes());
 }

@@ -2,7 +2,7 @@
 
 use bytes::{BufMut as _, BytesMut};
 
-use super::Moment;
+use super::moment::Moment;
 use crate::{
     csv::{put_field, quoted},
     number::put_ms,

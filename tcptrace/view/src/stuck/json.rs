@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, net::IpAddr};
 use bytes::{BufMut as _, BytesMut};
 use serde::Serialize;
 
-use super::Moment;
+use super::moment::Moment;
 use crate::time::WallClock;
 use tcptrace_model::{Age, OwnerFrom, TcpState, task::escape};
 use tcptrace_stats::{
@@ -186,7 +186,7 @@ fn socket(stuck: &Stuck) -> Socket {
         lport: port(tuple.lport),
         raddr: tuple.remote_ip(),
         rport: port(tuple.rport),
-        pid: task.and_then(|task| task.pid()),
+        pid: task.map(|task| task.tgid),
         uid: task.map(|task| task.uid),
         comm: task.map(|task| task.comm.to_string()),
         owner_from: found.owner.map(|owner| OwnerFrom::name(owner.from)),

@@ -75,14 +75,14 @@ fn one_load(
     let failed = |tracer: &Tracer, error: anyhow::Error| {
         notes.push(format!("{} could not be measured: {error:#}", tracer.name));
     };
-    let runs = rounds::interleave(setting, &tracers, rounds, super::progress, failed)?;
+    let runs = rounds::interleave(setting, &tracers, rounds, rounds::progress, failed)?;
     let mut timed_runs = Vec::new();
     for _ in 0..timed_rounds {
-        for tracer in tracers.iter().filter(|tracer| super::ran(&runs, tracer)) {
+        for tracer in tracers.iter().filter(|tracer| rounds::ran(&runs, tracer)) {
             timed_runs.push(setting.traced(tracer, true)?);
         }
     }
-    let measured = tracers.iter().filter(|tracer| super::ran(&runs, tracer));
+    let measured = tracers.iter().filter(|tracer| rounds::ran(&runs, tracer));
     let names = [None].into_iter().chain(measured.map(|tracer| Some(tracer.name)));
     let rows = names.map(|name| Row::new(name, &runs, &timed_runs)).collect();
     Ok(Measured { load, rows, runs, timed_runs, notes })

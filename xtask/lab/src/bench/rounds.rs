@@ -147,6 +147,17 @@ fn programs(pid: Pid) -> Result<BTreeMap<u32, Program>> {
     Ok(programs)
 }
 
+/// Whether `tracer` had a run.
+pub(super) fn ran(runs: &[Run], tracer: &Tracer) -> bool {
+    runs.iter().any(|run| run.tracer == Some(tracer.name))
+}
+
+/// Says how a run went.
+pub(super) fn progress(run: &Run) {
+    let name = run.tracer.unwrap_or("untraced");
+    eprintln!("bench: {name}: {:.0} connections/s", run.load.rate());
+}
+
 /// What those that ran did meanwhile.
 fn ran_since(before: &BTreeMap<u32, Program>, after: &BTreeMap<u32, Program>) -> Vec<Program> {
     let since = |(id, program): (&u32, &Program)| {
