@@ -1,5 +1,7 @@
 //! Every example is a command line that the program takes, and every command has a page.
 
+mod documents;
+
 use std::collections::BTreeSet;
 
 use clap::Parser as _;
