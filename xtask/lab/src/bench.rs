@@ -16,6 +16,7 @@ mod proc;
 mod recording;
 mod report;
 mod rounds;
+mod scratch;
 mod screen;
 mod targets;
 mod tracer;
@@ -39,6 +40,7 @@ use xtask::{
 use contest::contest;
 use report::Row;
 use rounds::{Run, Setting};
+use scratch::Scratch;
 use targets::{Target, targets};
 use tracer::Tracer;
 
@@ -155,7 +157,7 @@ fn measure(args: &Args) -> Result<ExitCode> {
     } else {
         (args.rounds, args.timed_rounds, args.connections)
     };
-    let scratch = scratch(args.scratch.as_deref())?;
+    let scratch = Scratch::new(args.scratch.as_deref())?;
     let setting = Setting {
         xtask: xtask.clone(),
         load: [
@@ -280,18 +282,6 @@ fn one_part(
     } else {
         return Ok(None);
     }))
-}
-
-/// A directory for outputs that are thrown away. In memory if there is such a place, since the
-/// disk's own CPU time is no tracer's.
-fn scratch(asked: Option<&Path>) -> Result<tempfile::TempDir> {
-    let memory = Path::new("/dev/shm");
-    let temporary = env::temp_dir();
-    let parent = asked.unwrap_or(if memory.is_dir() { memory } else { &temporary });
-    tempfile::Builder::new()
-        .prefix("tcptrace-bench-")
-        .tempdir_in(parent)
-        .with_context(|| format!("cannot make a directory under {}", parent.display()))
 }
 
 /// Builds what is measured, and what measures it: an unoptimised reader would be a higher floor.

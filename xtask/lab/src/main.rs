@@ -12,6 +12,7 @@ mod arrows;
 mod as_root;
 mod bench;
 mod build_ebpf;
+mod child;
 mod deploy_test;
 mod dist;
 mod kernel_tests;

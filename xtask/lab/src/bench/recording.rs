@@ -3,12 +3,7 @@
 //! User time, since the kernel's part is the same for all who listen. `record` and `live -o json` run
 //! under the same load in turn; what is read afterwards is the last recording.
 
-use std::{
-    ffi::OsString,
-    fs,
-    path::Path,
-    process::{Command, Stdio},
-};
+use std::{ffi::OsString, fs, path::Path, process::Stdio};
 
 use anyhow::{Context as _, Result, ensure};
 use nix::sys::{
@@ -16,6 +11,8 @@ use nix::sys::{
     time::TimeValLike as _,
 };
 use serde::Serialize;
+
+use crate::child::bound;
 
 use super::{
     proc,
@@ -116,7 +113,7 @@ fn run(tracer: &Tracer, setting: &Setting) -> Result<(f64, u64, bool)> {
 }
 
 fn read(tcptrace: &Path, arguments: &[&str]) -> Result<()> {
-    let output = Command::new(tcptrace)
+    let output = bound(tcptrace, "KILL")
         .args(arguments)
         .stdin(Stdio::null())
         .stdout(Stdio::null())

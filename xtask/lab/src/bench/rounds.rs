@@ -4,13 +4,15 @@ use std::{
     collections::BTreeMap,
     ffi::OsString,
     path::{Path, PathBuf},
-    process::{Command, Stdio},
+    process::Stdio,
 };
 
 use anyhow::{Context as _, Result, bail};
 use aya::{programs::loaded_programs, sys};
 use nix::unistd::Pid;
 use serde::Serialize;
+
+use crate::child::bound;
 
 use super::{
     churn, proc,
@@ -116,7 +118,7 @@ impl Setting {
 
 /// Runs the load as a process of its own.
 pub fn run_load(xtask: &Path, args: &[OsString]) -> Result<churn::Report> {
-    let output = Command::new(xtask)
+    let output = bound(xtask, "KILL")
         .args(["bench", "churn"])
         .args(args)
         .stdin(Stdio::null())

@@ -6,7 +6,7 @@ use std::{
     io::{Read as _, Seek as _, SeekFrom},
     os::fd::OwnedFd,
     path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
+    process::{Child, Stdio},
     thread::sleep,
     time::{Duration, Instant},
 };
@@ -22,6 +22,8 @@ use nix::{
     unistd::Pid,
 };
 use serde::{Deserialize, Serialize};
+
+use crate::child::bound;
 
 use super::{floor, proc};
 
@@ -114,7 +116,7 @@ impl Tracer {
     ) -> Result<Running> {
         let errors = scratch.join("errors");
         let [program, args @ ..] = self.command.as_slice() else { bail!("an empty command") };
-        let child = Command::new(program)
+        let child = bound(program, "KILL")
             .args(args)
             // Who has a terminal asks for its kind; this one does not depend on the caller's.
             .env("TERM", "xterm-256color")

@@ -6,11 +6,13 @@ use std::{
     fs::{self, File},
     io::{self, BufRead as _, BufReader, Read, Write as _},
     path::{Path, PathBuf},
-    process::{Command, Stdio},
+    process::Stdio,
     time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, Result};
+
+use crate::child::bound;
 
 use super::{host, initramfs::quote, serial};
 
@@ -128,11 +130,10 @@ impl Machine {
         let mut log = File::create(&files.log)
             .with_context(|| format!("cannot write {}", files.log.display()))?;
         let start = Instant::now();
-        // `timeout` keeps the limit, and hands on the signal that `setpriv` has it get when this
-        // process is gone. `--foreground` lets Ctrl-C reach qemu.
-        let mut child = Command::new("setpriv")
-            .args(["--pdeathsig", "TERM", "--"])
-            .args(["timeout", "--foreground", "--signal=KILL"])
+        // `timeout` keeps the limit, and hands on the signal that it gets when this process is
+        // gone. `--foreground` lets Ctrl-C reach qemu.
+        let mut child = bound("timeout", "TERM")
+            .args(["--foreground", "--signal=KILL"])
             .arg(self.timeout.as_secs().max(1).to_string())
             .args(self.qemu(files))
             .stdin(Stdio::null())
