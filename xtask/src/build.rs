@@ -28,6 +28,9 @@ pub struct Build<'a> {
     pub features: Option<&'a [&'a str]>,
     /// How it is compiled.
     pub profile: Profile,
+    /// The directory below cargo's target directory that it is put into, if not that itself: where
+    /// another build of the same program, with other features, must stay.
+    pub apart: Option<&'a str>,
 }
 
 impl Build<'_> {
@@ -37,7 +40,13 @@ impl Build<'_> {
     /// If it does not build. What cargo says of an error in the code is shown; where the machine
     /// lacks something, the error says what and how to get it.
     pub fn run(&self) -> Result<PathBuf> {
+        let target_dir = sh::target_dir()?;
+        let place = self.apart.map_or_else(|| target_dir.clone(), |apart| target_dir.join(apart));
         let mut command = self.command()?;
+        if self.apart.is_some() {
+            // Only the program: what it is built from is shared.
+            command.env("CARGO_TARGET_DIR", &place).env("CARGO_BUILD_BUILD_DIR", &target_dir);
+        }
         let mut cargo = command
             .envs(progress::environment())
             .stdin(Stdio::null())
@@ -47,7 +56,6 @@ impl Build<'_> {
         let said = cargo.stderr.take().context("a piped output is not there")?;
         let held = progress::watch(said)?;
         let status = cargo.wait().context("waiting for cargo")?;
-        let target_dir = sh::target_dir()?;
         if !status.success() {
             let text: String = held.iter().map(|line| progress::plain(line) + "\n").collect();
             match Failure::of(&text, &target_dir) {
@@ -66,7 +74,7 @@ impl Build<'_> {
             Profile::Dev => "debug",
             Profile::Release => "release",
         };
-        Ok(target_dir.join(profile).join(self.package))
+        Ok(place.join(profile).join(self.package))
     }
 
     fn command(&self) -> Result<Command> {

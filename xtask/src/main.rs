@@ -78,7 +78,8 @@ fn dispatch(matches: &ArgMatches) -> Result<ExitCode> {
 
 /// Builds `xtask-lab` and becomes it.
 fn lab<'a>(name: &str, arguments: impl Iterator<Item = &'a OsString>) -> Result<ExitCode> {
-    let lab = Build { package: "xtask-lab", features: None, profile: Profile::Dev }.run()?;
+    let lab =
+        Build { package: "xtask-lab", features: None, profile: Profile::Dev, apart: None }.run()?;
     // The environment stays: cargo's variables say where the workspace is.
     let error = Command::new(&lab).arg(name).args(arguments).exec();
     bail!("cannot start {}: {error}", lab.display())

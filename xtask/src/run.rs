@@ -54,6 +54,8 @@ pub fn main(args: Args) -> Result<ExitCode> {
         package: "tcptrace",
         features: if args.release { None } else { needed.as_deref() },
         profile: if args.release { Profile::Release } else { Profile::Dev },
+        // The one in the usual place is what tests start, which may be running.
+        apart: Some("run"),
     }
     .run()?;
 

@@ -214,11 +214,8 @@ fn guest(args: &VmTestArgs) -> Result<Guest> {
     let program = match args.given() {
         Some(program) => program,
         None => {
-            {
-                // Not cargo's own target directory, which other runs of cargo would wait for.
-                let target_dir = sh::target_dir()?.join("vm-test-build");
-                args.kernel_tests(guest::build(&sh::workspace()?, &target_dir)?)
-            }
+            let target_dir = sh::target_dir()?.join("vm-test-build");
+            args.kernel_tests(guest::build(&sh::workspace()?, &target_dir)?)
         }
     };
     Guest::new(&program)

@@ -163,11 +163,9 @@ impl VmTestArgs {
     /// What the guests run otherwise: the kernel tests.
     pub(super) fn kernel_tests(&self, built: Built) -> Program {
         let mut program = self.common(built.tests);
-        if let Some(command) = built.command {
-            program.files.push((command, "/tcptrace".to_owned()));
-            // Cargo's own name for it, which tests look up at run time.
-            program.env.push(("CARGO_BIN_EXE_tcptrace".into(), "/tcptrace".into()));
-        }
+        program.files.push((built.command, "/tcptrace".to_owned()));
+        // Cargo's own name for it, which tests look up at run time.
+        program.env.push(("CARGO_BIN_EXE_tcptrace".into(), "/tcptrace".into()));
         program.env.push(("RUST_BACKTRACE".into(), "1".into()));
         // One after the other, each named before it starts and with its output below: so the log
         // of a guest that hangs says where.
@@ -230,7 +228,7 @@ mod tests {
 
     #[test]
     fn kernel_tests_run_one_by_one_with_the_command_beside_them() {
-        let built = || Built { tests: "/k".into(), command: Some("/t".into()) };
+        let built = || Built { tests: "/k".into(), command: "/t".into() };
         let program = parse("--tests live --smp 2").kernel_tests(built());
         let args = "--nocapture --test-threads=1 -Zunstable-options --report-time live";
         assert_eq!(program.args.join(" "), args);

@@ -19,8 +19,6 @@ use super::{
 /// The guest's first process.
 const INIT: &str = include_str!("../../vm-init");
 
-const TARGET: &str = "x86_64-unknown-linux-gnu";
-
 /// What the guest runs.
 #[derive(Clone, Debug, Default)]
 pub struct Program {
@@ -161,21 +159,31 @@ fn interpreter(elf: &[u8]) -> Option<Option<String>> {
 pub struct Built {
     pub tests: PathBuf,
     /// The `tcptrace` command, which the tests may start.
-    pub command: Option<PathBuf>,
+    pub command: PathBuf,
 }
 
-/// Builds the kernel tests as one static program.
+/// Builds the kernel tests and the command as static programs, into `target_dir`.
+///
+/// Only the two programs themselves are compiled for this: their dependencies are those of the
+/// host's tests, and so is the profile.
 pub fn build(workspace: &Path, target_dir: &Path) -> Result<Built> {
+    Ok(Built {
+        tests: build_one(workspace, target_dir, "--test", "kernel")?,
+        command: build_one(workspace, target_dir, "--bin", "tcptrace")?,
+    })
+}
+
+fn build_one(workspace: &Path, target_dir: &Path, kind: &str, name: &str) -> Result<PathBuf> {
     let out = sh::cargo()
-        .args(["test", "--package", "tcptrace", "--test", "kernel", "--no-run"])
+        .args(["rustc", "--locked", "--package", "tcptrace", kind, name])
         .args(["--message-format", "json-render-diagnostics"])
-        .args(["--target", TARGET, "--target-dir"])
-        .arg(target_dir)
+        // For this program alone. Without debug info it takes a quarter of the memory of every
+        // guest; backtraces keep their function names.
+        .args(["--", "-C", "target-feature=+crt-static", "-C", "strip=debuginfo"])
         .current_dir(workspace)
-        // For the target only: build scripts and macros are not touched, as there is a `--target`.
-        .env("RUSTFLAGS", "-C target-feature=+crt-static")
-        // A quarter of the size, in every guest's memory. Backtraces keep their function names.
-        .env("CARGO_PROFILE_DEV_DEBUG", "false")
+        // The command in the usual place is the host's.
+        .env("CARGO_TARGET_DIR", target_dir)
+        .env("CARGO_BUILD_BUILD_DIR", sh::target_dir()?)
         .stdin(Stdio::null())
         .stderr(Stdio::inherit())
         .output()
@@ -183,22 +191,17 @@ pub fn build(workspace: &Path, target_dir: &Path) -> Result<Built> {
     if !out.status.success() {
         bail!("the kernel tests do not build (cargo's words are above)");
     }
-    built(&String::from_utf8_lossy(&out.stdout))
+    executable(&String::from_utf8_lossy(&out.stdout), &kind[2..], name)
+        .with_context(|| format!("cargo built no program `{name}`"))
 }
 
-/// Finds the programs in cargo's messages.
-fn built(messages: &str) -> Result<Built> {
-    let executable = |kind: &str, name: &str| {
-        messages
-            .lines()
-            .filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok())
-            .filter(|message| {
-                message["target"]["name"] == name && message["target"]["kind"][0] == kind
-            })
-            .find_map(|message| Some(PathBuf::from(message["executable"].as_str()?)))
-    };
-    let tests = executable("test", "kernel").context("cargo built no test program `kernel`")?;
-    Ok(Built { tests, command: executable("bin", "tcptrace") })
+/// Finds a program in cargo's messages.
+fn executable(messages: &str, kind: &str, name: &str) -> Option<PathBuf> {
+    messages
+        .lines()
+        .filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok())
+        .filter(|message| message["target"]["name"] == name && message["target"]["kind"][0] == kind)
+        .find_map(|message| Some(PathBuf::from(message["executable"].as_str()?)))
 }
 
 #[cfg(test)]
@@ -212,10 +215,11 @@ mod tests {
 {"reason":"compiler-artifact","target":{"kind":["bin"],"name":"tcptrace"},"executable":"/t/tcptrace"}
 {"reason":"compiler-artifact","target":{"kind":["test"],"name":"kernel"},"executable":"/t/kernel-1"}
 {"reason":"build-finished","success":true}"#;
-        let found = built(messages).unwrap();
-        assert_eq!(found.tests, Path::new("/t/kernel-1"));
-        assert_eq!(found.command.as_deref(), Some(Path::new("/t/tcptrace")));
-        assert!(built("{\"reason\":\"build-finished\",\"success\":true}").is_err());
+        let found = executable(messages, "test", "kernel");
+        assert_eq!(found.as_deref(), Some(Path::new("/t/kernel-1")));
+        let found = executable(messages, "bin", "tcptrace");
+        assert_eq!(found.as_deref(), Some(Path::new("/t/tcptrace")));
+        assert_eq!(executable("{\"reason\":\"build-finished\"}", "bin", "tcptrace"), None);
     }
 
     #[test]
