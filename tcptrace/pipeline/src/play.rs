@@ -6,10 +6,9 @@ use std::{collections::VecDeque, future::Future, time::Duration};
 
 use anyhow::Result;
 
-use super::{Analysis, Early};
+use super::{analysis::Analysis, early::Early};
 use tcptrace_model::{Accounts, Input};
 use tcptrace_source::recording::{Cue, Recording};
-use tcptrace_track::Tracker;
 use tcptrace_view::View;
 
 /// Inputs that are read at once.
@@ -120,7 +119,7 @@ pub async fn play<V: View>(
             Turn::Wait(time) => wait = time,
             Turn::From(other) => {
                 *recording = *other;
-                analysis.tracker = Tracker::default();
+                analysis.forget_all();
                 ahead = Ahead::new();
             }
             Turn::On { until_ns, most } => {

@@ -22,7 +22,7 @@ use tcptrace_model::{
     Accept, Accounts, Clock, Event, Input, Lost, Minisock, MinisocksBy, Reset, Transition,
     filter::Filter,
 };
-use tcptrace_probe::{Names, Options, Probe, ProbeError, TimeWaitBackend, Totals, Who};
+use tcptrace_probe::{Names, Options, Probe, ProbeError, Reserved, TimeWaitBackend, Totals, Who};
 use tcptrace_track::gate::Gate;
 
 /// The wall clock is said anew when it has moved by so much against the monotonic one: a step,
@@ -47,8 +47,8 @@ pub struct Live {
     on_the_way: OnTheWay,
     started_ns: u64,
     checked_ns: u64,
-    /// Every event before this moment has been handed out.
-    emptied_ns: u64,
+    /// Up to when every event has been handed out.
+    told: Told<Reserved>,
     delivered: u64,
     malformed: u64,
     /// By [`Hook`].
@@ -61,6 +61,43 @@ pub struct Live {
     helper: Option<Helper>,
     /// A tick is wanted at the next check: a snapshot waits for it.
     tick_wanted: bool,
+}
+
+/// Up to when every event has been handed out: of a ring that has always more, too.
+///
+/// What is reserved in the ring at some moment is all that was begun before it. So as soon as it has
+/// been read up to there, all from before that moment has been handed out. A record that another CPU
+/// has not finished hides those behind it, as does the end of a turn.
+#[derive(Debug)]
+struct Told<P> {
+    until_ns: u64,
+    /// A moment and what was reserved by then, where not all of that was read yet.
+    waits_for: Option<(u64, P)>,
+}
+
+impl<P> Default for Told<P> {
+    fn default() -> Self {
+        Self { until_ns: 0, waits_for: None }
+    }
+}
+
+impl<P: Copy> Told<P> {
+    /// The ring was read for a while. At `now`, before that, so much had been `reserved`.
+    fn drained(&mut self, now: u64, reserved: P, has_read: impl Fn(P) -> bool) {
+        let before = self.waits_for.take();
+        let told = if has_read(reserved) {
+            Some(now)
+        } else if let Some((at, _)) = before.filter(|(_, reserved)| has_read(*reserved)) {
+            self.waits_for = Some((now, reserved));
+            Some(at)
+        } else {
+            self.waits_for = before.or(Some((now, reserved)));
+            None
+        };
+        if let Some(told) = told {
+            self.until_ns = told.saturating_sub(SEEN_AFTER_NS);
+        }
+    }
 }
 
 /// What an input passes on its way from the kernel.
@@ -109,7 +146,7 @@ impl Live {
             },
             started_ns,
             checked_ns: 0,
-            emptied_ns: 0,
+            told: Told::default(),
             delivered: 0,
             malformed: 0,
             lost_told: [0; Hook::ALL.len()],
@@ -202,7 +239,7 @@ impl Live {
     /// Every record before one that was handed out has been handed out.
     pub fn drain(&mut self, limit: usize, sink: &mut dyn FnMut(&Input)) -> usize {
         // What is begun after this has a later time; what has been, is to be handed out below.
-        let now = clock::monotonic_ns().unwrap_or(self.emptied_ns);
+        let now = clock::monotonic_ns().ok();
         let reserved = self.probe.reserved();
         let Self { probe, on_the_way, malformed, .. } = self;
         let mut count = 0;
@@ -214,15 +251,16 @@ impl Live {
             *malformed += u64::from(read.is_none());
         }
         self.delivered += count as u64;
-        // A record that another CPU has not finished hides those behind it.
-        if self.probe.has_read(reserved) {
-            self.emptied_ns = now.saturating_sub(SEEN_AFTER_NS);
+        let (told, probe) = (&mut self.told, &self.probe);
+        if let Some(now) = now {
+            told.drained(now, reserved, |reserved| probe.has_read(reserved));
         }
         count
     }
 
-    /// Says that the ring has just been emptied, and a few times a second what has been lost and
-    /// how the clocks stand. To be called when it has been: a loss is later than what was in it.
+    /// Says up to when everything has been handed out, and a few times a second what has been lost and
+    /// how the clocks stand. To be called right after the ring was read: a loss is later than what
+    /// was read.
     pub fn check(
         &mut self,
         had_events: bool,
@@ -241,8 +279,8 @@ impl Live {
 
     /// Says up to when everything has been told.
     fn tick(&self, sink: &mut dyn FnMut(&Input)) {
-        if self.emptied_ns > 0 {
-            sink(&Input::Tick { mono_ns: self.emptied_ns });
+        if self.told.until_ns > 0 {
+            sink(&Input::Tick { mono_ns: self.told.until_ns });
         }
     }
 
@@ -396,4 +434,28 @@ fn monotonic_ns() -> Result<u64, ProbeError> {
 
 fn clock_error(error: io::Error) -> ProbeError {
     ProbeError::Setup(format!("cannot read the clock: {error}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_a_ring_that_has_always_more_it_is_known_up_to_when_it_was_read() {
+        let mut told = Told::default();
+        // At each moment so much is reserved, and so much has been read a little later.
+        for (now, reserved, read, until) in [
+            (10_000, 50, 50, Some(9_000)),
+            (20_000, 100, 60, Some(9_000)),
+            (30_000, 150, 99, Some(9_000)),
+            (40_000, 200, 120, Some(19_000)),
+            // Behind the end of the last turn.
+            (50_000, 250, 200, Some(39_000)),
+            (60_000, 260, 260, Some(59_000)),
+            (70_000, 260, 260, Some(69_000)),
+        ] {
+            told.drained(now, reserved, |reserved: u64| reserved <= read);
+            assert_eq!(Some(told.until_ns), until, "{now}");
+        }
+    }
 }

@@ -1,0 +1,73 @@
+//! What a view that begins in the middle of a recording must know of the time before.
+
+use std::collections::BTreeMap;
+
+use tcptrace_model::{Input, Snapshot, SnapshotEnd, SynQueue, Unseen};
+use tcptrace_record::Context;
+
+/// Network namespaces of a recording of which a view is told how their last dump ended.
+const SPACES: usize = 1 << 16;
+
+/// What a view must know of the time before it begins.
+#[derive(Default)]
+pub(super) struct Early {
+    pub(super) any: bool,
+    pub(super) context: Context,
+    /// By namespace, how its last dump ended, where that tells of what no event does.
+    spaces: BTreeMap<u32, (Vec<SynQueue>, SnapshotEnd)>,
+    /// The SYN queues of the dump that is being told.
+    syn_queues: Vec<SynQueue>,
+    /// The namespace whose dump is being told, if that is of all its sockets.
+    netns: Option<u32>,
+    minisocks_alone: bool,
+    /// All have been dumped.
+    whole: bool,
+}
+
+impl Early {
+    pub(super) fn take(&mut self, input: &Input) {
+        self.any = true;
+        match input {
+            Input::Snapshot(Snapshot::Open) => self.minisocks_alone = false,
+            Input::Snapshot(Snapshot::OpenMinisocks) => self.minisocks_alone = true,
+            Input::Snapshot(Snapshot::Begin { netns, .. }) => {
+                self.netns = Some(*netns).filter(|_| !self.minisocks_alone);
+                self.syn_queues.clear();
+            }
+            // There is at most one for each port.
+            Input::Snapshot(Snapshot::SynQueue(queue))
+                if self.syn_queues.len() < usize::from(u16::MAX) =>
+            {
+                self.syn_queues.push(*queue);
+            }
+            Input::Snapshot(Snapshot::End(end)) => {
+                let queues = std::mem::take(&mut self.syn_queues);
+                let Some(netns) = self.netns.take() else { return };
+                if end.unseen == Unseen::default() && queues.is_empty() {
+                    self.spaces.remove(&netns);
+                } else if self.spaces.len() < SPACES {
+                    self.spaces.insert(netns, (queues, *end));
+                }
+            }
+            Input::Snapshot(Snapshot::Over { all: true, .. }) => self.whole = true,
+            lasting if tcptrace_record::lasts(lasting) => self.context.take(lasting.clone()),
+            _ => {}
+        }
+    }
+
+    /// The last dumps as one round at `mono_ns`, without sockets; its last piece says that it is
+    /// over. Nothing, if there was none of everything.
+    pub(super) fn snapshot(&self, mono_ns: u64) -> Vec<Input> {
+        if !self.whole {
+            return Vec::new();
+        }
+        let dumps = self.spaces.iter().flat_map(|(&netns, (queues, end))| {
+            let begin = Snapshot::Begin { mono_ns, netns };
+            let end = Snapshot::End(SnapshotEnd { mono_ns, ..*end });
+            let queues = queues.iter().copied().map(Snapshot::SynQueue);
+            [begin].into_iter().chain(queues).chain([end])
+        });
+        let over = Snapshot::Over { mono_ns, all: true };
+        [Snapshot::Open].into_iter().chain(dumps).chain([over]).map(Input::Snapshot).collect()
+    }
+}

@@ -1,0 +1,72 @@
+//! A recording as fast as it can be read.
+
+use std::future::Future;
+
+use super::{analysis::Analysis, early::Early, output::Output};
+use tcptrace_model::{Accounts, Input};
+use tcptrace_source::recording::{Cue, Recording};
+use tcptrace_view::View;
+
+/// Inputs handed on before anything else gets its turn.
+const BATCH: usize = 1024;
+
+/// Shows what `recording` has, until its end, until `stop`, or until nobody reads the output any
+/// more. Gives the account of it; none if it was stopped. `along` is called on the way.
+///
+/// A view that has enough still gets the rest: it may tell of losses and of the account, as it
+/// would have of a live host.
+pub async fn run_recording<V: View>(
+    recording: &mut Recording,
+    analysis: &mut Analysis<V>,
+    output: &Output,
+    stop: impl Future<Output = ()>,
+    mut along: impl FnMut(&Recording),
+) -> Option<Accounts> {
+    tokio::pin!(stop);
+    let mut early = Some(Early::default());
+    let mut accounts = None;
+    loop {
+        let more = recording.feed(BATCH, &mut |cue| {
+            let input = match cue {
+                Cue::Early(input) => {
+                    if let Some(early) = &mut early {
+                        analysis.feed_early(&input, early);
+                    }
+                    return;
+                }
+                Cue::Input(input) => input,
+            };
+            if let Some(early) = early.take()
+                && early.any
+            {
+                analysis.begin_view(early, input.mono_ns().unwrap_or(0));
+            }
+            if let Input::End(end) = &input {
+                accounts = Some(*end);
+            }
+            analysis.feed(&input);
+            analysis.forget_peeks(&input);
+        });
+        if !more {
+            return accounts;
+        }
+        along(recording);
+        let chunk = analysis.take_output();
+        let send = async {
+            if chunk.is_empty() {
+                // So that a signal is heard.
+                tokio::task::yield_now().await;
+            } else {
+                output.send(chunk).await;
+            }
+        };
+        tokio::select! {
+            biased;
+            () = &mut stop => return None,
+            () = send => {}
+        }
+        if output.is_closed() {
+            return None;
+        }
+    }
+}
