@@ -23,8 +23,8 @@ pub struct Facts {
     pub new: u8,
     /// The socket's address family.
     pub family: u16,
-    /// Inode of the network namespace.
-    pub netns: u32,
+    /// The network namespace, as [`Rules::netns`] has it.
+    pub netns: u64,
     /// Local address, IPv4 as v4-mapped, its bytes in memory order.
     pub laddr: [u32; 4],
     /// Peer's address, likewise.
@@ -39,8 +39,9 @@ pub struct Facts {
 pub trait Rules {
     /// The `FILTER_*` bits in force.
     fn conditions(&self) -> u32;
-    /// The namespace to keep, with [`FILTER_NETNS`].
-    fn netns(&self) -> u32;
+    /// The namespace to keep, with [`FILTER_NETNS`]: the kernel side compares cookies where there are
+    /// any, else inodes, and user space its own numbers.
+    fn netns(&self) -> u64;
     /// Whether a local port is in the set.
     fn keeps_lport(&self, port: u16) -> bool;
     /// Whether a peer's port is in the set.

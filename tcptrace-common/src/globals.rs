@@ -35,6 +35,8 @@ pub struct SockOffsets {
     pub skc_net: u32,
     /// `net.ns.inum`
     pub net_inum: u32,
+    /// `net.net_cookie` (5.12)
+    pub net_cookie: u32,
     /// `sock.__sk_common.skc_v6_daddr`
     pub skc_v6_daddr: u32,
     /// `sock.__sk_common.skc_v6_rcv_saddr`
@@ -61,6 +63,8 @@ pub struct SockOffsets {
     pub kn_id: u32,
     /// `tcp_sock.inet_conn.icsk_inet.inet_sport`, big-endian; outlives `skc_num`
     pub inet_sport: u32,
+    /// `tcp_sock.inet_conn.icsk_inet.local_port_range`, two ports of 16 bits, 0 for none (6.3)
+    pub local_port_range: u32,
     /// Number of the bit `SOCK_DEAD` in `skc_flags` (`enum sock_flags`)
     pub sock_dead_bit: u32,
     /// Number of the bit `SOCK_LINGER` in `skc_flags`
@@ -81,6 +85,7 @@ impl SockOffsets {
         skc_family: ABSENT,
         skc_net: ABSENT,
         net_inum: ABSENT,
+        net_cookie: ABSENT,
         skc_v6_daddr: ABSENT,
         skc_v6_rcv_saddr: ABSENT,
         skc_flags: ABSENT,
@@ -94,6 +99,7 @@ impl SockOffsets {
         cgroup_kn: ABSENT,
         kn_id: ABSENT,
         inet_sport: ABSENT,
+        local_port_range: ABSENT,
         sock_dead_bit: ABSENT,
         sock_linger_bit: ABSENT,
         sock_done_bit: ABSENT,
@@ -313,6 +319,10 @@ pub struct MinisockOffsets {
     pub skc_cookie: u32,
     /// `timer_list.entry.pprev`, not NULL while the timer is to run
     pub timer_pprev: u32,
+    /// `tcp_timewait_sock.tw_ts_recent_stamp`
+    pub tw_ts_recent_stamp: u32,
+    /// Always 0.
+    pub unused: u32,
     /// Address of `tw_timer_handler()`; 0 matches no timer.
     pub tw_timer_handler: u64,
 }
@@ -330,6 +340,8 @@ impl MinisockOffsets {
         tw_substate: ABSENT,
         skc_cookie: ABSENT,
         timer_pprev: ABSENT,
+        tw_ts_recent_stamp: ABSENT,
+        unused: 0,
         tw_timer_handler: 0,
     };
 }
@@ -397,10 +409,62 @@ pub const FILTER_NET: u32 = 1 << 5;
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable)]
 pub struct Filter {
+    /// With [`FILTER_NETNS`], the namespace: its `net_cookie`, or its inode.
+    pub netns: u64,
     /// The `FILTER_*` bits; 0 keeps everything.
     pub conditions: u32,
-    /// Inode of the namespace, with [`FILTER_NETNS`].
-    pub netns: u32,
+    /// 1 where `netns` is a cookie. An inode becomes another namespace's as soon as it is free.
+    pub netns_by_cookie: u32,
+}
+
+/// The way from a task to its numbers in each PID namespace, in bytes.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable)]
+pub struct PidOffsets {
+    /// `task_struct.thread_pid`
+    pub thread_pid: u32,
+    /// `pid.level`
+    pub pid_level: u32,
+    /// `pid.numbers`
+    pub pid_numbers: u32,
+    /// Length of a `struct upid`
+    pub upid_size: u32,
+    /// `upid.nr`
+    pub upid_nr: u32,
+    /// `upid.ns`
+    pub upid_ns: u32,
+    /// `pid_namespace.ns.inum`
+    pub pidns_inum: u32,
+}
+
+impl PidOffsets {
+    /// Not known.
+    pub const NONE: Self = Self {
+        thread_pid: ABSENT,
+        pid_level: ABSENT,
+        pid_numbers: ABSENT,
+        upid_size: 0,
+        upid_nr: ABSENT,
+        upid_ns: ABSENT,
+        pidns_inum: ABSENT,
+    };
+}
+
+/// Whose numbers of processes and threads records have.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable)]
+pub struct Pids {
+    /// Inode of the reader's PID namespace; 0 where that is the first one, whose numbers the kernel
+    /// gives without asking.
+    pub reader: u32,
+    /// How they are found; absent where they are not to be had: then all are
+    /// [foreign](crate::record::FOREIGN).
+    pub offsets: PidOffsets,
+}
+
+impl Pids {
+    /// Those of the first namespace.
+    pub const FIRST: Self = Self { reader: 0, offsets: PidOffsets::NONE };
 }
 
 /// Words of 64 ports each for one side in the `PORTS` map; the local side first.
@@ -421,14 +485,14 @@ pub struct Wakeup {
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable)]
 pub struct Globals {
-    /// Minisocks and their timers. First, since it alone is aligned to eight bytes.
+    /// Minisocks and their timers. First, with the filter, since they are aligned to eight bytes.
     pub minisock: MinisockOffsets,
+    /// The filter.
+    pub filter: Filter,
     /// Offsets for the BTF-typed programs.
     pub sock: SockOffsets,
     /// Layout for the classic tracepoint.
     pub tracepoint: TracepointLayout,
-    /// The filter.
-    pub filter: Filter,
     /// When to wake the reader.
     pub wakeup: Wakeup,
     /// The `FEATURE_*` bits.
@@ -443,15 +507,17 @@ pub struct Globals {
     pub files: FileOffsets,
     /// From a thread to its process.
     pub task: TaskOffsets,
+    /// Numbers of processes.
+    pub pids: Pids,
 }
 
 impl Globals {
     /// What the object carries until it is loaded: nothing known, nothing filtered.
     pub const UNSET: Self = Self {
         minisock: MinisockOffsets::NONE,
+        filter: Filter { netns: 0, conditions: 0, netns_by_cookie: 0 },
         sock: SockOffsets::NONE,
         tracepoint: TracepointLayout::NONE,
-        filter: Filter { conditions: 0, netns: 0 },
         wakeup: Wakeup { every_mask: 0, at_bytes: 0 },
         features: 0,
         buckets: BucketOffsets::NONE,
@@ -459,5 +525,6 @@ impl Globals {
         resets: Resets::NONE,
         files: FileOffsets::NONE,
         task: TaskOffsets::NONE,
+        pids: Pids::FIRST,
     };
 }

@@ -57,6 +57,14 @@ pub const SHUTDOWN_MASK: u8 = 3;
 /// nothing about it.
 pub const IS_MPTCP: u8 = 1 << 7;
 
+/// At CLOSE→SYN_SENT, and at →CLOSE out of SYN_SENT: the socket chooses its port from a range of its
+/// own (`IP_LOCAL_PORT_RANGE`, 6.3), not from that of its namespace.
+pub const FLAG_OWN_PORTS: u8 = 1 << 7;
+
+/// Set in a process or thread number that is of the first PID namespace, because the task has none in
+/// the reader's: numbers end at 2²² (`PID_MAX_LIMIT`). Elsewhere they are the reader's own.
+pub const FOREIGN: u32 = 1 << 31;
+
 /// Length of a task's name in the kernel (`TASK_COMM_LEN`), the closing NUL included.
 pub const COMM_LEN: usize = 16;
 
@@ -70,9 +78,9 @@ pub const TASK_KERNEL: u8 = 1 << 1;
 #[repr(C)]
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, KnownLayout, Immutable)]
 pub struct Task {
-    /// Process (thread group).
+    /// Process (thread group) by the numbers of the reader's PID namespace, or [`FOREIGN`].
     pub tgid: u32,
-    /// Thread.
+    /// Thread, likewise.
     pub tid: u32,
     /// Its user.
     pub uid: u32,
@@ -136,6 +144,9 @@ pub struct Transition {
     pub raddr: [u8; 16],
     /// Id of the socket's cgroup (v2), as in `cgroup.id`; 0 where it cannot be read.
     pub cgroup: u64,
+    /// `net_cookie` of the network namespace, which is never another's; 0 where the kernel has none
+    /// (before 5.12).
+    pub netns_cookie: u64,
     /// Inode of the network namespace.
     pub netns: u32,
     /// `sk_lingertime` in jiffies, saturated.
@@ -148,7 +159,7 @@ pub struct Transition {
     pub task: Task,
 }
 
-const _: () = assert!(size_of::<Transition>() == 136);
+const _: () = assert!(size_of::<Transition>() == 144);
 const _: () = assert!(core::mem::offset_of!(Transition, kind) == 0);
 const _: () = assert!(names_are_aligned(core::mem::offset_of!(Transition, task)));
 
@@ -175,6 +186,14 @@ pub enum TimerEvent {
 /// about to be stopped and may be faster.
 pub const FLAG_MAY_RUN: u8 = 1 << 0;
 
+/// Not read: this kernel's BTF does not say where it is, or nothing needs it here.
+pub const TIMESTAMPS_UNKNOWN: u8 = 0;
+/// The peer sent no TCP timestamps: `ts_recent_stamp` is 0.
+pub const TIMESTAMPS_NONE: u8 = 1;
+/// The peer sent TCP timestamps, without which connect() takes over no TIME_WAIT
+/// (`tcp_twsk_unique()`).
+pub const TIMESTAMPS_SEEN: u8 = 2;
+
 /// A `struct inet_timewait_sock` when something happened to its timer.
 ///
 /// Context: the thread that closes, connects or kills (process), or softirq; by the timers'
@@ -192,8 +211,10 @@ pub struct Minisock {
     pub family: u8,
     /// The `FLAG_*` bits of this kind.
     pub flags: u8,
+    /// [`TIMESTAMPS_UNKNOWN`], [`TIMESTAMPS_NONE`] or [`TIMESTAMPS_SEEN`].
+    pub timestamps: u8,
     /// Always 0.
-    pub unused: [u8; 3],
+    pub unused: [u8; 2],
     /// `CLOCK_MONOTONIC`, nanoseconds.
     pub mono_ns: u64,
     /// Address of the minisock. Reused by the kernel as soon as it is freed.
@@ -208,6 +229,8 @@ pub struct Minisock {
     pub expires: u64,
     /// The present, in jiffies.
     pub jiffies: u64,
+    /// As [`Transition::netns_cookie`].
+    pub netns_cookie: u64,
     /// Inode of the network namespace.
     pub netns: u32,
     /// Process on the CPU.
@@ -220,7 +243,7 @@ pub struct Minisock {
     pub rport: u16,
 }
 
-const _: () = assert!(size_of::<Minisock>() == 96);
+const _: () = assert!(size_of::<Minisock>() == 104);
 
 /// Return addresses kept of a stack.
 pub const FRAMES: usize = 16;
@@ -235,7 +258,7 @@ pub struct MinisockStopped {
     pub frames: [u64; FRAMES],
 }
 
-const _: () = assert!(size_of::<MinisockStopped>() == 96 + 128);
+const _: () = assert!(size_of::<MinisockStopped>() == 104 + 128);
 
 /// What a full socket has done in its life, read when it goes to CLOSE.
 #[repr(C)]
@@ -290,7 +313,7 @@ pub struct Closed {
     pub totals: Totals,
 }
 
-const _: () = assert!(size_of::<Closed>() == 136 + 48);
+const _: () = assert!(size_of::<Closed>() == 144 + 48);
 
 /// [`Reset::direction`]: `tcp:tcp_send_reset`.
 pub const RESET_SENT: u8 = 1;
@@ -342,11 +365,13 @@ pub struct Accept {
     pub mono_ns: u64,
     /// Address of the `struct sock` of the connection.
     pub skaddr: u64,
+    /// As [`Transition::netns_cookie`].
+    pub netns_cookie: u64,
     /// Always 0.
     pub unused2: u32,
     /// The task that called accept().
     pub task: Task,
 }
 
-const _: () = assert!(size_of::<Accept>() == 80);
+const _: () = assert!(size_of::<Accept>() == 88);
 const _: () = assert!(names_are_aligned(core::mem::offset_of!(Accept, task)));

@@ -21,7 +21,7 @@ impl Rules for InForce {
     }
 
     #[inline(always)]
-    fn netns(&self) -> u32 {
+    fn netns(&self) -> u64 {
         global!(filter.netns)
     }
 

@@ -10,6 +10,7 @@ mod filter;
 mod globals;
 mod hooks;
 mod maps;
+mod pids;
 mod sock;
 mod task;
 

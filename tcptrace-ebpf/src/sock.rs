@@ -184,7 +184,7 @@ impl Sock {
             old: 0,
             new: 0,
             family,
-            netns: self.netns(),
+            netns: self.netns().identity(),
             laddr,
             raddr,
             lport: if num == 0 { self.sport() } else { num },
@@ -230,6 +230,17 @@ impl Sock {
                 | bit(field!(tcp, totals.segs_out => u32) != 0, TOTALS_HAS_SENT)
                 | bit(field!(self.0, totals.receive_qlen => u32) == 0, TOTALS_QUEUE_EMPTY),
         }
+    }
+
+    /// Whether it chooses a local port from a range of its own (`IP_LOCAL_PORT_RANGE`).
+    #[inline(always)]
+    pub(crate) fn has_own_ports(self) -> bool {
+        if global!(sock.local_port_range) == ABSENT {
+            return false;
+        }
+        // SAFETY: a socket that the verifier knows; the helper checks that it is a full TCP one.
+        let tcp = unsafe { bpf_skc_to_tcp_sock(self.0.cast_mut().cast()) };
+        !tcp.is_null() && field!(tcp.cast_const().cast(), sock.local_port_range => u32) != 0
     }
 
     /// What it points to. To be asked once, before anything that the verifier walks on more than
@@ -288,10 +299,10 @@ impl Sock {
         if jiffies > u64::from(u32::MAX) { u32::MAX } else { jiffies as u32 }
     }
 
-    /// Inode of the network namespace.
+    /// Its network namespace.
     #[inline(always)]
-    pub(crate) fn netns(self) -> u32 {
-        netns(self.pointer(global!(sock.skc_net)))
+    pub(crate) fn netns(self) -> Netns {
+        Netns::read(self.pointer(global!(sock.skc_net)))
     }
 
     /// The socket's cookie, assigned now if it had none; 0 where the kernel does not tell.
@@ -314,10 +325,10 @@ pub(crate) struct Pointers {
 }
 
 impl Pointers {
-    /// Inode of the network namespace.
+    /// Its network namespace.
     #[inline(always)]
-    pub(crate) fn netns(&self) -> u32 {
-        netns(self.net)
+    pub(crate) fn netns(&self) -> Netns {
+        Netns::read(self.net)
     }
 
     /// Whether the namespace has no room for one more minisock, as `inet_twsk_alloc()` asks it;
@@ -348,11 +359,36 @@ impl Pointers {
     }
 }
 
-/// Inode of a network namespace, a `struct net *` out of a socket.
-#[inline(always)]
-fn netns(net: *const c_void) -> u32 {
-    if global!(sock.skc_net) == ABSENT {
-        return 0; // a kernel without CONFIG_NET_NS
+/// A network namespace.
+#[derive(Clone, Copy)]
+pub(crate) struct Netns {
+    /// Its inode, which the next namespace may get once it is gone; 0 where the kernel has no
+    /// namespaces (`CONFIG_NET_NS`), or where it is not told.
+    pub(crate) inode: u32,
+    /// Its cookie, which no other ever gets; 0 where the kernel has none.
+    pub(crate) cookie: u64,
+}
+
+impl Netns {
+    /// None is told.
+    pub(crate) const UNKNOWN: Self = Self { inode: 0, cookie: 0 };
+
+    /// Of a `struct net *` out of a socket.
+    #[inline(always)]
+    fn read(net: *const c_void) -> Self {
+        if global!(sock.skc_net) == ABSENT {
+            return Self::UNKNOWN;
+        }
+        let cookie = match global!(sock.net_cookie) {
+            ABSENT => 0,
+            _ => field!(net, sock.net_cookie => u64),
+        };
+        Self { inode: field!(net, sock.net_inum => u32), cookie }
     }
-    field!(net, sock.net_inum => u32)
+
+    /// What the filter compares.
+    #[inline(always)]
+    pub(crate) fn identity(self) -> u64 {
+        if global!(filter.netns_by_cookie) != 0 { self.cookie } else { self.inode.into() }
+    }
 }

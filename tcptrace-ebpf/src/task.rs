@@ -6,8 +6,7 @@
 use core::ffi::c_void;
 
 use aya_ebpf::helpers::generated::{
-    bpf_get_current_comm, bpf_get_current_pid_tgid, bpf_get_current_task, bpf_get_current_task_btf,
-    bpf_get_current_uid_gid,
+    bpf_get_current_comm, bpf_get_current_task, bpf_get_current_task_btf, bpf_get_current_uid_gid,
 };
 use tcptrace_common::{
     globals::{ABSENT, FEATURE_TASK_BTF},
@@ -16,6 +15,7 @@ use tcptrace_common::{
 
 use crate::{
     globals::global,
+    pids,
     sock::{field, plain::peek},
 };
 
@@ -66,8 +66,7 @@ impl Current {
     /// Writes every byte of a record's task.
     #[inline(always)]
     pub(crate) fn write(self, to: *mut record::Task) {
-        // SAFETY: no arguments.
-        let pid_tgid = unsafe { bpf_get_current_pid_tgid() };
+        let (tgid, tid) = pids::current();
         // SAFETY: no arguments.
         let uid = unsafe { bpf_get_current_uid_gid() } as u32;
         let (flags, execs, started) = match self.0 {
@@ -123,8 +122,8 @@ impl Current {
             };
         }
         put! {
-            tgid: (pid_tgid >> 32) as u32,
-            tid: pid_tgid as u32,
+            tgid: tgid,
+            tid: tid,
             uid: uid,
             started: (started / TICK_NS) as u32,
             execs: execs as u16,

@@ -10,6 +10,7 @@ use tcptrace_host::{
     clock,
     kernel::{self, Lockdown},
     mounts,
+    pidns::PidNamespace,
     timens::TimeOffsets,
 };
 
@@ -52,6 +53,7 @@ impl Report {
             lockdown(),
             tick(),
             clocks(),
+            pid_namespace(),
         ];
         rows.extend(privileges());
         rows.extend(hooks.rows);
@@ -144,6 +146,19 @@ fn clocks() -> Row {
         }
         Err(error) => row(Verdict::Lacks, error.to_string())
             .means("tcptrace cannot compare its clock with the kernel's and does not start"),
+    }
+}
+
+fn pid_namespace() -> Row {
+    let row = |verdict, found: String| Row::new(Topic::Kernel, "PID namespace", verdict, found);
+    match PidNamespace::of_proc() {
+        Ok(PidNamespace::First) => {
+            row(Verdict::Ok, "the first one: PIDs are the host's".to_owned())
+        }
+        Ok(PidNamespace::Other(inode)) => row(Verdict::Ok, format!("pid:[{inode}]"))
+            .means("PIDs are those of /proc here; processes outside of it are shown as foreign"),
+        Err(error) => row(Verdict::Unknown, error.to_string())
+            .means("processes that events name are shown as foreign"),
     }
 }
 

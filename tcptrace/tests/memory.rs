@@ -132,6 +132,7 @@ fn minisock(number: u64, event: MinisockEvent, after_ns: u64) -> Event {
         cookie: Some(cookie(number)),
         expires: (mono_ns - after_ns) * HZ / 1_000_000_000 + 60 * HZ,
         jiffies: mono_ns * HZ / 1_000_000_000,
+        timestamps: Some(true),
     })
 }
 
@@ -155,6 +156,7 @@ fn closed(number: u64) -> [Event; EVENTS] {
                 dead: false,
                 unaccepted: false,
                 peer_fin: false,
+                own_ports: false,
                 linger: Linger::Off,
                 mptcp: Some(false),
             }),

@@ -23,7 +23,7 @@ use crate::{
     filter::passes,
     globals::global,
     sock::{
-        AF_INET, IPPROTO_TCP, MinisockCopy, Sock,
+        AF_INET, IPPROTO_TCP, MinisockCopy, Netns, Sock,
         plain::{Common, first_subflow, peek, socket_of_fd},
     },
     task::Current,
@@ -90,7 +90,7 @@ pub extern "C" fn accept_syscall(ctx: *mut c_void) -> u32 {
 }
 
 #[inline(always)]
-fn emit(counters: Counters, skaddr: u64, netns: u32) {
+fn emit(counters: Counters, skaddr: u64, netns: Netns) {
     let task = Current::ask();
     counters.emit(|record: *mut Accept| {
         // SAFETY: no arguments.
@@ -109,9 +109,10 @@ fn emit(counters: Counters, skaddr: u64, netns: u32) {
         put! {
             kind: RecordKind::Accept as u8,
             unused: [0; 3],
-            netns: netns,
+            netns: netns.inode,
             mono_ns: mono_ns,
             skaddr: skaddr,
+            netns_cookie: netns.cookie,
             unused2: 0,
         }
         // SAFETY: as above.

@@ -2,20 +2,19 @@
 
 use aya_ebpf::{
     EbpfContext,
-    helpers::generated::{
-        bpf_get_current_pid_tgid, bpf_get_stack, bpf_jiffies64, bpf_ktime_get_ns,
-    },
+    helpers::generated::{bpf_get_stack, bpf_jiffies64, bpf_ktime_get_ns},
 };
 use tcptrace_common::{
     counters::Hook,
     filter::{Facts, Verdict, verdict},
-    record::{self, FRAMES, MinisockStopped, RecordKind, TimerEvent},
+    record::{self, FRAMES, MinisockStopped, RecordKind, TIMESTAMPS_UNKNOWN, TimerEvent},
 };
 
 use crate::{
     emit::Counters,
     filter::InForce,
-    sock::{Minisock, MinisockCopy},
+    pids,
+    sock::{Minisock, MinisockCopy, Netns},
 };
 
 pub(super) const TCP_TIME_WAIT: u8 = 6;
@@ -40,9 +39,10 @@ pub(super) fn emit(minisock: Minisock<'_>, event: TimerEvent, flags: u8) {
 #[inline(always)]
 pub(super) fn emit_expiring(minisock: Minisock<'_>, event: TimerEvent, flags: u8, expires: u64) {
     let Some(counters) = Counters::seen(Hook::TimeWait) else { return };
-    let Some(facts) = facts(minisock) else { return counters.filtered() };
+    let netns = minisock.netns();
+    let Some(facts) = facts(minisock, netns) else { return counters.filtered() };
     counters.emit(|out: *mut record::Minisock| {
-        write(out, minisock, &facts, event, RecordKind::Minisock, flags, expires);
+        write(out, minisock, netns, &facts, event, RecordKind::Minisock, flags, expires);
     });
 }
 
@@ -55,10 +55,11 @@ pub(super) fn emit_with_stack(
     flags: u8,
 ) {
     let Some(counters) = Counters::seen(Hook::TimeWait) else { return };
-    let Some(facts) = facts(minisock) else { return counters.filtered() };
+    let netns = minisock.netns();
+    let Some(facts) = facts(minisock, netns) else { return counters.filtered() };
     counters.emit(|out: *mut MinisockStopped| {
         let kind = RecordKind::MinisockStopped;
-        write(out.cast(), minisock, &facts, event, kind, flags, minisock.expires());
+        write(out.cast(), minisock, netns, &facts, event, kind, flags, minisock.expires());
         // SAFETY: a field of the reserved record, which is aligned and not shared yet.
         let frames = unsafe { &raw mut (*out).frames };
         // SAFETY: as above. The helper does not clear what it does not fill.
@@ -70,14 +71,14 @@ pub(super) fn emit_with_stack(
 
 /// What the filter looks at, if the minisock passes it.
 #[inline(always)]
-fn facts(minisock: Minisock<'_>) -> Option<Facts> {
+fn facts(minisock: Minisock<'_>, netns: Netns) -> Option<Facts> {
     let family = minisock.family();
     let (laddr, raddr) = minisock.addresses(family);
     let facts = Facts {
         old: TCP_TIME_WAIT,
         new: TCP_CLOSE,
         family,
-        netns: minisock.netns(),
+        netns: netns.identity(),
         laddr,
         raddr,
         lport: minisock.lport(),
@@ -88,9 +89,11 @@ fn facts(minisock: Minisock<'_>) -> Option<Facts> {
 
 /// Writes a whole record; every byte, since the kernel does not clear it.
 #[inline(always)]
+#[expect(clippy::too_many_arguments, reason = "a structure of them would be built on the stack")]
 fn write(
     out: *mut record::Minisock,
     minisock: Minisock<'_>,
+    netns: Netns,
     facts: &Facts,
     event: TimerEvent,
     kind: RecordKind,
@@ -101,8 +104,13 @@ fn write(
     let mono_ns = unsafe { bpf_ktime_get_ns() };
     // SAFETY: no arguments.
     let jiffies = unsafe { bpf_jiffies64() };
-    // SAFETY: no arguments.
-    let pid_tgid = unsafe { bpf_get_current_pid_tgid() };
+    let (tgid, tid) = pids::current();
+    // The same for as long as it lives: tcp_timewait_state_process() reads timestamps only where the
+    // stamp is set already. Of one that ends it matters no more.
+    let timestamps = match event {
+        TimerEvent::Started | TimerEvent::Restarted | TimerEvent::Peeked => minisock.timestamps(),
+        TimerEvent::Stopped | TimerEvent::Expired | TimerEvent::Ended => TIMESTAMPS_UNKNOWN,
+    };
     macro_rules! put {
         ($($field:ident: $value:expr),* $(,)?) => {
             $({
@@ -121,7 +129,8 @@ fn write(
         substate: minisock.substate(),
         family: facts.family as u8,
         flags: flags,
-        unused: [0; 3],
+        timestamps: timestamps,
+        unused: [0; 2],
         mono_ns: mono_ns,
         addr: minisock.addr(),
         cookie: minisock.cookie(),
@@ -129,9 +138,10 @@ fn write(
         raddr: bytes(facts.raddr),
         expires: expires,
         jiffies: jiffies,
-        netns: facts.netns,
-        tgid: (pid_tgid >> 32) as u32,
-        tid: pid_tgid as u32,
+        netns_cookie: netns.cookie,
+        netns: netns.inode,
+        tgid: tgid,
+        tid: tid,
         lport: facts.lport,
         rport: facts.rport,
     }

@@ -17,8 +17,8 @@ use tcptrace_common::{
     filter::{Facts, Verdict, verdict},
     globals::{ABSENT, TRACEPOINT_MAX},
     record::{
-        Closed, FLAG_BUCKETS_FULL, FLAG_DEAD, FLAG_KEY_UNKNOWN, FLAG_LINGER, FLAG_PEER_FIN,
-        FLAG_SOCK, FLAG_UNACCEPTED, IS_MPTCP, RecordKind, SHUTDOWN_MASK, Transition,
+        Closed, FLAG_BUCKETS_FULL, FLAG_DEAD, FLAG_KEY_UNKNOWN, FLAG_LINGER, FLAG_OWN_PORTS,
+        FLAG_PEER_FIN, FLAG_SOCK, FLAG_UNACCEPTED, IS_MPTCP, RecordKind, SHUTDOWN_MASK, Transition,
     },
 };
 
@@ -28,7 +28,7 @@ use crate::{
     globals::global,
     hooks::PASS_ON,
     maps::GUARD,
-    sock::{IPPROTO_TCP, Pointers, Sock},
+    sock::{IPPROTO_TCP, Netns, Pointers, Sock},
     task::Current,
 };
 
@@ -83,8 +83,9 @@ fn tell(ctx: &BtfTracePointContext, program: u32) {
     if lport == 0 && !(old == TCP_CLOSE && new == TCP_SYN_SENT) {
         lport = sk.sport();
     }
+    let netns = pointers.netns();
     let facts =
-        Facts { old, new, family, netns: pointers.netns(), laddr, raddr, lport, rport: sk.dport() };
+        Facts { old, new, family, netns: netns.identity(), laddr, raddr, lport, rport: sk.dport() };
     let verdict = verdict(&InForce, &facts);
     if verdict == Verdict::Drop {
         return counters.filtered();
@@ -93,7 +94,7 @@ fn tell(ctx: &BtfTracePointContext, program: u32) {
         counters.emit(|record: *mut Closed| {
             // SAFETY: a field of the reserved record, which is aligned and not shared yet.
             let transition = unsafe { &raw mut (*record).transition };
-            write_btf(transition, sk, &pointers, task, &facts, verdict);
+            write_btf(transition, sk, &pointers, task, netns, &facts, verdict);
             Fields(transition).put_kind(RecordKind::Closed as u8);
             // SAFETY: as above.
             let totals = unsafe { &raw mut (*record).totals };
@@ -102,7 +103,7 @@ fn tell(ctx: &BtfTracePointContext, program: u32) {
         });
     } else {
         counters.emit(|record: *mut Transition| {
-            write_btf(record, sk, &pointers, task, &facts, verdict);
+            write_btf(record, sk, &pointers, task, netns, &facts, verdict);
         });
     }
 }
@@ -114,6 +115,7 @@ fn write_btf(
     sk: Sock,
     pointers: &Pointers,
     task: Current,
+    netns: Netns,
     facts: &Facts,
     verdict: Verdict,
 ) {
@@ -123,13 +125,18 @@ fn write_btf(
     let full =
         new == TCP_CLOSE && (old == TCP_FIN_WAIT2 || old == TCP_CLOSING) && pointers.buckets_full();
     let unaccepted = new == TCP_CLOSE && pointers.unaccepted(dead);
+    // Where connect() begins, and where it ends without a port.
+    let own_ports = ((old == TCP_CLOSE && new == TCP_SYN_SENT)
+        || (old == TCP_SYN_SENT && new == TCP_CLOSE))
+        && sk.has_own_ports();
     let flags = FLAG_SOCK
         | flag(dead, FLAG_DEAD)
         | flag(done, FLAG_PEER_FIN)
         | flag(linger, FLAG_LINGER)
         | flag(full, FLAG_BUCKETS_FULL)
-        | flag(unaccepted, FLAG_UNACCEPTED);
-    write(record, task, facts, verdict, flags, sk.addr());
+        | flag(unaccepted, FLAG_UNACCEPTED)
+        | flag(own_ports, FLAG_OWN_PORTS);
+    write(record, task, netns, facts, verdict, flags, sk.addr());
     let fields = Fields(record);
     fields.put_shutdown(sk.shutdown() & SHUTDOWN_MASK | flag(sk.is_mptcp(), IS_MPTCP));
     fields.put_sk_err(sk.err());
@@ -192,7 +199,8 @@ pub extern "C" fn set_state_classic(ctx: *mut c_void) -> u32 {
         return PASS_ON;
     }
     counters.emit(|record: *mut Transition| {
-        write(record, task, &facts, verdict, 0, raw.at(global!(tracepoint.skaddr)));
+        let skaddr = raw.at(global!(tracepoint.skaddr));
+        write(record, task, Netns::UNKNOWN, &facts, verdict, 0, skaddr);
         let fields = Fields(record);
         fields.put_shutdown(0);
         fields.put_sk_err(0);
@@ -213,6 +221,7 @@ fn flag(on: bool, bit: u8) -> u8 {
 fn write(
     record: *mut Transition,
     task: Current,
+    netns: Netns,
     facts: &Facts,
     verdict: Verdict,
     flags: u8,
@@ -231,7 +240,8 @@ fn write(
     fields.put_raddr(facts.raddr);
     fields.put_lport(facts.lport);
     fields.put_rport(facts.rport);
-    fields.put_netns(facts.netns);
+    fields.put_netns(netns.inode);
+    fields.put_netns_cookie(netns.cookie);
     // SAFETY: a field of the reserved record, which is aligned and not shared yet.
     task.write(unsafe { &raw mut (*record).task });
 }
@@ -265,6 +275,7 @@ impl Fields {
         put_skaddr => skaddr: u64,
         put_cookie => cookie: u64,
         put_cgroup => cgroup: u64,
+        put_netns_cookie => netns_cookie: u64,
         put_netns => netns: u32,
         put_linger_jiffies => linger_jiffies: u32,
         put_lport => lport: u16,

@@ -6,9 +6,10 @@ use aya_ebpf::helpers::generated::{bpf_get_current_task, bpf_probe_read_kernel};
 use tcptrace_common::{
     filter::Facts,
     globals::{ABSENT, MINISOCK_MAX},
+    record::{TIMESTAMPS_NONE, TIMESTAMPS_SEEN, TIMESTAMPS_UNKNOWN},
 };
 
-use super::{AF_INET, IPPROTO_MPTCP};
+use super::{AF_INET, IPPROTO_MPTCP, Netns};
 use crate::globals::global;
 
 /// Numbers that any bytes are.
@@ -111,6 +112,19 @@ impl<'a> Minisock<'a> {
         self.at(global!(minisock.tw_timer) + global!(minisock.timer_expires))
     }
 
+    /// Whether its peer has sent TCP timestamps, as a record has it.
+    #[inline(always)]
+    pub(crate) fn timestamps(&self) -> u8 {
+        let offset = global!(minisock.tw_ts_recent_stamp);
+        if offset == ABSENT {
+            return TIMESTAMPS_UNKNOWN;
+        }
+        match peek::<u32>(self.addr, offset) {
+            0 => TIMESTAMPS_NONE,
+            _ => TIMESTAMPS_SEEN,
+        }
+    }
+
     /// Whether its timer is to run (`timer_pending()`).
     #[inline(always)]
     pub(crate) fn timer_is_pending(&self) -> bool {
@@ -180,14 +194,16 @@ impl<'a> Common<'a> {
         (self.at(global!(sock.skc_v6_rcv_saddr)), self.at(global!(sock.skc_v6_daddr)))
     }
 
-    /// Inode of the network namespace.
+    /// Its network namespace.
     #[inline(always)]
-    pub(crate) fn netns(&self) -> u32 {
+    pub(crate) fn netns(&self) -> Netns {
         if global!(sock.skc_net) == ABSENT {
-            return 0;
+            return Netns::UNKNOWN;
         }
         let net: u64 = self.at(global!(sock.skc_net));
-        peek(net, global!(sock.net_inum))
+        let inode = peek(net, global!(sock.net_inum));
+        let cookie = global!(sock.net_cookie);
+        Netns { inode, cookie: if cookie == ABSENT { 0 } else { peek(net, cookie) } }
     }
 
     /// `sk_protocol`, of a full socket.
@@ -213,7 +229,7 @@ impl<'a> Common<'a> {
             old: 0,
             new: 0,
             family,
-            netns: self.netns(),
+            netns: self.netns().identity(),
             laddr,
             raddr,
             lport: if num == 0 { sport() } else { num },

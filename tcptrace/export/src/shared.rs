@@ -222,7 +222,7 @@ pub(super) fn ends<T: Told>() -> Vec<Column<T>> {
 /// Whose it is.
 pub(super) fn owners<T: Told>() -> Vec<Column<T>> {
     vec![
-        Column::<T>::u32("pid", "process that owns it", |row| Some(row.it.owner()?.task.tgid)),
+        Column::<T>::u32("pid", "process that owns it", |row| row.it.owner()?.task.pid()),
         Column::<T>::u32("uid", "its user", |row| Some(row.it.owner()?.task.uid)),
         Column::<T>::text("comm", "its name, escaped", |row, out| {
             row.it.owner().is_some_and(|owner| shown(out, owner.task.comm))

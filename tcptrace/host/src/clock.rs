@@ -12,6 +12,9 @@ use tcptrace_model::Clock;
 
 const NS: i64 = 1_000_000_000;
 
+/// `NSEC_PER_SEC / USER_HZ`, by which `/proc` counts.
+const USER_TICK_NS: i64 = 10_000_000;
+
 fn read(clock: ClockId) -> io::Result<i64> {
     let now = clock_gettime(clock)?;
     Ok(now.tv_sec().saturating_mul(NS).saturating_add(now.tv_nsec()))
@@ -54,6 +57,13 @@ pub fn boot_time_ns() -> io::Result<i64> {
 /// A clock cannot be read.
 pub fn start_times_from_ns() -> io::Result<i64> {
     Ok(read(ClockId::CLOCK_REALTIME)? - read(ClockId::CLOCK_BOOTTIME)?)
+}
+
+/// A `starttime` of `/proc/PID/stat` as the kernel itself has it: in a time namespace the file has
+/// the offset of `CLOCK_BOOTTIME` on it (`timens_add_boottime_ns()`). Both in units of 10 ms.
+pub fn kernel_start_time(ticks: u64) -> u64 {
+    let offset_ns = offsets().map_or(0, |offsets| offsets.boottime_ns);
+    ticks.saturating_add_signed(-(offset_ns / USER_TICK_NS))
 }
 
 /// CPU time of the calling thread, in nanoseconds.

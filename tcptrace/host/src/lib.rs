@@ -16,6 +16,7 @@ pub mod mounts;
 pub mod netns;
 pub mod netstat;
 pub mod own;
+pub mod pidns;
 pub mod process;
 pub mod signals;
 pub mod sock_diag;

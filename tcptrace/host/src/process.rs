@@ -24,6 +24,7 @@ use rustix::{
     io::Errno,
 };
 
+use super::clock;
 use tcptrace_model::{Comm, Holder, Task};
 
 /// Processes looked at before the search stops.
@@ -167,6 +168,7 @@ fn socket_inode(link: &[u8]) -> Option<u32> {
 
 fn describe(pid: u32, home: &OwnedFd) -> io::Result<Process> {
     let started = started(&read(home, c"stat")?).ok_or_else(odd)?;
+    let started = clock::kernel_start_time(started);
     let uid = real_uid(&read(home, c"status")?).ok_or_else(odd)?;
     let comm = comm(&read(home, c"comm")?);
     // Cut as the kernel side cuts it.

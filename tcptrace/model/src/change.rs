@@ -256,6 +256,9 @@ pub struct Found {
     pub cookie: Option<u64>,
     /// Id of its cgroup, if that is known.
     pub cgroup: Option<u64>,
+    /// Of a minisock, whether the peer has sent TCP timestamps, without which connect() never takes
+    /// over its port, if that is known.
+    pub timestamps: Option<bool>,
     /// What the last snapshot had in its queues, if it was in this state then; only a census tells, and
     /// not of an ESTABLISHED one.
     pub queues: Option<Queues>,

@@ -3,9 +3,10 @@
 use std::net::Ipv6Addr;
 
 use tcptrace_common::record::{
-    self, FLAG_BUCKETS_FULL, FLAG_DEAD, FLAG_KEY_UNKNOWN, FLAG_LINGER, FLAG_MAY_RUN, FLAG_PEER_FIN,
-    FLAG_SOCK, FLAG_UNACCEPTED, IS_MPTCP, RESET_RECEIVED, RESET_SENT, SHUTDOWN_MASK,
-    TOTALS_HAS_SENT, TOTALS_QUEUE_EMPTY, TOTALS_REPAIR, TimerEvent,
+    self, FLAG_BUCKETS_FULL, FLAG_DEAD, FLAG_KEY_UNKNOWN, FLAG_LINGER, FLAG_MAY_RUN,
+    FLAG_OWN_PORTS, FLAG_PEER_FIN, FLAG_SOCK, FLAG_UNACCEPTED, IS_MPTCP, RESET_RECEIVED,
+    RESET_SENT, SHUTDOWN_MASK, TIMESTAMPS_NONE, TIMESTAMPS_SEEN, TOTALS_HAS_SENT,
+    TOTALS_QUEUE_EMPTY, TOTALS_REPAIR, TimerEvent,
 };
 
 use super::{state::TcpState, task::Task, tuple::Tuple};
@@ -40,6 +41,9 @@ pub struct SockFacts {
     pub unaccepted: bool,
     /// The peer's FIN has been received (`SOCK_DONE`).
     pub peer_fin: bool,
+    /// At CLOSE→SYN_SENT, and at →CLOSE out of SYN_SENT: connect() chooses from a range of ports of
+    /// this socket (`IP_LOCAL_PORT_RANGE`), not from that of the namespace.
+    pub own_ports: bool,
     /// `SO_LINGER`.
     pub linger: Linger,
     /// It is a subflow of an MPTCP socket, which may have fallen back to plain TCP. `None` where
@@ -251,6 +255,9 @@ pub struct Minisock {
     pub expires: u64,
     /// The present, in jiffies.
     pub jiffies: u64,
+    /// Whether the peer has sent TCP timestamps (`tw_ts_recent_stamp`), without which connect() never
+    /// takes over its port; `None` where this event does not tell.
+    pub timestamps: Option<bool>,
 }
 
 /// A record that is not what the kernel side of this version writes.
@@ -290,6 +297,7 @@ impl Transition {
                 dead: flag(FLAG_DEAD),
                 unaccepted: flag(FLAG_UNACCEPTED),
                 peer_fin: flag(FLAG_PEER_FIN),
+                own_ports: flag(FLAG_OWN_PORTS),
                 linger: if flag(FLAG_LINGER) {
                     Linger::Jiffies(raw.linger_jiffies)
                 } else {
@@ -338,6 +346,15 @@ impl TryFrom<&record::Closed> for Transition {
             }),
         };
         Self::of(&raw.transition, Some(totals))
+    }
+}
+
+/// Whether a peer has sent timestamps, as a record has it.
+fn timestamps(raw: u8) -> Option<bool> {
+    match raw {
+        TIMESTAMPS_NONE => Some(false),
+        TIMESTAMPS_SEEN => Some(true),
+        _ => None,
     }
 }
 
@@ -399,6 +416,7 @@ impl Minisock {
             cookie: (raw.cookie != 0).then_some(raw.cookie),
             expires: raw.expires,
             jiffies: raw.jiffies,
+            timestamps: timestamps(raw.timestamps),
         })
     }
 }

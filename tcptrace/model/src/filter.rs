@@ -202,7 +202,7 @@ fn facts(old: TcpState, new: TcpState, tuple: &Tuple, netns: u32) -> Facts {
         old: old as u8,
         new: new as u8,
         family: if tuple.v6_socket { 10 } else { 2 },
-        netns,
+        netns: netns.into(),
         laddr: words(tuple.laddr),
         raddr: words(tuple.raddr),
         lport: tuple.lport,
@@ -221,8 +221,8 @@ impl Rules for Filter {
             | bit(!self.nets.is_empty(), FILTER_NET)
     }
 
-    fn netns(&self) -> u32 {
-        self.netns.unwrap_or(0)
+    fn netns(&self) -> u64 {
+        self.netns.unwrap_or(0).into()
     }
 
     fn keeps_lport(&self, port: u16) -> bool {

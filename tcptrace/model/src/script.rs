@@ -216,6 +216,7 @@ fn input(line: &str) -> Result<Input> {
                     dead: false,
                     unaccepted: false,
                     peer_fin: false,
+                    own_ports: false,
                     linger: Linger::Off,
                     mptcp: None,
                 }),
@@ -350,8 +351,8 @@ fn end<'a>(mono_ns: u64, words: impl Iterator<Item = &'a str>) -> Result<Snapsho
     Ok(end)
 }
 
-/// `tw=ADDR EVENT FIN_WAIT2|TIME_WAIT LOCAL REMOTE [netns=N] [cookie=C] [expires=MS]`: the timer
-/// is to run at that time. Events: started, restarted, stopped, stopped-by-WHO, due,
+/// `tw=ADDR EVENT FIN_WAIT2|TIME_WAIT LOCAL REMOTE [netns=N] [cookie=C] [expires=MS] [timestamps]
+/// [no-timestamps]`: the timer is to run at that time. Events: started, restarted, stopped, stopped-by-WHO, due,
 /// stopping-by-WHO, expired, peeked, ended, ended-by-WHO.
 fn minisock<'a>(
     mono_ns: u64,
@@ -396,8 +397,13 @@ fn minisock<'a>(
         cookie: None,
         expires: 0,
         jiffies: mono_ns / JIFFY_NS,
+        timestamps: None,
     };
     for word in words {
+        if let "timestamps" | "no-timestamps" = word {
+            minisock.timestamps = Some(word == "timestamps");
+            continue;
+        }
         match word.split_once('=').context("no key=value")? {
             ("netns", netns) => minisock.netns = netns.parse()?,
             ("cookie", cookie) => minisock.cookie = Some(u64::from_str_radix(cookie, 16)?),
@@ -417,13 +423,14 @@ fn detail(event: &mut Transition, word: &str) -> Result<()> {
         "repair" => at_close(event).repair = true,
         "nothing-sent" => at_close(event).has_sent = false,
         "queued" => at_close(event).queue_empty = false,
-        "dead" | "unaccepted" | "peer-fin" | "mptcp" | "plain" => {
+        "dead" | "unaccepted" | "peer-fin" | "own-ports" | "mptcp" | "plain" => {
             let sock = event.sock.as_mut().context("a classic event knows no such thing")?;
             match word {
                 "dead" => sock.dead = true,
                 "unaccepted" => sock.unaccepted = true,
                 "mptcp" => sock.mptcp = Some(true),
                 "plain" => sock.mptcp = Some(false),
+                "own-ports" => sock.own_ports = true,
                 _ => sock.peer_fin = true,
             }
         }

@@ -110,7 +110,7 @@ impl Wanted {
         }
         let task = subject.owner.map(|owner| owner.task);
         let how = subject.verdict.how;
-        one_of(&self.pids, task.map(|task| task.tgid))
+        one_of(&self.pids, task.and_then(|task| task.pid()))
             && one_of(&self.comms, task.map(|task| task.comm))
             && one_of(&self.uids, task.map(|task| task.uid))
             && one_of(&self.cgroups, subject.cgroup)

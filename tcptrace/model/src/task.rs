@@ -6,7 +6,7 @@ use std::{
 };
 
 use serde::{Deserialize, Serialize};
-use tcptrace_common::record::{self, TASK_KERNEL, TASK_LEADER};
+use tcptrace_common::record::{self, FOREIGN, TASK_KERNEL, TASK_LEADER};
 
 /// A task's name: whatever bytes it chose, up to 15.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -100,9 +100,10 @@ pub fn escape(bytes: &[u8]) -> String {
 /// it has to do with a socket depends on how it was found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Task {
-    /// Process (thread group).
+    /// Process (thread group), as one of several: its number, or [`FOREIGN`] and that of the first
+    /// PID namespace. [`Self::pid`] is what people know.
     pub tgid: u32,
-    /// Thread.
+    /// Thread, likewise.
     pub tid: u32,
     /// User id.
     pub uid: u32,
@@ -133,6 +134,17 @@ impl Task {
     /// A process, by its first thread.
     pub const fn process(tgid: u32, uid: u32, started: u32, comm: Comm) -> Self {
         Self { started, is_led: true, ..Self::thread(tgid, tgid, uid, comm) }
+    }
+
+    /// The number of the process in the PID namespace of whoever traced it; `None` where it has none
+    /// there, since it runs outside of that.
+    pub const fn pid(&self) -> Option<u32> {
+        if self.tgid & FOREIGN == 0 { Some(self.tgid) } else { None }
+    }
+
+    /// The same as text: `foreign` where there is no number.
+    pub fn pid_text(&self) -> String {
+        self.pid().map_or("foreign".to_owned(), |pid| pid.to_string())
     }
 
     /// Whether both are of one process; where that is not known for certain, whether they have one
@@ -187,6 +199,16 @@ mod tests {
         let mut raw = [0; 16];
         raw[..3].copy_from_slice(b"a\xff\x80");
         assert_eq!(Comm::new(raw).to_string(), "a\\xff\\x80");
+    }
+
+    #[test]
+    fn a_process_outside_of_the_readers_namespace_has_no_number_and_is_itself_all_the_same() {
+        let inside = Task::process(1, 0, 100, Comm::from("a"));
+        assert_eq!((inside.pid(), inside.pid_text().as_str()), (Some(1), "1"));
+        let outside = Task { tgid: 1 | FOREIGN, ..inside };
+        assert_eq!((outside.pid(), outside.pid_text().as_str()), (None, "foreign"));
+        assert!(!inside.same_process(&outside));
+        assert!(!outside.same_process(&Task { tgid: 2 | FOREIGN, ..outside }));
     }
 
     #[test]

@@ -15,7 +15,7 @@ use tcptrace_common::{
     counters::{Guard, Hook},
     globals::{
         ABSENT, BucketOffsets, FEATURE_COOKIE, FEATURE_RESET_REASON, FEATURE_TASK_BTF, Globals,
-        Resets, SockOffsets, TaskOffsets, TotalsOffsets, TracepointLayout,
+        PidOffsets, Pids, Resets, SockOffsets, TaskOffsets, TotalsOffsets, TracepointLayout,
     },
 };
 
@@ -32,7 +32,7 @@ use super::{
     set_state::{self, Link},
     time_wait::{self, Minisocks},
 };
-use tcptrace_host::caps::Capabilities;
+use tcptrace_host::{caps::Capabilities, pidns::PidNamespace};
 use tcptrace_model::{RstReason, filter::Filter};
 
 /// The kernel object, made by `cargo xtask build-ebpf`.
@@ -88,6 +88,8 @@ pub struct Probe {
     reasons: reset::Reasons,
     accept: Option<accept::Attached>,
     accept_refusals: Vec<(AcceptBackend, String)>,
+    /// Why processes have no numbers of the reader's, where they have none.
+    no_pids: Option<String>,
 }
 
 /// What the numbers in records mean on this kernel.
@@ -184,6 +186,7 @@ impl Probe {
                             reasons: known.reasons.clone(),
                             accept: accept.attached,
                             accept_refusals: accept.refusals,
+                            no_pids: known.pids.clone().err(),
                         });
                     }
                     Err(Attempt::Fatal(error)) => return Err(error),
@@ -295,7 +298,7 @@ impl Probe {
         let refusal = self.refusals.iter().rfind(|refusal| refusal.without == Some(COOKIES));
         let no_cookies = (!self.cookies)
             .then(|| refusal.map_or("not asked for", |refusal| refusal.reason.as_str()));
-        facts::unobservable(self.backend, &self.sock, no_cookies)
+        facts::unobservable(self.backend, &self.sock, no_cookies, self.no_pids.as_deref())
     }
 
     /// The kernel object, for what reads its log.
@@ -417,6 +420,8 @@ pub struct Known {
     task: TaskOffsets,
     /// Whether that way can be gone by pointers that the verifier follows.
     has_task_btf: bool,
+    /// Whose numbers processes have; or why none of the reader's are to be had.
+    pids: Result<Pids, String>,
     /// Whether a RST that is sent says why.
     has_reason: bool,
     reasons: reset::Reasons,
@@ -446,6 +451,7 @@ impl Known {
         let minisocks = Minisocks::ask(options.time_wait, &index);
         let task = by_name.clone().map_or(TaskOffsets::NONE, offsets::task_offsets);
         let has_task_btf = by_name.clone().is_ok_and(offsets::has_task_btf);
+        let pids = pids(by_name.clone(), task);
         let has_reason = by_name.clone().is_ok_and(reset::has_reason);
         let reasons = by_name.map(reset::Reasons::ask).unwrap_or_default();
         let accepts = Accepts::ask(options.accept, &index);
@@ -460,6 +466,7 @@ impl Known {
             minisocks,
             task,
             has_task_btf,
+            pids,
             has_reason,
             reasons,
             accepts,
@@ -499,6 +506,8 @@ fn attempt(
             | if known.has_reason { FEATURE_RESET_REASON } else { 0 }
             | if known.has_task_btf { FEATURE_TASK_BTF } else { 0 },
         task: known.task,
+        // A namespace that there is not: each process is foreign.
+        pids: known.pids.clone().unwrap_or(Pids { reader: u32::MAX, offsets: PidOffsets::NONE }),
         ..globals::globals(&options.filter, options.ring_bytes, layout)
     };
     let mut ebpf = load(&mut known.loader, options, values)?;
@@ -537,6 +546,23 @@ fn attempt(
 
 fn take(ebpf: &mut Ebpf, name: &str) -> Result<aya::maps::Map, Attempt> {
     ebpf.take_map(name).ok_or_else(|| setup(MapError::InvalidName { name: name.to_owned() }))
+}
+
+/// Whose numbers events are to have: those of the PID namespace that /proc shows here.
+fn pids(btf: Result<&btf::Btf<'_>, String>, task: TaskOffsets) -> Result<Pids, String> {
+    let reader = match PidNamespace::of_proc() {
+        Ok(PidNamespace::First) => return Ok(Pids::FIRST),
+        Ok(PidNamespace::Other(inode)) => inode,
+        Err(error) => return Err(format!("the PID namespace here cannot be told: {error}")),
+    };
+    let offsets = btf.and_then(|btf| offsets::pid_offsets(btf).map_err(|error| error.to_string()));
+    match offsets {
+        Ok(offsets) if task.group_leader != ABSENT => Ok(Pids { reader, offsets }),
+        Ok(_) => Err("struct task_struct is not as expected".to_owned()),
+        Err(reason) => Err(format!(
+            "in a PID namespace, and the kernel's numbers cannot be translated: {reason}"
+        )),
+    }
 }
 
 /// The running kernel's BTF.

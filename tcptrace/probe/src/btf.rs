@@ -258,6 +258,12 @@ impl<'a> Btf<'a> {
         }
     }
 
+    /// Size of `struct strukt` in bytes.
+    pub fn size_of(&self, strukt: &str) -> Result<u32, BtfError> {
+        let ty = self.find(&[KIND_STRUCT], strukt)?;
+        Ok(ty.ok_or_else(|| BtfError::NoStruct(strukt.to_owned()))?.size_or_type)
+    }
+
     /// How many arguments the function `name` takes; of a tracepoint, `btf_trace_…`, that is one
     /// more than its programs get (its own data comes first).
     pub fn arguments(&self, name: &str) -> Result<u32, BtfError> {

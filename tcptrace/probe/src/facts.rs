@@ -18,11 +18,14 @@ pub enum Fact {
     Cgroup,
     /// Socket cookie, which tells two sockets at the same address apart.
     Cookie,
+    /// The number of a process in the PID namespace of the reader.
+    Pid,
 }
 
 impl Fact {
     /// All of them.
-    pub const ALL: [Self; 5] = [Self::Netns, Self::Error, Self::Linger, Self::Cgroup, Self::Cookie];
+    pub const ALL: [Self; 6] =
+        [Self::Netns, Self::Error, Self::Linger, Self::Cgroup, Self::Cookie, Self::Pid];
 
     /// The word for it in outputs.
     pub const fn name(self) -> &'static str {
@@ -32,6 +35,7 @@ impl Fact {
             Self::Linger => "SO_LINGER",
             Self::Cgroup => "cgroup",
             Self::Cookie => "socket cookie",
+            Self::Pid => "PID",
         }
     }
 }
@@ -53,13 +57,16 @@ impl Unobservable {
 }
 
 /// What `backend` leaves out on a kernel with the fields `sock`. `no_cookies` is why socket
-/// cookies are not to be had, where they are not.
+/// cookies are not to be had, where they are not; `no_pids` the same of the reader's PIDs.
 pub(super) fn unobservable(
     backend: Backend,
     sock: &SockOffsets,
     no_cookies: Option<&str>,
+    no_pids: Option<&str>,
 ) -> Vec<Unobservable> {
     let why = |fact| match (backend, fact) {
+        // That does not depend on the hook.
+        (_, Fact::Pid) => no_pids.map(str::to_owned),
         (Backend::Tracepoint, _) => {
             Some("the classic tracepoint's record does not carry it".to_owned())
         }
@@ -86,12 +93,17 @@ mod tests {
         let known =
             SockOffsets { skc_net: 0, sk_cgroup: 0, cgroup_kn: 0, kn_id: 0, ..SockOffsets::NONE };
         let facts = |backend, sock, no_cookies| -> Vec<Fact> {
-            unobservable(backend, sock, no_cookies).into_iter().map(|lack| lack.fact).collect()
+            let lacking = unobservable(backend, sock, no_cookies, None);
+            lacking.into_iter().map(|lack| lack.fact).collect()
         };
         assert_eq!(facts(Backend::TpBtf, &known, None), []);
         assert_eq!(facts(Backend::TpBtf, &known, Some("EPERM")), [Fact::Cookie]);
         let old = SockOffsets { sk_cgroup: ABSENT, ..known };
         assert_eq!(facts(Backend::TpBtf, &old, None), [Fact::Cgroup]);
-        assert_eq!(facts(Backend::Tracepoint, &SockOffsets::NONE, None), Fact::ALL);
+        let (pid, others) = Fact::ALL.split_last().unwrap();
+        assert_eq!(*pid, Fact::Pid);
+        assert_eq!(facts(Backend::Tracepoint, &SockOffsets::NONE, None), others);
+        let lacking = unobservable(Backend::TpBtf, &known, None, Some("no /proc"));
+        assert_eq!(lacking, [Unobservable { fact: Fact::Pid, why: "no /proc".to_owned() }]);
     }
 }

@@ -18,8 +18,9 @@ pub(super) fn globals(filter: &Filter, ring_bytes: u32, tracepoint: TracepointLa
     Globals {
         tracepoint,
         filter: globals::Filter {
+            netns: filter.netns(),
             conditions: filter.conditions(),
-            netns: filter.netns.unwrap_or(0),
+            netns_by_cookie: 0,
         },
         wakeup: ring::wakeup(ring_bytes),
         ..Globals::UNSET

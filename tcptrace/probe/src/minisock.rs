@@ -111,6 +111,10 @@ fn offsets(btf: &btf::Btf<'_>) -> Result<MinisockOffsets, BtfError> {
         tw_substate: tw("tw_substate")?,
         skc_cookie: tw("__tw_common.skc_cookie")?,
         timer_pprev: btf.offset_of("timer_list", "entry.pprev")?,
+        tw_ts_recent_stamp: btf
+            .offset_of("tcp_timewait_sock", "tw_ts_recent_stamp")
+            .unwrap_or(ABSENT),
+        unused: 0,
         tw_timer_handler: 0,
     })
 }

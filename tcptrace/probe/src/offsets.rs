@@ -3,7 +3,9 @@
 //! Must not guess: a field that BTF does not have is absent, and the kernel side then leaves out
 //! what depends on it. Only what a transition cannot do without is an error.
 
-use tcptrace_common::globals::{ABSENT, FileOffsets, SockOffsets, TaskOffsets, TotalsOffsets};
+use tcptrace_common::globals::{
+    ABSENT, FileOffsets, PidOffsets, SockOffsets, TaskOffsets, TotalsOffsets,
+};
 
 use super::btf::{Btf, BtfError};
 
@@ -19,6 +21,8 @@ pub fn sock_offsets(btf: &Btf<'_>) -> Result<SockOffsets, BtfError> {
         // Without CONFIG_NET_NS there is one namespace and no pointer to it.
         skc_net: sock("__sk_common.skc_net.net").unwrap_or(ABSENT),
         net_inum: btf.offset_of("net", "ns.inum")?,
+        // Before 5.12 (commit 3d368ab87cf6) there is one only where it has been asked for.
+        net_cookie: btf.offset_of("net", "net_cookie").unwrap_or(ABSENT),
         // Without CONFIG_IPV6 there is no AF_INET6 socket to read them from.
         skc_v6_daddr: sock("__sk_common.skc_v6_daddr").unwrap_or(ABSENT),
         skc_v6_rcv_saddr: sock("__sk_common.skc_v6_rcv_saddr").unwrap_or(ABSENT),
@@ -34,6 +38,9 @@ pub fn sock_offsets(btf: &Btf<'_>) -> Result<SockOffsets, BtfError> {
         cgroup_kn: btf.offset_of("cgroup", "kn").unwrap_or(ABSENT),
         kn_id: btf.offset_of("kernfs_node", "id").unwrap_or(ABSENT),
         inet_sport: btf.offset_of("tcp_sock", "inet_conn.icsk_inet.inet_sport")?,
+        local_port_range: btf
+            .offset_of("tcp_sock", "inet_conn.icsk_inet.local_port_range")
+            .unwrap_or(ABSENT),
         sock_dead_bit: btf.enum_value("sock_flags", "SOCK_DEAD")?,
         sock_linger_bit: btf.enum_value("sock_flags", "SOCK_LINGER")?,
         sock_done_bit: btf.enum_value("sock_flags", "SOCK_DONE")?,
@@ -84,6 +91,20 @@ pub(super) fn task_offsets(btf: &Btf<'_>) -> TaskOffsets {
         start_boottime: task("start_boottime").unwrap_or(ABSENT),
         self_exec_id: task("self_exec_id").unwrap_or(ABSENT),
     }
+}
+
+/// Reads the offsets from a task to its numbers: all, or the first that is not there.
+pub(super) fn pid_offsets(btf: &Btf<'_>) -> Result<PidOffsets, BtfError> {
+    // Before 4.19 (commit 2c4704756cab) it was in an array of `struct pid_link`.
+    Ok(PidOffsets {
+        thread_pid: btf.offset_of("task_struct", "thread_pid")?,
+        pid_level: btf.offset_of("pid", "level")?,
+        pid_numbers: btf.offset_of("pid", "numbers")?,
+        upid_size: btf.size_of("upid")?,
+        upid_nr: btf.offset_of("upid", "nr")?,
+        upid_ns: btf.offset_of("upid", "ns")?,
+        pidns_inum: btf.offset_of("pid_namespace", "ns.inum")?,
+    })
 }
 
 /// Whether `bpf_get_current_task_btf()` is there (5.11): all tracing programs may call it then.

@@ -6,9 +6,9 @@ use super::{
     facts::{FACTS, Facts},
     layout::{
         ACCEPT, BUCKETS_FULL, CGROUP, DEAD, EXPIRES, FULL, HAS_COOKIE, HAS_SOCK, HAS_TOTALS,
-        HOLDER, IN_STATE, KEY_UNKNOWN, LINGERS, MINISOCK, PEER_FIN, REASONS, RESET, SAME_COOKIE,
-        SAME_ENDS, SAME_PLACE, SAME_SOCK, SAME_TASK, SAME_TUPLE, SOCKET, STOPPERS, TICK,
-        TRANSITION, UNACCEPTED,
+        HOLDER, IN_STATE, KEY_UNKNOWN, LINGERS, MINISOCK, OWN_PORTS, PEER_FIN, REASONS, RESET,
+        SAME_COOKIE, SAME_ENDS, SAME_PLACE, SAME_SOCK, SAME_TASK, SAME_TUPLE, SOCKET, STOPPERS,
+        TICK, TIMESTAMPS, TIMESTAMPS_TOLD, TRANSITION, UNACCEPTED,
     },
     rare,
     scene::{LIMIT, Place, Scene, listed},
@@ -281,6 +281,7 @@ impl<'a> Decoder<'a> {
             dead: flags & DEAD != 0,
             unaccepted: flags & UNACCEPTED != 0,
             peer_fin: flags & PEER_FIN != 0,
+            own_ports: flags & OWN_PORTS != 0,
             linger,
             mptcp: None,
         };
@@ -336,7 +337,19 @@ impl<'a> Decoder<'a> {
         let slot = &mut self.scene.slots[index];
         (slot.tuple, slot.cookie, slot.place) = (Some(tuple), cookie, Some(place));
         let (addr, netns) = (slot.addr, place.0);
-        Ok(Minisock { mono_ns, addr, event, substate, tuple, netns, cookie, expires, jiffies })
+        let timestamps = (flags & TIMESTAMPS_TOLD != 0).then_some(flags & TIMESTAMPS != 0);
+        Ok(Minisock {
+            mono_ns,
+            addr,
+            event,
+            substate,
+            tuple,
+            netns,
+            cookie,
+            expires,
+            jiffies,
+            timestamps,
+        })
     }
 
     fn reset(&mut self) -> Result<Reset, Malformed> {

@@ -11,7 +11,8 @@ use super::{
     layout::{
         ACCEPT, BUCKETS_FULL, CGROUP, EXPIRES, FULL, HAS_COOKIE, HAS_SOCK, HAS_TOTALS, HOLDER,
         IN_STATE, KEY_UNKNOWN, MINISOCK, REASONS, RESET, SAME_COOKIE, SAME_ENDS, SAME_PLACE,
-        SAME_SOCK, SAME_TASK, SAME_TUPLE, SOCKET, STOPPERS, TICK, TRANSITION,
+        SAME_SOCK, SAME_TASK, SAME_TUPLE, SOCKET, STOPPERS, TICK, TIMESTAMPS, TIMESTAMPS_TOLD,
+        TRANSITION,
     },
     rare,
     scene::{Place, Scene},
@@ -329,7 +330,12 @@ impl Encoder {
         self.out.push(event.substate as u8);
         let same_ends = self.scene.slots[index].is_between(&event.tuple);
         let at = self.out.len();
-        self.out.push(if same_ends { SAME_ENDS } else { 0 });
+        let bit = |on: bool, bit: u8| if on { bit } else { 0 };
+        self.out.push(
+            bit(same_ends, SAME_ENDS)
+                | bit(event.timestamps.is_some(), TIMESTAMPS_TOLD)
+                | bit(event.timestamps == Some(true), TIMESTAMPS),
+        );
         if !same_ends {
             self.tuple(&event.tuple);
             self.scene.slots[index].set_tuple(&event.tuple);

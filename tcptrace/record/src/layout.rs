@@ -28,8 +28,12 @@ pub(super) const LINGERS: u8 = 1 << 3;
 pub(super) const SAME_COOKIE: u8 = 1 << 4;
 pub(super) const HAS_COOKIE: u8 = 1 << 5;
 pub(super) const SAME_PLACE: u8 = 1 << 6;
+/// Of `SockFacts`.
+pub(super) const OWN_PORTS: u8 = 1 << 7;
 /// Of `Minisock`.
 pub(super) const SAME_ENDS: u8 = 1 << 0;
+pub(super) const TIMESTAMPS_TOLD: u8 = 1 << 1;
+pub(super) const TIMESTAMPS: u8 = 1 << 2;
 
 /// Of `SnapSocket`.
 pub(super) const EXPIRES: u8 = 1 << 0;

@@ -209,6 +209,7 @@ const fn costs(fact: Fact) -> &'static str {
         Fact::Linger => "whether a close was meant to reset is not told",
         Fact::Cgroup => "containers are not told apart",
         Fact::Cookie => "a socket is known by its kernel address alone, which is reused",
+        Fact::Pid => "processes that events name are shown as foreign, and -p does not find them",
     }
 }
 

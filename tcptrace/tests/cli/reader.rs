@@ -1,7 +1,13 @@
 //! Where the reader is in namespaces of its own: times, process numbers and network namespaces are
 //! told as the reader knows them, or said not to be.
 
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::{
+    fs,
+    io::Write as _,
+    net::{Ipv4Addr, TcpListener},
+    thread,
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+};
 
 use serde_json::Value;
 
@@ -86,4 +92,86 @@ fn check_says_that_the_offset_of_the_time_namespace_is_applied() {
     let ended = run(a_day_ahead(&["check"]));
     assert!(ended.text().contains("in a time namespace, +86400 s"), "{ended:?}");
     assert!(ended.text().contains("the offset is applied"), "{ended:?}");
+}
+
+/// What process 1 of a PID namespace does: a connection before tcptrace, which it starts, and one
+/// after; then both are closed. Arguments: the port, a folder, tcptrace, and arguments for that.
+const PROCESS_1: &str = r#"
+port=$1; out=$2; shift 2
+exec 3<>/dev/tcp/127.0.0.1/$port
+"$@" 3>&- >"$out/stdout" 2>"$out/stderr" &
+tracer=$!
+until grep -q "listening by" "$out/stderr"; do kill -0 $tracer || exit 9; sleep 0.05; done
+exec 4<>/dev/tcp/127.0.0.1/$port
+# The server answers each with a line, once the other end may be closed.
+read -r line <&3; read -r line <&4
+exec 3>&- 4>&-
+sleep 0.3
+kill -TERM $tracer; wait $tracer
+"#;
+
+/// Both ends of both connections as `tcptrace conns` with `arguments` tells them, which runs in the
+/// PID namespace of the client. The server is outside of it.
+fn ends_in_a_pid_namespace(arguments: &[&str]) -> Vec<Value> {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let port = listener.local_addr().unwrap().port().to_string();
+    let folder = tempfile::tempdir().unwrap();
+    let server = thread::spawn(move || {
+        let pair: Vec<_> = (0..2).map(|_| listener.accept().unwrap().0).collect();
+        pair.iter().for_each(|mut socket| socket.write_all(b"close\n").unwrap());
+        pair.iter().for_each(|mut socket| {
+            // The end of the client's.
+            assert_eq!(std::io::Read::read(&mut socket, &mut [0]).unwrap(), 0);
+        });
+    });
+    let unshare = ["--pid", "--fork", "--mount-proc", "--kill-child", "--"];
+    let client = ["bash", "-c", PROCESS_1, "process-1", &port, folder.path().to_str().unwrap()];
+    let tcptrace = [env!("CARGO_BIN_EXE_tcptrace"), "conns", "-o", "json"];
+    let ended = run(command("unshare", &[&unshare[..], &client, &tcptrace, arguments].concat()));
+    let read = |name: &str| fs::read_to_string(folder.path().join(name)).unwrap();
+    assert_eq!(ended.code, Some(0), "{ended:?} {}", read("stderr"));
+    server.join().unwrap();
+    let port: u16 = port.parse().unwrap();
+    let mut ends = lines(&read("stdout"));
+    ends.retain(|end| end["lport"] == port || end["rport"] == port);
+    ends
+}
+
+#[test]
+fn in_a_pid_namespace_processes_have_the_numbers_of_its_proc() {
+    if !can_trace() {
+        return;
+    }
+    let ends = ends_in_a_pid_namespace(&["--no-time-wait"]);
+    assert_eq!(ends.len(), 4, "{ends:?}");
+    for end in &ends {
+        let is_client = end["rport"].as_u64() > Some(0) && end["comm"] == "bash";
+        let own = std::process::id();
+        assert_ne!(end["pid"], own, "a number of another namespace: {end}");
+        // The server runs outside.
+        let pid = if is_client { Value::from(1) } else { Value::Null };
+        assert_eq!(end["pid"], pid, "{end}");
+    }
+    let clients = ends.iter().filter(|end| end["pid"] == 1).count();
+    assert_eq!(clients, 2, "{ends:?}");
+}
+
+#[test]
+fn in_a_pid_namespace_a_process_is_found_by_its_number_there() {
+    if !can_trace() {
+        return;
+    }
+    let ends = ends_in_a_pid_namespace(&["--no-time-wait", "-p", "1"]);
+    assert_eq!(ends.len(), 2, "{ends:?}");
+    assert!(ends.iter().all(|end| end["pid"] == 1 && end["comm"] == "bash"), "{ends:?}");
+}
+
+#[test]
+fn check_says_whose_numbers_processes_have() {
+    let unshare = ["--pid", "--fork", "--mount-proc", "--kill-child", "--"];
+    let tcptrace = [env!("CARGO_BIN_EXE_tcptrace"), "check"];
+    let ended = run(command("unshare", &[&unshare[..], &tcptrace].concat()));
+    assert!(ended.text().contains("processes outside of it are shown as foreign"), "{ended:?}");
+    let ended = run(crate::run::tcptrace(&["check"]));
+    assert!(ended.text().contains("PID namespace"), "{ended:?}");
 }

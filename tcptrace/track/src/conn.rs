@@ -36,6 +36,8 @@ pub(super) struct Conn {
     pub(super) tuple: Tuple,
     pub(super) owner: Option<Owner>,
     pub(super) ending: Ending,
+    /// Of a minisock, whether its peer has sent TCP timestamps, if that is known.
+    pub(super) timestamps: Option<bool>,
     /// Whether it is a subflow of an MPTCP socket, if that is known.
     pub(super) mptcp: Option<bool>,
     /// What the last event told, but for the cookie, the namespace and `mptcp`.
@@ -96,6 +98,7 @@ impl PackedFacts {
     const LINGER: u8 = 8;
     const UNACCEPTED: u8 = 16;
     const PEER_FIN: u8 = 32;
+    const OWN_PORTS: u8 = 64;
 
     fn new(facts: &SockFacts) -> Self {
         let flag = |of, bit| if of { bit } else { 0 };
@@ -113,6 +116,7 @@ impl PackedFacts {
                 | flag(facts.dead, Self::DEAD)
                 | flag(facts.unaccepted, Self::UNACCEPTED)
                 | flag(facts.peer_fin, Self::PEER_FIN)
+                | flag(facts.own_ports, Self::OWN_PORTS)
                 | flag(linger, Self::LINGER),
         }
     }
@@ -143,6 +147,7 @@ impl Conn {
             owner: None,
             ending: Ending::default(),
             mptcp: None,
+            timestamps: None,
             facts: PackedFacts::default(),
         }
     }
@@ -184,6 +189,7 @@ impl Conn {
             dead: facts.has(PackedFacts::DEAD),
             unaccepted: facts.has(PackedFacts::UNACCEPTED),
             peer_fin: facts.has(PackedFacts::PEER_FIN),
+            own_ports: facts.has(PackedFacts::OWN_PORTS),
             linger: if facts.has(PackedFacts::LINGER) {
                 Linger::Jiffies(facts.linger_jiffies)
             } else {
@@ -232,6 +238,7 @@ impl Conn {
             owner: self.owner,
             cookie: self.cookie(),
             cgroup: self.facts.cgroup.map(NonZeroU64::get),
+            timestamps: self.timestamps,
             queues: None,
         }
     }
@@ -314,6 +321,7 @@ mod tests {
             dead: true,
             unaccepted: false,
             peer_fin: true,
+            own_ports: true,
             linger: Linger::Jiffies(0),
             mptcp: Some(true),
         };
@@ -345,6 +353,7 @@ mod tests {
             dead: false,
             unaccepted: true,
             peer_fin: false,
+            own_ports: false,
             linger: Linger::Off,
             mptcp: None,
         };

@@ -68,6 +68,7 @@ impl Mini {
 
     /// Takes in an event of it.
     fn told(&mut self, event: &Minisock, jiffy_ns: u64, out: &mut impl FnMut(Change)) -> Then {
+        self.conn.timestamps = event.timestamps.or(self.conn.timestamps);
         if self.awaited {
             if event.event.gives_a_time() {
                 self.due_ns = timer_due(event, jiffy_ns);
@@ -301,6 +302,7 @@ impl Minisocks {
         conn.set_sock(moved.sock.as_ref());
         conn.netns = conn.netns.or(mini.conn.netns);
         conn.cookie = conn.cookie.or(mini.conn.cookie);
+        conn.timestamps = mini.conn.timestamps;
         if conn.state == substate {
             mini.conn = conn;
             self.peeks.add(addr, conn.id, born_ns);

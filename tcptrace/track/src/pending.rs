@@ -82,6 +82,7 @@ impl PendingVerdicts {
             owner: moved.owner,
             cookie: moved.sock.and_then(|sock| sock.cookie),
             cgroup: moved.sock.and_then(|sock| sock.cgroup),
+            timestamps: None,
             queues: None,
         }
     }

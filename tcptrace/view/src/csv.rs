@@ -68,7 +68,7 @@ impl Csv {
         }
         match &moved.owner {
             Some(owner) => {
-                number(out, Some(owner.task.tgid.into()));
+                number(out, owner.task.pid().map(u64::from));
                 // Writing to memory does not fail.
                 let _ = write!(out, ",{}", quoted(&owner.task.comm.to_string()));
                 text(out, owner.from.name());

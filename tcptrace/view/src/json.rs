@@ -100,7 +100,7 @@ impl Json {
         match &moved.owner {
             Some(owner) => {
                 out.put_slice(br#","pid":"#);
-                put_u64(out, owner.task.tgid.into());
+                optional(out, owner.task.pid().map(u64::from));
                 out.put_slice(br#","comm":"#);
                 put_comm(out, &owner.task.comm);
                 out.put_slice(br#","owner_from":""#);

@@ -97,7 +97,7 @@ impl Table {
         }
         if owner || wide {
             let _ = match &moved.owner {
-                Some(owner) => write!(line, "{:>7} {:15} ", owner.task.tgid, owner.task.comm),
+                Some(owner) => write!(line, "{:>7} {:15} ", owner.task.pid_text(), owner.task.comm),
                 None => write!(line, "{:>7} {:15} ", "-", "-"),
             };
         }

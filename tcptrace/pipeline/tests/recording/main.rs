@@ -170,6 +170,7 @@ impl Numbers {
             dead: self.chance(),
             unaccepted: self.chance(),
             peer_fin: self.chance(),
+            own_ports: self.chance(),
             linger: if self.chance() { Linger::Off } else { Linger::Jiffies(self.often() as u32) },
             mptcp: self.some(Self::chance),
         }
@@ -220,6 +221,7 @@ impl Numbers {
                 cookie: self.some(Self::often),
                 expires: self.any(),
                 jiffies: self.any(),
+                timestamps: self.some(Self::chance),
             }),
             1 => Event::Reset(Reset {
                 mono_ns,

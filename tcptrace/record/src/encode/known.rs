@@ -5,7 +5,7 @@
 
 use std::net::Ipv6Addr;
 
-use super::super::layout::{DEAD, LINGERS, PEER_FIN, UNACCEPTED};
+use super::super::layout::{DEAD, LINGERS, OWN_PORTS, PEER_FIN, UNACCEPTED};
 use tcptrace_model::{Linger, SockFacts, Tuple};
 
 /// Of [`Known::has`].
@@ -50,6 +50,7 @@ pub(super) fn facts(sock: &SockFacts) -> u8 {
     bit(sock.dead, DEAD)
         | bit(sock.unaccepted, UNACCEPTED)
         | bit(sock.peer_fin, PEER_FIN)
+        | bit(sock.own_ports, OWN_PORTS)
         | bit(sock.linger != Linger::Off, LINGERS)
 }
 

@@ -209,7 +209,7 @@ fn sockets(oldest: &[Stuck]) -> Table {
             one.found.state.name().to_owned(),
             age(one.in_state),
             known(task.map(|task| task.comm.to_string())),
-            known(task.map(|task| task.tgid.to_string())),
+            known(task.map(|task| task.pid_text())),
             known(one.unit.as_deref().map(harmless)),
             known(one.bytes.map(|bytes| bytes.unread.to_string())),
             known(one.bytes.map(|bytes| bytes.unsent.to_string())),

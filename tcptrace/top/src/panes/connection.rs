@@ -73,7 +73,7 @@ fn about(look: &mut Look<'_>, one: &Connection) -> Vec<Row> {
             OwnerFrom::Snapshot => "had it open",
             from => from.name(),
         };
-        format!("owner {} pid {} uid {} ({from})", task.comm, task.tgid, task.uid)
+        format!("owner {} pid {} uid {} ({from})", task.comm, task.pid_text(), task.uid)
     });
     let unit = one
         .cgroup

@@ -127,6 +127,7 @@ pub(in super::super) fn found(one: &Connection) -> Found {
         owner: one.owner,
         cookie: one.cookie,
         cgroup: one.cgroup,
+        timestamps: None,
         queues: None,
     }
 }
@@ -176,7 +177,7 @@ fn line(found: &Found, age: &str, state: &str, nobody: &str) -> String {
     let task = found.owner.map(|owner| owner.task);
     let (pid, comm) = task.map_or_else(
         || ("-".to_owned(), nobody.to_owned()),
-        |task| (task.tgid.to_string(), cut_text(&task.comm.to_string(), 10)),
+        |task| (task.pid_text(), cut_text(&task.comm.to_string(), 10)),
     );
     let tuple = &found.tuple;
     let local = end(tuple.local_ip(), tuple.lport);

@@ -52,7 +52,7 @@ pub(super) fn print(one: &Connection, wall: &mut WallClock, out: &mut BytesMut) 
     put_field(out, port(tuple.rport));
     put_field(out, Some(one.state.name()));
     put_field(out, opened(one));
-    put_field(out, task.map(|task| task.tgid));
+    put_field(out, task.and_then(|task| task.pid()));
     put_field(out, task.map(|task| task.uid));
     put_field(out, task.map(|task| quoted(&task.comm.to_string())));
     put_field(out, one.owner.map(|owner| owner.from.name()));

@@ -121,7 +121,7 @@ pub(super) fn print(one: &Connection, wall: &mut WallClock, out: &mut BytesMut) 
         rport: port(tuple.rport),
         state: one.state.name(),
         opened: opened(one),
-        pid: task.map(|task| task.tgid),
+        pid: task.and_then(|task| task.pid()),
         uid: task.map(|task| task.uid),
         comm: task.map(|task| task.comm.to_string()),
         owner_from: one.owner.map(|owner| owner.from.name()),

@@ -127,7 +127,7 @@ impl Table {
 
 fn write_narrow(line: &mut String, one: &Connection) {
     let tuple = &one.tuple;
-    let pid = one.owner.map(|owner| u64::from(owner.task.tgid));
+    let pid = one.owner.map_or("-".to_owned(), |owner| owner.task.pid_text());
     let comm = one.owner.map_or("-".to_owned(), |owner| cut(&owner.task.comm, 8));
     let sent = match one.traffic {
         // As many characters as there are digits.
@@ -137,8 +137,7 @@ fn write_narrow(line: &mut String, one: &Connection) {
     let received = one.traffic.map_or("-".to_owned(), |traffic| bytes_short(traffic.received));
     let _ = write!(
         line,
-        "{:>7} {comm:8} {:>5} {} {:21} {sent:>5} {received:>5} {:>8} {}",
-        number(pid),
+        "{pid:>7} {comm:8} {:>5} {} {:21} {sent:>5} {received:>5} {:>8} {}",
         number((tuple.lport != 0).then_some(tuple.lport.into())),
         arrow(one),
         end(tuple.remote_ip(), tuple.rport),
@@ -160,7 +159,7 @@ fn write_wide(line: &mut String, one: &Connection) {
          {:26}",
         number(one.netns.map(u64::from)),
         number(task.map(|task| task.uid.into())),
-        number(task.map(|task| task.tgid.into())),
+        task.map_or("-".to_owned(), |task| task.pid_text()),
         task.map_or("-".to_owned(), |task| task.comm.to_string()),
         one.owner.map_or("-", |owner| owner.from.name()),
         end(tuple.local_ip(), tuple.lport),

@@ -186,7 +186,7 @@ fn socket(stuck: &Stuck) -> Socket {
         lport: port(tuple.lport),
         raddr: tuple.remote_ip(),
         rport: port(tuple.rport),
-        pid: task.map(|task| task.tgid),
+        pid: task.and_then(|task| task.pid()),
         uid: task.map(|task| task.uid),
         comm: task.map(|task| task.comm.to_string()),
         owner_from: found.owner.map(|owner| OwnerFrom::name(owner.from)),

@@ -128,7 +128,7 @@ fn syn_queues(moment: &Moment<'_>, text: &mut String) {
 fn connection(stuck: &Stuck, text: &mut String) {
     let task = stuck.found.owner.map(|owner| owner.task);
     let (pid, comm) = match (task, stuck.held) {
-        (Some(task), _) => (task.tgid.to_string(), cut(&task.comm.to_string(), 10)),
+        (Some(task), _) => (task.pid_text(), cut(&task.comm.to_string(), 10)),
         (None, Some(false)) if stuck.found.state == TcpState::CloseWait => {
             ("-".to_owned(), "(not acc.)".to_owned())
         }
