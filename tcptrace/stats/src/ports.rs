@@ -50,11 +50,17 @@ pub struct Row {
     pub time_wait: Option<u64>,
     /// Of those, how many connect() may take all the same (`tcp_tw_reuse`); `None`: not known.
     pub reusable: Option<u64>,
+    /// Of those in TIME_WAIT, how many connect() may take or may not: it is not known whether their
+    /// peers have sent timestamps. If there are any, `reusable` and `free` are not known.
+    pub uncertain: u64,
     /// Ports that connect() may choose one of: offered by the sysctls, and not taken for all
     /// peers; `None`: not known.
     pub usable: Option<u64>,
     /// Ports that it would find now; `None`: not known.
     pub free: Option<u64>,
+    /// As `free`, at least: none of the [`uncertain`](Self::uncertain) ones may be taken. All of them
+    /// make it as many more.
+    pub free_at_least: Option<u64>,
     /// What happened in the interval.
     pub flow: Flow<u64>,
     /// connect() that found no port, since the start.
@@ -119,8 +125,8 @@ impl Interval {
 #[derive(Clone, Debug, Default)]
 struct Taken {
     live: u64,
-    /// Since when each TIME_WAIT is one.
-    time_wait_ns: Vec<u64>,
+    /// Since when each TIME_WAIT is one, and whether its peer has sent timestamps.
+    time_waits: Vec<(u64, Option<bool>)>,
 }
 
 /// Keeps the account.
@@ -288,7 +294,7 @@ impl Ports {
             let rate =
                 if self.passed { row.smoothed.opened.max(row.smoothed.returned) } else { 0.0 };
             let moved = row.flow != Flow::default() || row.failed_total > 0 || rate >= LEAST_RATE;
-            if moved || row.live > 0 || !taken.time_wait_ns.is_empty() {
+            if moved || row.live > 0 || !taken.time_waits.is_empty() {
                 rows.push(row);
             }
         }
@@ -346,7 +352,7 @@ impl Ports {
                 }
                 let taken = taken.entry(path).or_default();
                 match found.state {
-                    TcpState::TimeWait => taken.time_wait_ns.push(found.mono_ns),
+                    TcpState::TimeWait => taken.time_waits.push((found.mono_ns, found.timestamps)),
                     _ => taken.live += 1,
                 }
                 continue;
@@ -364,17 +370,13 @@ impl Ports {
         let seen = self.time_wait_seen;
         let usable = limits.map(|limits| u64::from(limits.offered()).saturating_sub(bound));
         let after_ns = limits.and_then(|limits| limits.reuse.after_ns(path.laddr, path.raddr));
-        let held_s = after_ns.map_or(TIMEWAIT_LEN_S + late_s(self.hz), |ns| ns as f64 / 1e9);
-        // Of an age that is not known better: since then at the latest.
-        let mut due_s: Vec<f64> = taken
-            .time_wait_ns
-            .iter()
-            .map(|&since| held_s - now_ns.saturating_sub(since) as f64 / 1e9)
-            .filter(|&due_s| after_ns.is_none() || due_s > 0.0)
-            .collect();
-        due_s.sort_by(f64::total_cmp);
-        let time_wait = taken.time_wait_ns.len() as u64;
-        let taken_now = taken.live + due_s.len() as u64;
+        let (sure, hoped) = (
+            held(&taken.time_waits, now_ns, self.hz, after_ns, false),
+            held(&taken.time_waits, now_ns, self.hz, after_ns, true),
+        );
+        let time_wait = taken.time_waits.len() as u64;
+        let taken_now = taken.live + sure.due_s.len() as u64;
+        let uncertain = (sure.due_s.len() - hoped.due_s.len()) as u64;
 
         let mut flow = Flow::default();
         let (mut failed_total, mut smoothed, mut growth_per_s) = (0, Flow::default(), 0.0);
@@ -385,30 +387,45 @@ impl Ports {
             smoothed = flows.past.smoothed();
             growth_per_s = flows.past.growth_per_s(taken.live);
         }
-        let outlook = match usable {
+        let outlook = |held: &Held| match usable {
             Some(offered) if seen => Course {
                 offered,
-                taken: taken_now,
-                due_s: &due_s,
+                taken: taken.live + held.due_s.len() as u64,
+                due_s: &held.due_s,
                 to_time_wait_per_s: smoothed.to_time_wait,
-                held_s,
+                held_s: held.next_s,
                 growth_per_s,
             }
             .outlook(),
             _ => Outlook::Unknown,
         };
+        let outlook = match (outlook(&sure), outlook(&hoped)) {
+            (sure, hoped) if sure == hoped => sure,
+            // It depends on what is not known.
+            _ => Outlook::Unknown,
+        };
+        let outlook = match outlook {
+            // Whatever the account says, connect() is right.
+            _ if flow.failed > 0 => Outlook::Now,
+            // It has failed before: that it never will is not to be said beside that.
+            Outlook::Never if failed_total > 0 => Outlook::Unknown,
+            outlook => outlook,
+        };
+        let free_at_least = usable.filter(|_| seen).map(|usable| usable.saturating_sub(taken_now));
         Row {
             path,
             live: taken.live,
             time_wait: seen.then_some(time_wait),
-            reusable: (seen && limits.is_some()).then(|| time_wait - due_s.len() as u64),
+            reusable: (seen && limits.is_some() && uncertain == 0)
+                .then(|| time_wait - sure.due_s.len() as u64),
+            uncertain,
             usable,
-            free: usable.filter(|_| seen).map(|usable| usable.saturating_sub(taken_now)),
+            free: free_at_least.filter(|_| uncertain == 0),
+            free_at_least,
             flow,
             failed_total,
             smoothed,
-            // Whatever the account says, connect() is right.
-            outlook: if flow.failed > 0 { Outlook::Now } else { outlook },
+            outlook,
         }
     }
 
@@ -431,6 +448,44 @@ impl Ports {
         }
         spaces
     }
+}
+
+/// The TIME_WAITs that keep their ports from connect().
+struct Held {
+    /// In how many seconds each gives its port back, in order.
+    due_s: Vec<f64>,
+    /// How long one that begins now will keep it, seconds.
+    next_s: f64,
+}
+
+/// Which of these TIME_WAITs connect() may not take, where `tcp_tw_reuse` lets it take one that is
+/// `after_ns` old: only where the peer has sent timestamps (`tcp_twsk_unique()`). With `hoping` those
+/// of which that is not known have.
+fn held(
+    time_waits: &[(u64, Option<bool>)],
+    now_ns: u64,
+    hz: u32,
+    after_ns: Option<u64>,
+    hoping: bool,
+) -> Held {
+    let whole_s = TIMEWAIT_LEN_S + late_s(hz);
+    // Of an age that is not known better: since then at the latest.
+    let mut due_s: Vec<f64> = Vec::with_capacity(time_waits.len());
+    for &(since_ns, timestamps) in time_waits {
+        let age_s = now_ns.saturating_sub(since_ns) as f64 / 1e9;
+        match after_ns.filter(|_| timestamps.unwrap_or(hoping)) {
+            Some(after_ns) => {
+                let left_s = after_ns as f64 / 1e9 - age_s;
+                due_s.extend((left_s > 0.0).then_some(left_s));
+            }
+            None => due_s.push(whole_s - age_s),
+        }
+    }
+    due_s.sort_by(f64::total_cmp);
+    // The peer is the same one for all: as those before, so the next.
+    let may_take = time_waits.iter().all(|(_, timestamps)| timestamps.unwrap_or(hoping));
+    let next_s = after_ns.filter(|_| may_take).map_or(whole_s, |ns| ns as f64 / 1e9);
+    Held { due_s, next_s }
 }
 
 /// How much later than its 60 s a TIME_WAIT ends on average, in seconds: half of a slot of the

@@ -276,3 +276,35 @@ fn what_was_bound_is_taken_for_all_and_what_was_accepted_for_none() -> Result<()
     drop(kept);
     Ok(())
 }
+
+/// With tcp_tw_reuse, but peers that send no timestamps: the kernel takes over no TIME_WAIT, and so
+/// none of them counts as free. That the sysctl is on again by then changes nothing.
+#[test]
+fn ports_in_time_wait_to_a_peer_without_timestamps_are_not_free() -> Result<()> {
+    const FAILS: u64 = 14;
+    let (netns, listener) = few_ports(Family::V4, "1")?;
+    netns.run(|| sysctl("net/ipv4/tcp_timestamps", "0"))?;
+    let mut watch = Watch::start(&netns)?;
+    watch.drain()?;
+    let seen = watch.during(&netns, || {
+        let opened = client(&listener, 100, PORTS as u32)?;
+        sysctl("net/ipv4/tcp_timestamps", "1")?;
+        // Older than tcp_tw_reuse_delay.
+        thread::sleep(Duration::from_millis(1500));
+        let failed = client(&listener, 100, FAILS as u32)?;
+        Ok((opened.opened, failed.failed))
+    })?;
+    ensure!(seen == (PORTS, FAILS), "{seen:?}");
+    let rows = watch.rows()?;
+    let (_, last) = rows.last().context("no rows")?;
+    let numbers = ["time_wait", "reusable", "free", "uncertain", "failed_total"];
+    let told: Vec<u64> = numbers.iter().map(|key| number(last, key)).collect::<Result<_>>()?;
+    ensure!(told == [PORTS, 0, 0, 0, FAILS], "{last}");
+    ensure!(last["outlook"] == "now", "{last}");
+    let witnessed = netns.run(|| count(State::TimeWait))? as u64;
+    ensure!(witnessed == PORTS, "{witnessed} by the witness: {last}");
+    for (_, row) in &rows {
+        ensure!(row["outlook"] != "never" || number(row, "failed_total")? == 0, "{row}");
+    }
+    Ok(())
+}

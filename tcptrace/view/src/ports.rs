@@ -41,7 +41,7 @@ pub struct Shown {
 
 const CSV_HEADER: &str = "time,mono_ns,seconds,netns,family,laddr,raddr,rport,live,time_wait,\
     reusable,usable,free,opened,returned,failed,failed_total,opened_per_s,returned_per_s,\
-    outlook,runs_out_s\n";
+    outlook,runs_out_s,uncertain,free_at_least\n";
 
 /// The view.
 pub struct PortsView {
@@ -140,6 +140,8 @@ fn csv(interval: &Interval, mono_ns: u64, wall: &mut WallClock, out: &mut BytesM
         put_field(out, rate(row.smoothed.returned));
         put_field(out, Some(row.outlook.name()));
         put_field(out, row.outlook.seconds().and_then(rate));
+        put_field(out, Some(row.uncertain));
+        put_field(out, row.free_at_least);
         out.put_u8(b'\n');
     }
 }

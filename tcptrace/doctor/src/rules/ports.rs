@@ -10,8 +10,10 @@ use tcptrace_stats::ports::{Outlook, Row};
 const SOON_S: f64 = 3600.0;
 
 pub(super) fn rule(host: &HostFacts, space: &NetnsFacts) -> Outcome {
-    // Those that run out first come first.
-    let soon = |row: &&Row| row.outlook.seconds().is_some_and(|seconds| seconds <= SOON_S);
+    // Those that run out first come first. What has failed is no better for not failing right now.
+    let soon = |row: &&Row| {
+        row.failed_total > 0 || row.outlook.seconds().is_some_and(|seconds| seconds <= SOON_S)
+    };
     let mut pressed = space.paths.iter().filter(soon);
     let Some(worst) = pressed.next() else {
         return match (&space.ports_unknown, &host.watched.events) {
@@ -34,7 +36,7 @@ pub(super) fn rule(host: &HostFacts, space: &NetnsFacts) -> Outcome {
     )];
     let reuse = space.knobs.tcp_tw_reuse.value().copied().unwrap_or(0);
     let timestamps = space.knobs.tcp_timestamps.value().copied().unwrap_or(0);
-    if worst.time_wait > worst.reusable && reuse != 1 && timestamps != 0 {
+    if worst.time_wait > Some(worst.reusable.unwrap_or(0)) && reuse != 1 && timestamps != 0 {
         helps.push(Help::new(
             "sysctl -w net.ipv4.tcp_tw_reuse=1",
             "safe where both ends have TCP timestamps, and does nothing for peers without; a \
@@ -73,6 +75,9 @@ fn words(row: &Row, host: &HostFacts) -> String {
             row.flow.failed, host.watched.seconds
         ),
         Outlook::Now => "no local port is left".to_owned(),
+        _ if row.failed_total > 0 => {
+            format!("connect() has found no local port {} times", row.failed_total)
+        }
         Outlook::In(seconds) => format!("at this rate no local port is left in {seconds:.0} s"),
         Outlook::Unknown | Outlook::Never => String::new(),
     };
@@ -108,6 +113,15 @@ mod tests {
         assert!(soon.seen.contains("is left in 3600 s"), "{}", soon.seen);
         assert_fine(rule, with(Outlook::In(SOON_S + 1.0)));
         assert_fine(rule, with(Outlook::Never));
+    }
+
+    #[test]
+    fn a_failure_is_found_after_it_has_passed_too() {
+        let failed = Row { failed_total: 14, ..path(50, Outlook::Unknown) };
+        let about = found(rule, NetnsFacts { paths: vec![failed], ..space() });
+        assert_eq!(about.severity, Severity::Warning);
+        let says = "connect() has found no local port 14 times from 10.0.0.1";
+        assert!(about.seen.starts_with(says), "{}", about.seen);
     }
 
     #[test]

@@ -11,7 +11,7 @@ const OLD_DELAY_NS: u64 = 1_000_000_000;
 /// When connect() may take the port of a TIME_WAIT to the same peer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reuse {
-    /// Never: `tcp_tw_reuse` is 0, or there are no timestamps to tell old segments by.
+    /// Never: `tcp_tw_reuse` is 0.
     No,
     /// On loopback.
     Loopback {
@@ -32,19 +32,21 @@ impl Reuse {
             Err(why) => Err(format!("{name} is not known: {why}")),
         };
         let reuse = known("tcp_tw_reuse", knobs.tcp_tw_reuse.known())?;
-        let timestamps = known("tcp_timestamps", knobs.tcp_timestamps.known())?;
         let after_ns = match knobs.tcp_tw_reuse_delay.value() {
             Some(&ms) => u64::try_from(ms).unwrap_or(0).saturating_mul(1_000_000),
             None => OLD_DELAY_NS,
         };
-        Ok(match (timestamps, reuse) {
-            (0, _) | (_, 0) => Self::No,
-            (_, 2) => Self::Loopback { after_ns },
+        // Not by tcp_timestamps: what counts is whether the connection had them, whatever the sysctl
+        // is by now.
+        Ok(match reuse {
+            0 => Self::No,
+            2 => Self::Loopback { after_ns },
             _ => Self::Yes { after_ns },
         })
     }
 
-    /// From which age on, in nanoseconds, a TIME_WAIT between these does not keep its port.
+    /// From which age on, in nanoseconds, a TIME_WAIT between these whose peer has sent timestamps does
+    /// not keep its port.
     pub fn after_ns(self, laddr: Ipv6Addr, raddr: Ipv6Addr) -> Option<u64> {
         // As tcp_twsk_unique() has it. A socket that is bound to `lo` counts as well; no hook
         // tells of that.
@@ -158,8 +160,7 @@ mod tests {
         knobs.tcp_tw_reuse_delay = Knob::Is(250);
         assert_eq!(after(&knobs, near, far), Some(250_000_000));
         knobs.tcp_timestamps = Knob::Is(0);
-        assert_eq!(after(&knobs, near, far), None);
-        knobs.tcp_timestamps = Knob::Is(1);
+        assert_eq!(after(&knobs, near, far), Some(250_000_000), "the connection may have had them");
         knobs.tcp_tw_reuse = Knob::Is(0);
         assert_eq!(after(&knobs, near, far), None);
     }

@@ -49,8 +49,10 @@ fn churned(ms: u64, id: u64, lport: u16, peer: &str) -> String {
         let _ = writeln!(text, "{ms}ms sk={id:x} {step} {ends} {more}");
     }
     let expires = ms + 60_000;
-    let _ =
-        writeln!(text, "{ms}ms tw={id:x}0000 started TIME_WAIT {ends} {more} expires={expires}ms");
+    let _ = writeln!(
+        text,
+        "{ms}ms tw={id:x}0000 started TIME_WAIT {ends} {more} expires={expires}ms timestamps"
+    );
     let _ = writeln!(text, "{ms}ms sk={id:x} FIN_WAIT2>CLOSE {ends} {more}");
     text
 }
@@ -146,10 +148,10 @@ fn a_connect_that_finds_no_port_is_a_failure_and_opened_nothing() {
     let row = only(&interval);
     assert_eq!((row.flow.opened, row.flow.failed, row.failed_total), (1, 2, 2));
     assert_eq!(row.outlook, Outlook::Now);
-    // It is remembered, but it is not now any more.
+    // It is remembered, but it is not now any more. That it never will is not said beside that.
     let interval = at(&[10, 1000], &script);
     assert_eq!((only(&interval).flow.failed, only(&interval).failed_total), (0, 2));
-    assert_eq!(only(&interval).outlook, Outlook::Never);
+    assert_eq!(only(&interval).outlook, Outlook::Unknown);
     // Refused, or with a port of its own: another matter.
     let script = begin(KNOBS, "") + &fails(2, 0, 111) + &fails(3, 40000, 0);
     let interval = at(&[10], &script);
@@ -224,7 +226,8 @@ fn a_time_wait_that_may_be_taken_over_keeps_no_port() {
     assert!(matches!(off, (60, 0, 40, Outlook::In(_))), "{off:?}");
     // 20 a second, held for a second.
     assert_eq!(run("tcp_tw_reuse=1 tcp_timestamps=1", PEER), (60, 40, 80, Outlook::Never));
-    assert_eq!(run("tcp_tw_reuse=1 tcp_timestamps=0", PEER), off);
+    // Those had timestamps, whatever the sysctl is now.
+    assert_eq!(run("tcp_tw_reuse=1 tcp_timestamps=0", PEER), (60, 40, 80, Outlook::Never));
     assert_eq!(run("tcp_tw_reuse=2 tcp_timestamps=1", PEER), off);
     let on_loopback = run("tcp_tw_reuse=2 tcp_timestamps=1", "127.0.0.1:443");
     assert_eq!(on_loopback, (60, 40, 80, Outlook::Never));
@@ -233,6 +236,32 @@ fn a_time_wait_that_may_be_taken_over_keeps_no_port() {
     // Longer than it takes to use them all.
     let late = run("tcp_tw_reuse=1 tcp_tw_reuse_delay=9000 tcp_timestamps=1", PEER);
     assert!(matches!(late, (60, 0, 40, Outlook::In(_))), "{late:?}");
+}
+
+#[test]
+fn without_timestamps_of_the_peer_no_time_wait_is_taken_over() {
+    let knobs = "ip_local_port_range=40000-40059 ip_local_reserved_ports= tcp_tw_reuse=1 \
+        tcp_timestamps=1";
+    let churn = churn(1000, 50, 60);
+    let run = |word: &str, more: &str| {
+        let churn = churn.replace("ms timestamps", word);
+        only(&at(&[2500, 6000], &(begin(knobs, "") + &churn + more))).clone()
+    };
+    // All 60 are taken: connect() fails, and the row says so in all of its numbers.
+    let fails = format!(
+        "5000ms sk=f CLOSE>SYN_SENT 10.0.0.1:0 {PEER} cookie=f netns=5\n\
+         5000ms sk=f SYN_SENT>CLOSE 10.0.0.1:0 {PEER} cookie=f netns=5\n"
+    );
+    let row = run("ms no-timestamps", &fails);
+    assert_eq!((row.time_wait, row.reusable, row.free), (Some(60), Some(0), Some(0)));
+    assert_eq!((row.flow.failed, row.outlook), (1, Outlook::Now));
+    assert_eq!(run("ms no-timestamps", "").outlook, Outlook::Now, "also before it fails");
+    let with = run("ms timestamps", "");
+    assert_eq!((with.reusable, with.free, with.outlook), (Some(60), Some(60), Outlook::Never));
+    // What only a snapshot would know is not known: no number is made up.
+    let row = run("ms", "");
+    assert_eq!((row.reusable, row.free, row.outlook), (None, None, Outlook::Unknown));
+    assert_eq!((row.free_at_least, row.uncertain), (Some(0), 60));
 }
 
 #[test]

@@ -10,7 +10,7 @@ use super::{
 use tcptrace_stats::ports::{self, Outlook};
 use tcptrace_view::{
     number::fit,
-    ports::text::{describe, outlook, rate},
+    ports::text::{describe, free, outlook, rate},
     stuck::text::cut as cut_text,
     table::end,
 };
@@ -73,7 +73,7 @@ fn one(row: &ports::Row, path_width: usize) -> Row {
         },
         fit(row.live, 6),
         known(row.time_wait, 6),
-        known(row.free, 7),
+        free(row),
         rate(row.smoothed.opened),
         rate(row.smoothed.returned),
     );

@@ -55,7 +55,7 @@ netns 6: its sysctls were not read: it cannot be reached
 10.0.0.1 > 10.0.0.2:443              1     0      -      .      .     0        -
 - FROM > PEER                     LIVE    TW   FREE  NEW/s BACK/s  FAIL RUNS-OUT
 netns 5: 99 of 40000-40099, 1 reserved, 1 bound; tw_reuse lo 1s
-10.0.0.1 > 10.0.0.2:443              2     1     95    0.5    0.5     1    never
+10.0.0.1 > 10.0.0.2:443              2     1     95    0.5    0.5     1        -
 [2001:db8:1:2:3:4:5:6] > [2001:db8:1:2:3:4:5:7]:65535
                                      1     0     97      .      .     0    never
 netns 6: its sysctls were not read: it cannot be reached
@@ -81,7 +81,8 @@ fn json_is_an_object_an_interval() {
         }],
         "rows": [{
             "netns": 5, "family": "ipv4", "laddr": "10.0.0.1", "raddr": "10.0.0.2",
-            "rport": 443, "live": 2, "time_wait": 1, "reusable": 0, "usable": 98, "free": 95,
+            "rport": 443, "live": 2, "time_wait": 1, "reusable": 0, "uncertain": 0, "usable": 98,
+            "free": 95, "free_at_least": 95,
             "opened": 1, "returned": 1, "failed": 1, "failed_total": 1, "opened_per_s": 0.0,
             "returned_per_s": 0.0, "outlook": "now", "runs_out_s": 0.0
         }]
@@ -102,7 +103,7 @@ fn csv_has_a_line_a_row_and_a_field_a_column() {
     let columns = CSV_HEADER.split(',').count();
     assert!(text.lines().all(|line| line.split(',').count() == columns), "{text}");
     let expected =
-        ",1002000000,1,5,ipv4,10.0.0.1,10.0.0.2,443,2,1,0,98,95,1,1,1,1,0.000,0.000,now,0.000";
+        ",1002000000,1,5,ipv4,10.0.0.1,10.0.0.2,443,2,1,0,98,95,1,1,1,1,0.000,0.000,now,0.000,0,95";
     assert_eq!(text.lines().nth(1), Some(expected));
     assert_eq!(text.lines().count(), 1 + 2 * 3);
 }

@@ -103,12 +103,25 @@ fn row(row: &Row, text: &mut String) {
         "",
         fit(row.live, 6),
         known(row.time_wait, 6),
-        known(row.free, 7),
+        free(row),
         rate(row.smoothed.opened),
         rate(row.smoothed.returned),
         known(row.failures().map(|(_, total)| total), 6),
         outlook(row.outlook)
     );
+}
+
+/// Ports that connect() would find, in at most 7 characters: a range where it is not known which
+/// TIME_WAITs it may take over.
+pub fn free(row: &Row) -> String {
+    match (row.free, row.free_at_least) {
+        (Some(free), _) => fit(free, 7),
+        (None, None) => "-".to_owned(),
+        (None, Some(least)) => {
+            let range = format!("{least}-{}", least + row.uncertain);
+            if range.len() <= 7 { range } else { format!("{}+", fit(least, 6)) }
+        }
+    }
 }
 
 /// A rate a second, in at most 7 characters.
