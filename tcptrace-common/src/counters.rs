@@ -23,8 +23,7 @@ impl Hook {
     /// All hooks, in the order of their index.
     pub const ALL: [Hook; 4] = [Hook::SetState, Hook::TimeWait, Hook::Reset, Hook::Accept];
 
-    /// Programs of a hook that count apart, at most: those that may interrupt each other, as a
-    /// softirq that receives a RST interrupts a process that sends one.
+    /// Programs of a hook that count apart, at most.
     pub const PROGRAMS: u32 = 2;
 
     /// Elements of the map of counters.
@@ -48,8 +47,7 @@ impl Hook {
 
 /// One CPU's counters of one hook, or of one of its programs ([`Hook::element`]).
 ///
-/// A program never nests in itself on one CPU (the kernel skips that run and counts it as a
-/// recursion miss), so plain adds are exact.
+/// Programs may interrupt each other and, before 6.1, themselves, so each add is an atomic one.
 #[repr(C)]
 #[derive(
     Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable,

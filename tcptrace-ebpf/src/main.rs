@@ -2,6 +2,7 @@
 //!
 //! A program reads, filters, emits, and keeps no state of its own: no per-socket map (a lookup
 //! costs as much as the whole event), no durations, no verdicts. Those belong to user space.
+#![feature(asm_experimental_arch)]
 #![no_std]
 #![no_main]
 

@@ -6,10 +6,11 @@
 //! zeroes elsewhere), and submits it without a wake-up. It reads nothing from the socket, calls
 //! nothing but `bpf_ktime_get_ns`, filters nothing (so it counts MPTCP and SCTP too, of which the
 //! bench makes none), and keeps no count of what succeeds.
+#![feature(asm_experimental_arch)]
 #![no_std]
 #![no_main]
 
-use core::ffi::c_void;
+use core::{arch::asm, ffi::c_void};
 
 use aya_ebpf::{
     bindings::BPF_RB_NO_WAKEUP,
@@ -38,9 +39,16 @@ static LOST: PerCpuArray<u64> = PerCpuArray::with_max_entries(1, 0);
 fn floor(ctx: BtfTracePointContext) -> i32 {
     let Some(mut entry) = RING.reserve::<Words>(0) else {
         if let Some(lost) = LOST.get_ptr_mut(0) {
-            // SAFETY: a non-null pointer to this CPU's element; the program does not nest in
-            // itself on one CPU.
-            unsafe { *lost += 1 };
+            // SAFETY: a non-null, aligned pointer to this CPU's element, which only this program
+            // writes. Atomic, since before 6.1 it may be interrupted by itself.
+            unsafe {
+                asm!(
+                    "lock *(u64 *)({lost} + 0) += {one}",
+                    lost = in(reg) lost,
+                    one = in(reg) 1_u64,
+                    options(nostack),
+                );
+            }
         }
         return 0;
     };

@@ -23,7 +23,7 @@ use tcptrace_common::{
 };
 
 use crate::{
-    emit::Counters,
+    emit::{Counters, add_one},
     filter::InForce,
     globals::global,
     hooks::PASS_ON,
@@ -58,9 +58,10 @@ pub fn set_state_btf_nested(ctx: BtfTracePointContext) -> i32 {
     if ran::take_note(guard, &ctx) {
         return 0;
     }
-    // SAFETY: a field of this CPU's element that only this program touches, and the kernel does not
-    // run it twice at a time either.
-    unsafe { (*guard).stood_in += 1 };
+    // SAFETY: a field of this CPU's element, which is there as long as the program runs.
+    let stood_in = unsafe { &raw mut (*guard).stood_in };
+    // SAFETY: aligned, and nothing else writes it.
+    unsafe { add_one(stood_in) };
     tell(&ctx, 1);
     0
 }
