@@ -121,6 +121,15 @@ impl Netns {
         })
     }
 
+    /// Its cookie, which no other namespace ever gets while the host is up; `None` where the kernel does
+    /// not tell (before 5.14).
+    ///
+    /// # Errors
+    /// It cannot be entered.
+    pub fn cookie(&self) -> io::Result<Option<u64>> {
+        Ok(self.open_diag()?.netns_cookie())
+    }
+
     /// A sock_diag socket inside the namespace. It keeps the namespace alive: see [`SockDiag`].
     pub fn open_diag(&self) -> io::Result<SockDiag> {
         Ok(self.run(SockDiag::open)??)

@@ -147,6 +147,24 @@ impl SockDiag {
         Self::with_buffer(BUFFER)
     }
 
+    /// `SO_NETNS_COOKIE` of the namespace that it is in (5.14).
+    pub fn netns_cookie(&self) -> Option<u64> {
+        let mut cookie = 0_u64;
+        let mut len = size_of::<u64>() as libc::socklen_t;
+        // SAFETY: the descriptor is open for as long as `self` is borrowed; the kernel writes at most
+        // `len` bytes to `cookie`, which is as long, and the length to `len`.
+        let refused = unsafe {
+            libc::getsockopt(
+                self.socket.as_raw_fd(),
+                libc::SOL_SOCKET,
+                libc::SO_NETNS_COOKIE,
+                (&raw mut cookie).cast(),
+                &raw mut len,
+            )
+        };
+        (refused == 0 && len as usize == size_of::<u64>() && cookie != 0).then_some(cookie)
+    }
+
     fn with_buffer(bytes: usize) -> Result<Self, DiagError> {
         let socket = socket(
             AddressFamily::Netlink,

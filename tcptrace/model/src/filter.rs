@@ -145,6 +145,9 @@ pub struct Filter {
     pub rports: Option<PortSet>,
     /// Inode of the network namespace to keep.
     pub netns: Option<u32>,
+    /// Its cookie (`SO_NETNS_COOKIE`), where that is known: the inode is the next namespace's as soon as
+    /// this one is gone, and the cookie never is. Events are kept by it in the kernel alone.
+    pub netns_cookie: Option<u64>,
     /// Keep connections with either end in one of these; empty keeps all.
     pub nets: Vec<Net>,
 }

@@ -496,6 +496,7 @@ fn attempt(
     let totals = if backend == Backend::TpBtf { known.totals } else { TotalsOffsets::NONE };
     let resets = reset::layouts(backend);
     let values = Globals {
+        filter: globals::filter(&options.filter, sock.net_cookie != ABSENT),
         sock,
         buckets,
         minisock: known.minisocks.offsets(),
@@ -508,7 +509,7 @@ fn attempt(
         task: known.task,
         // A namespace that there is not: each process is foreign.
         pids: known.pids.clone().unwrap_or(Pids { reader: u32::MAX, offsets: PidOffsets::NONE }),
-        ..globals::globals(&options.filter, options.ring_bytes, layout)
+        ..globals::globals(options.ring_bytes, layout)
     };
     let mut ebpf = load(&mut known.loader, options, values)?;
     globals::fill_filter_maps(&mut ebpf, &options.filter).map_err(setup)?;

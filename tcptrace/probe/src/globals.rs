@@ -12,19 +12,21 @@ use tcptrace_common::{
 use super::ring;
 use tcptrace_model::filter::Filter;
 
-/// The globals for one attempt to load the object, but for the offsets from
-/// BTF and the features.
-pub(super) fn globals(filter: &Filter, ring_bytes: u32, tracepoint: TracepointLayout) -> Globals {
-    Globals {
-        tracepoint,
-        filter: globals::Filter {
-            netns: filter.netns(),
-            conditions: filter.conditions(),
-            netns_by_cookie: 0,
-        },
-        wakeup: ring::wakeup(ring_bytes),
-        ..Globals::UNSET
+/// The filter for the kernel side. `has_cookies`: this kernel's namespaces have cookies that programs
+/// can read, by which they are told apart for good; else inodes have to do.
+pub(super) fn filter(filter: &Filter, has_cookies: bool) -> globals::Filter {
+    let cookie = filter.netns_cookie.filter(|_| has_cookies);
+    globals::Filter {
+        netns: cookie.unwrap_or(filter.netns()),
+        conditions: filter.conditions(),
+        netns_by_cookie: u32::from(cookie.is_some()),
     }
+}
+
+/// The globals for one attempt to load the object, but for the filter, the offsets from BTF and the
+/// features.
+pub(super) fn globals(ring_bytes: u32, tracepoint: TracepointLayout) -> Globals {
+    Globals { tracepoint, wakeup: ring::wakeup(ring_bytes), ..Globals::UNSET }
 }
 
 /// Writes the filter's sets into the maps. To be called before a program is attached, so that no

@@ -65,6 +65,16 @@ impl Tables {
         let minisocks_alone = order.is_of_minisocks();
         let inode = netns.id.inode;
         let mut diag = netns.open_diag()?;
+        // Only asked for of the one that -N names: its inode may be another's by now.
+        let filter = &self.scope.filter;
+        if let (Some(asked), Some(there)) = (filter.netns_cookie, diag.netns_cookie())
+            && asked != there
+        {
+            return Err(io::Error::new(
+                io::ErrorKind::NotFound,
+                format!("{} is another namespace by now", netns.path.display()),
+            ));
+        }
         let began_ns = clock::monotonic_ns()?;
         let states = if minisocks_alone { StateMask::OF_MINISOCKS } else { StateMask::ALL };
         let dump = diag.dump(&Family::BOTH, states, Taken::default, |taken, socket| {
@@ -119,8 +129,17 @@ impl Tables {
                 }
                 match self.dump(netns, order) {
                     Ok(space) => spaces.push(space),
-                    // It ended meanwhile.
-                    Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                    // Of one that was asked for that is said; others end all the time.
+                    Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                        if self.scope.only.is_some() {
+                            let name = netns.name.as_deref().unwrap_or_default().escape_debug();
+                            remarks.push(format!(
+                                "network namespace {name} ({}) is gone, or can no longer be reached: \
+                                 {error}; start tcptrace again to trace another one",
+                                netns.id.inode
+                            ));
+                        }
+                    }
                     Err(error) => remarks.push(format!(
                         "connections that were there before in network namespace {} are not \
                          shown: {error}",

@@ -50,7 +50,10 @@ pub(super) fn options(probe: &ProbeArgs, filter: &FilterArgs) -> Result<Options>
 /// # Errors
 /// As [`options`].
 pub(super) fn filter(args: &FilterArgs) -> Result<Filter> {
-    Ok(filter_with(args, only(args)?.map(|netns| netns.id.inode)))
+    let Some(netns) = only(args)? else { return Ok(filter_with(args, None)) };
+    // Without the rights to enter it, and before 5.14, the inode has to do.
+    let netns_cookie = netns.cookie().ok().flatten();
+    Ok(Filter { netns_cookie, ..filter_with(args, Some(netns.id.inode)) })
 }
 
 /// What to keep, with this inode of the namespace that `-N` names.
@@ -61,6 +64,7 @@ pub(super) fn filter_with(args: &FilterArgs, netns: Option<u32>) -> Filter {
         lports: args.localport.clone(),
         rports: args.remoteport.clone(),
         netns,
+        netns_cookie: None,
         nets: args.net.clone(),
     }
 }

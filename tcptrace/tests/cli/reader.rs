@@ -2,13 +2,15 @@
 //! told as the reader knows them, or said not to be.
 
 use std::{
-    fs,
-    io::Write as _,
+    fs::{self, File},
+    io::{self, Write as _},
     net::{Ipv4Addr, TcpListener},
-    thread,
+    os::unix::fs::MetadataExt as _,
+    process, thread,
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
+use nix::sched::{CloneFlags, setns};
 use serde_json::Value;
 
 use crate::{
@@ -174,4 +176,90 @@ fn check_says_whose_numbers_processes_have() {
     assert!(ended.text().contains("processes outside of it are shown as foreign"), "{ended:?}");
     let ended = run(crate::run::tcptrace(&["check"]));
     assert!(ended.text().contains("PID namespace"), "{ended:?}");
+}
+
+/// A namespace that `ip netns` has made, until dropped.
+struct Named(String);
+
+impl Named {
+    /// `None` where there is no `ip`.
+    fn add(name: &str) -> Option<Self> {
+        match process::Command::new("ip").args(["netns", "add", name]).status() {
+            Ok(status) => assert!(status.success()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                io::stderr().write_all(b"skipped: ip is not installed\n").unwrap();
+                return None;
+            }
+            Err(error) => panic!("{error}"),
+        }
+        let up = ["netns", "exec", name, "ip", "link", "set", "lo", "up"];
+        assert!(process::Command::new("ip").args(up).status().unwrap().success());
+        Some(Self(name.to_owned()))
+    }
+
+    fn file(&self) -> File {
+        File::open(format!("/run/netns/{}", self.0)).unwrap()
+    }
+
+    fn inode(&self) -> u64 {
+        self.file().metadata().unwrap().ino()
+    }
+
+    /// One connection inside, closed by the client.
+    fn connection(&self) {
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                setns(self.file(), CloneFlags::CLONE_NEWNET).unwrap();
+                Server::new().connection();
+            });
+        });
+    }
+}
+
+impl Drop for Named {
+    fn drop(&mut self) {
+        let _ = process::Command::new("ip").args(["netns", "del", &self.0]).status();
+    }
+}
+
+/// The inode of a namespace is the next one's at once. What goes on in that one is nothing of the
+/// one that was asked for.
+#[test]
+fn a_namespace_that_got_the_inode_of_the_one_asked_for_is_a_stranger() {
+    const TRIES: usize = 3;
+    if !can_trace() {
+        return;
+    }
+    let name = format!("tcptrace-test-{}", process::id());
+    for _ in 0..TRIES {
+        let Some(asked) = Named::add(&name) else { return };
+        let inode = asked.inode();
+        let running =
+            Running::listening(&mut crate::run::tcptrace(&["live", "-o", "json", "-N", &name]));
+        asked.connection();
+        drop(asked);
+        // The inode is free once the kernel's worker has taken the namespace apart (cleanup_net()).
+        let mut stranger = Named::add(&name).unwrap();
+        let deadline = Instant::now() + Duration::from_secs(3);
+        while stranger.inode() != inode && Instant::now() < deadline {
+            drop(stranger);
+            thread::sleep(Duration::from_millis(20));
+            stranger = Named::add(&name).unwrap();
+        }
+        let same = stranger.inode() == inode;
+        // What the namespace's end itself tells comes before this.
+        let before = now();
+        stranger.connection();
+        let ended = running.interrupt();
+        assert_eq!(ended.code, Some(0), "{ended:?}");
+        let lines = lines(ended.text());
+        let moved: Vec<_> = lines.iter().filter(|line| line["type"] == "transition").collect();
+        assert!(moved.len() >= 5, "the one that was asked for is traced: {ended:?}");
+        let strangers = moved.iter().filter(|l| nanoseconds(l) > before && l["old"] == "CLOSE");
+        assert_eq!(strangers.count(), 0, "{ended:?}");
+        if same {
+            return;
+        }
+    }
+    io::stderr().write_all(b"not shown: no inode was given twice\n").unwrap();
 }
