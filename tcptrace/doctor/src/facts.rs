@@ -2,7 +2,10 @@
 //!
 //! What could not be seen is `None` or an error with words, and never 0.
 
-use std::{collections::HashMap, fmt};
+use std::{
+    collections::{BTreeMap, HashMap},
+    fmt,
+};
 
 use tcptrace_model::{Comm, How, Knobs, NetStat, TcpState, Tuple};
 use tcptrace_stats::ports;
@@ -89,15 +92,19 @@ impl NetnsFacts {
     }
 }
 
-/// The three that have most, in words: `nginx :80 (17), curl →:443 (2)`.
+/// The three that have most, in words: `nginx :80 (17), curl →:443 (2)`. A name that comes more than
+/// once is one group, and what is left out is counted, so that the numbers add up to the whole.
 pub fn most<'a>(groups: impl Iterator<Item = (&'a str, u64)>) -> String {
     const NAMED: usize = 3;
-    let mut groups: Vec<_> = groups.collect();
+    let mut joined: BTreeMap<&str, u64> = BTreeMap::new();
+    groups.for_each(|(name, count)| *joined.entry(name).or_default() += count);
+    let mut groups: Vec<_> = joined.into_iter().collect();
     groups.sort_by_key(|&(name, count)| (std::cmp::Reverse(count), name));
     let named: Vec<_> =
         groups.iter().take(NAMED).map(|(name, count)| format!("{name} ({count})")).collect();
     let more = groups.len().saturating_sub(NAMED);
-    let rest = if more > 0 { format!(" and {more} more") } else { String::new() };
+    let left: u64 = groups.iter().skip(NAMED).map(|(_, count)| count).sum();
+    let rest = if more > 0 { format!(" and {more} more ({left})") } else { String::new() };
     named.join(", ") + &rest
 }
 
@@ -235,4 +242,17 @@ pub struct Ended {
     pub how: How,
     /// How many.
     pub count: u64,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::most;
+
+    #[test]
+    fn the_parts_add_up_to_the_whole_and_nobody_is_named_twice() {
+        let groups = [("a", 3), ("b", 9), ("a", 4), ("c", 2), ("d", 1), ("e", 1)];
+        assert_eq!(most(groups.into_iter()), "b (9), a (7), c (2) and 2 more (2)");
+        assert_eq!(most([("a", 1), ("a", 2)].into_iter()), "a (3)");
+        assert_eq!(most(std::iter::empty()), "");
+    }
 }

@@ -1,6 +1,7 @@
 //! Whether a count is worth a finding, and counts in words: for rules that count ends.
 
-use crate::facts::HostFacts;
+use crate::facts::{HostFacts, NetnsFacts};
+use tcptrace_model::How;
 
 /// Resets and timeouts are normal one by one: this many while it was watched, and [`SHARE`] of the
 /// connections opened meanwhile, are not.
@@ -19,9 +20,21 @@ pub(super) fn seen(host: &HostFacts, count: u64) -> String {
     format!("{at_least}{count} in {:.1} s", host.watched.seconds)
 }
 
-/// ` by nginx :80 (3)`, or nothing where nobody is known.
-pub(super) fn by(who: &str) -> String {
-    if who.is_empty() { String::new() } else { format!(", by {who}") }
+/// Who ended connections so, behind the kernel's `count` of that: `, by nginx :80 (3)`, or nothing
+/// where nobody is known. The kernel's counter is read with the socket tables, so what tcptrace traced
+/// is of another span of time: where the two differ, both are said.
+pub(super) fn by(
+    host: &HostFacts,
+    space: &NetnsFacts,
+    count: u64,
+    which: impl Fn(How) -> bool,
+) -> String {
+    let who = space.who(&which);
+    match space.ended(&which) {
+        0 => String::new(),
+        traced if traced == count => format!(", by {who}"),
+        traced => format!("; traced: {}, by {who}", seen(host, traced)),
+    }
 }
 
 #[cfg(test)]

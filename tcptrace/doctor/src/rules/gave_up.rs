@@ -7,7 +7,7 @@ use crate::{
 };
 use tcptrace_model::How;
 
-pub(super) fn rule(_: &HostFacts, space: &NetnsFacts) -> Outcome {
+pub(super) fn rule(host: &HostFacts, space: &NetnsFacts) -> Outcome {
     const NAME: &str = "TCPAbortOnTimeout";
     let counters = &space.counters;
     let (Some(count), Some(opened)) = (counters.grew(NAME), counters.opened()) else {
@@ -27,12 +27,12 @@ pub(super) fn rule(_: &HostFacts, space: &NetnsFacts) -> Outcome {
         }
     }
     let kinds = if kinds.is_empty() { String::new() } else { format!(": {}", kinds.join(", ")) };
-    let who = by(&space.who(is));
+    let who = by(host, space, count, is);
     Outcome::Found(About {
         severity,
         seen: format!(
             "{count} connections or attempts were given up in {:.1} s for want of an \
-             answer{kinds}{who}",
+             answer{who}{kinds}",
             counters.seconds
         ),
         why: "What is not acknowledged is sent again, ever more seldom, until tcp_syn_retries, \
@@ -68,7 +68,8 @@ mod tests {
             ended(&mut space, How::OrphanGaveUp, 2);
             let about = found(rule, space);
             assert_eq!(about.severity, severity);
-            let says = "timeout: syn (3), orphan-gave-up (2), by app :80 (3), app :80 (2)";
+            // One owner is named once, and the parts add up to what was traced.
+            let says = "traced: 5 in 5.0 s, by app :80 (5): timeout: syn (3), orphan-gave-up (2)";
             assert!(about.seen.ends_with(says), "{}", about.seen);
         }
     }

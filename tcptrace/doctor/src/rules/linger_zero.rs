@@ -16,7 +16,7 @@ pub(super) fn rule(host: &HostFacts, space: &NetnsFacts) -> Outcome {
     let (count, words) = match (&host.watched.events, space.counters.grew(NAME)) {
         (Ok(()), _) => {
             let count = space.ended(is);
-            let who = by(&space.who(is));
+            let who = by(host, space, count, is);
             (count, format!("{} closed by a RST (SO_LINGER 0){who}", seen(host, count)))
         }
         (Err(_), Some(count)) => {
