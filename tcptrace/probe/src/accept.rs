@@ -10,7 +10,7 @@ use tcptrace_common::globals::FileOffsets;
 
 use super::{
     backend::{AcceptBackend, AcceptChoice},
-    btf,
+    btf::{self, Target},
     error::program_words,
     format, offsets, tracefs,
 };
@@ -93,6 +93,9 @@ impl Accepts {
         Ok(Attached(Links::Syscalls(links)))
     }
 }
+
+/// What the programs attach to by BTF.
+pub(super) const TARGET: Target = Target::Function(FUNCTION);
 
 const FUNCTION: &str = "inet_csk_accept";
 const SYSCALL_PROGRAM: &str = "accept_syscall";

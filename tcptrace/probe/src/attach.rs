@@ -6,7 +6,7 @@ use std::{
 };
 
 use aya::{
-    Btf, Ebpf, EbpfLoader, VerifierLogLevel,
+    Ebpf, EbpfLoader, VerifierLogLevel,
     maps::{MapData, MapError, PerCpuArray},
     programs::{Program, ProgramError},
 };
@@ -15,49 +15,28 @@ use tcptrace_common::{
     counters::{Guard, Hook},
     globals::{
         ABSENT, BucketOffsets, FEATURE_COOKIE, FEATURE_RESET_REASON, FEATURE_TASK_BTF, Globals,
-        PidOffsets, Pids, Resets, SockOffsets, TaskOffsets, TotalsOffsets, TracepointLayout,
+        PidOffsets, Pids, Resets, SockOffsets, TotalsOffsets, TracepointLayout,
     },
 };
 
 use super::{
-    accept::{self, Accepts},
+    accept,
     backend::{AcceptBackend, AcceptChoice, Backend, TimeWaitBackend, TimeWaitChoice},
-    btf,
     error::{Attempt, COOKIES, ProbeError, Refusal, lines, refused_map, setup},
     facts, globals,
-    minisock::{self, Who},
-    offsets,
+    known::Known,
+    minisock::Who,
+    options::Options,
     reader::{Reserved, RingReader},
     reset,
     set_state::{self, Link},
-    time_wait::{self, Minisocks},
+    time_wait,
 };
-use tcptrace_host::{caps::Capabilities, pidns::PidNamespace};
-use tcptrace_model::{RstReason, filter::Filter};
+use tcptrace_host::caps::Capabilities;
+use tcptrace_model::RstReason;
 
 /// The kernel object, made by `cargo xtask build-ebpf`.
 static OBJECT: &[u8] = aya::include_bytes_aligned!("../../bpf/tcptrace.bpf.o");
-
-/// What to attach.
-#[derive(Clone, Debug)]
-pub struct Options {
-    /// The only way to try; `None` tries all from best to worst.
-    pub backend: Option<Backend>,
-    /// Bytes of the ring, a size that [`crate::parse_ring_size`] lets pass.
-    pub ring_bytes: u32,
-    /// What to keep.
-    pub filter: Filter,
-    /// Whether the kernel side's error paths may speak (aya-log).
-    pub kernel_log: bool,
-    /// How to learn what becomes of minisocks.
-    pub time_wait: TimeWaitChoice,
-    /// How to learn which task takes a connection from a listener.
-    pub accept: AcceptChoice,
-    /// Only what a self-test can hear: without RSTs, and without what runs where the socket's
-    /// program is interrupted or when a minisock's minute is over. Each program costs the kernel
-    /// some 5 ms to load.
-    pub trial: bool,
-}
 
 /// A hook's counters, summed over the CPUs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -408,73 +387,6 @@ struct Attached {
     accept: accept::Outcome,
 }
 
-/// What is asked of the kernel once, whichever ways are tried, and however often.
-pub struct Known {
-    /// As aya wants it, to find what programs attach to.
-    btf: Result<Btf, String>,
-    sock: Result<(SockOffsets, BucketOffsets), String>,
-    /// What a connection did; not known where a field of it is not there.
-    totals: TotalsOffsets,
-    minisocks: Minisocks,
-    /// From a thread to its process.
-    task: TaskOffsets,
-    /// Whether that way can be gone by pointers that the verifier follows.
-    has_task_btf: bool,
-    /// Whose numbers processes have; or why none of the reader's are to be had.
-    pids: Result<Pids, String>,
-    /// Whether a RST that is sent says why.
-    has_reason: bool,
-    reasons: reset::Reasons,
-    accepts: Accepts,
-    /// Kept, since making one reads all of the kernel's BTF: twice as long as loading the object.
-    loader: EbpfLoader<'static>,
-}
-
-impl Known {
-    /// Asks what `options` need. Reads the kernel's BTF and symbols, a tenth of a second.
-    pub fn ask(options: &Options) -> Self {
-        let data = vmlinux();
-        let index = match &data {
-            Ok(data) => btf::Btf::parse(data).map_err(|error| error.to_string()),
-            Err(reason) => Err(reason.clone()),
-        };
-        let sock = index.as_ref().map_err(String::clone).and_then(|btf| {
-            let sock = offsets::sock_offsets(btf).map_err(|error| error.to_string())?;
-            Ok((sock, minisock::bucket_offsets(btf)))
-        });
-        let btf = match &index {
-            Ok(_) => Btf::from_sys_fs().map_err(|error| error.to_string()),
-            Err(reason) => Err(reason.clone()),
-        };
-        let by_name = index.as_ref().map_err(String::clone);
-        let totals = by_name.clone().ok().and_then(|btf| offsets::totals_offsets(btf).ok());
-        let minisocks = Minisocks::ask(options.time_wait, &index);
-        let task = by_name.clone().map_or(TaskOffsets::NONE, offsets::task_offsets);
-        let has_task_btf = by_name.clone().is_ok_and(offsets::has_task_btf);
-        let pids = pids(by_name.clone(), task);
-        let has_reason = by_name.clone().is_ok_and(reset::has_reason);
-        let reasons = by_name.map(reset::Reasons::ask).unwrap_or_default();
-        let accepts = Accepts::ask(options.accept, &index);
-        drop(data);
-        let mut loader = EbpfLoader::new();
-        // The object has no relocations by BTF, for which it would be kept.
-        loader.btf(None);
-        Self {
-            btf,
-            sock,
-            totals: totals.unwrap_or(TotalsOffsets::NONE),
-            minisocks,
-            task,
-            has_task_btf,
-            pids,
-            has_reason,
-            reasons,
-            accepts,
-            loader,
-        }
-    }
-}
-
 /// Loads and attaches by one way.
 fn attempt(
     options: &Options,
@@ -533,7 +445,11 @@ fn attempt(
         true => Err("a trial".to_owned()),
         false => resets.and_then(|_| reset::attach(&mut ebpf, backend, &known.btf)),
     };
-    let accept = known.accepts.attach(&mut ebpf, &known.btf);
+    // Nothing would be heard of it in a trial, and to attach to system calls is dear.
+    let accept = match options.trial {
+        true => accept::Outcome::default(),
+        false => known.accepts.attach(&mut ebpf, &known.btf),
+    };
     if let (None, AcceptChoice::Only(_), Some((backend, reason))) =
         (&accept.attached, options.accept, accept.refusals.first())
     {
@@ -547,29 +463,6 @@ fn attempt(
 
 fn take(ebpf: &mut Ebpf, name: &str) -> Result<aya::maps::Map, Attempt> {
     ebpf.take_map(name).ok_or_else(|| setup(MapError::InvalidName { name: name.to_owned() }))
-}
-
-/// Whose numbers events are to have: those of the PID namespace that /proc shows here.
-fn pids(btf: Result<&btf::Btf<'_>, String>, task: TaskOffsets) -> Result<Pids, String> {
-    let reader = match PidNamespace::of_proc() {
-        Ok(PidNamespace::First) => return Ok(Pids::FIRST),
-        Ok(PidNamespace::Other(inode)) => inode,
-        Err(error) => return Err(format!("the PID namespace here cannot be told: {error}")),
-    };
-    let offsets = btf.and_then(|btf| offsets::pid_offsets(btf).map_err(|error| error.to_string()));
-    match offsets {
-        Ok(offsets) if task.group_leader != ABSENT => Ok(Pids { reader, offsets }),
-        Ok(_) => Err("struct task_struct is not as expected".to_owned()),
-        Err(reason) => Err(format!(
-            "in a PID namespace, and the kernel's numbers cannot be translated: {reason}"
-        )),
-    }
-}
-
-/// The running kernel's BTF.
-fn vmlinux() -> Result<Vec<u8>, String> {
-    const PATH: &str = "/sys/kernel/btf/vmlinux";
-    fs::read(PATH).map_err(|error| format!("this kernel has no BTF ({PATH}: {error})"))
 }
 
 /// Creates the maps and prepares the programs.

@@ -10,8 +10,11 @@ mod error;
 mod facts;
 mod format;
 mod globals;
+mod known;
+mod loader;
 mod minisock;
 mod offsets;
+mod options;
 mod reader;
 mod reset;
 mod ring;
@@ -19,12 +22,14 @@ mod set_state;
 mod time_wait;
 mod tracefs;
 
-pub use attach::{Known, Names, Options, Probe, RuledOut, Totals};
+pub use attach::{Names, Probe, RuledOut, Totals};
 pub use backend::{AcceptBackend, AcceptChoice, Backend, TimeWaitBackend, TimeWaitChoice};
 pub use error::{ProbeError, Refusal};
 pub use facts::{Fact, Unobservable};
+pub use known::Known;
 pub use minisock::Who;
 pub use offsets::sock_offsets;
+pub use options::Options;
 pub use reader::Reserved;
 pub use ring::{
     BadRingSize, DEFAULT_RING_BYTES, RING_UNIT_HINT, page_bytes, parse_ring_size, ring_supported,

@@ -1,6 +1,8 @@
 //! What is to be known of the kernel to make sense of minisocks: fields, functions, and who may
 //! end one.
 
+use std::io;
+
 use tcptrace_common::globals::{ABSENT, BucketOffsets, MINISOCK_MAX, MinisockOffsets};
 
 use super::btf::{self, BtfError};
@@ -16,7 +18,7 @@ pub enum Who {
     Stops(Option<Stopper>),
 }
 
-/// The functions whose names tell, the innermost first where one calls another.
+/// The functions whose names tell: of those on a stack, the innermost.
 ///
 /// `__inet_twsk_schedule()` itself may leave the stack by a tail call into `mod_timer_pending()`,
 /// and that by one into `__mod_timer()`, which may be inlined into it.
@@ -33,6 +35,16 @@ const CALLERS: [(&str, Who); 10] = [
     ("tcp_v6_rcv", Who::Stops(Some(Stopper::Receive))),
 ];
 
+/// Where the functions are that matter, or why that is not known.
+pub(super) type Symbols = io::Result<Vec<Function>>;
+
+/// Asks kallsyms, which takes the kernel longer than all else.
+pub(super) fn symbols() -> Symbols {
+    let mut names = vec!["tw_timer_handler"];
+    names.extend(CALLERS.iter().map(|(name, _)| name));
+    kallsyms::functions(&names)
+}
+
 /// The kernel's minisocks.
 pub(super) struct Kernel {
     /// Fields, and the timer's function if kallsyms tells where it is.
@@ -48,8 +60,11 @@ pub(super) struct Kernel {
 pub(super) struct Callers(Vec<Function>);
 
 impl Kernel {
-    /// Asks BTF and kallsyms.
-    pub(super) fn find(btf: &btf::Btf<'_>) -> Result<Self, String> {
+    /// Asks BTF; `symbols` is what kallsyms has.
+    pub(super) fn find(
+        btf: &btf::Btf<'_>,
+        symbols: impl FnOnce() -> Symbols,
+    ) -> Result<Self, String> {
         let mut offsets = offsets(btf).map_err(|error| error.to_string())?;
         let last = |field: u32| offsets.tw_timer.saturating_add(field);
         if [last(offsets.timer_expires), last(offsets.timer_pprev), offsets.tw_substate]
@@ -58,9 +73,7 @@ impl Kernel {
         {
             return Err("this kernel's struct inet_timewait_sock is longer than expected".into());
         }
-        let mut names = vec!["tw_timer_handler"];
-        names.extend(CALLERS.iter().map(|(name, _)| name));
-        let (mut found, mut no_handler) = match kallsyms::functions(&names) {
+        let (mut found, mut no_handler) = match symbols() {
             Ok(found) => (found.into_iter(), None),
             Err(error) => (Vec::new().into_iter(), Some(format!("/proc/kallsyms: {error}"))),
         };
@@ -90,15 +103,15 @@ impl Callers {
         self.0.iter().any(|function| matches!(function, Function::At(_)))
     }
 
-    /// Who ended a minisock, by the return addresses on the stack; nobody is known where
-    /// kallsyms hides addresses.
+    /// Who ended a minisock, by the return addresses on the stack, the innermost first; nobody is
+    /// known where kallsyms hides addresses.
+    ///
+    /// What is further out may be somebody else's: an interrupt, or a softirq at its end, runs on the
+    /// stack of the task that it interrupted.
     pub(super) fn who(&self, frames: &[u64]) -> Who {
-        let on_stack = |function: &Function| frames.iter().any(|&frame| function.contains(frame));
-        self.0
-            .iter()
-            .zip(CALLERS)
-            .find(|(function, _)| on_stack(function))
-            .map_or(Who::Stops(None), |(_, (_, who))| who)
+        let known = || self.0.iter().zip(CALLERS);
+        let of = |&frame: &u64| known().find(|(function, _)| function.contains(frame));
+        frames.iter().find_map(of).map_or(Who::Stops(None), |(_, (_, who))| who)
     }
 }
 
@@ -141,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn the_innermost_name_tells() {
+    fn the_innermost_of_the_known_functions_decides() {
         let callers = callers();
         let (schedule, process, receive) = (0x3010, 0x4010, 0x9010);
         assert_eq!(callers.who(&[0xbad, schedule, process, receive]), Who::Restarts);
@@ -149,6 +162,11 @@ mod tests {
         assert_eq!(callers.who(&[0xbad, process, receive, 0]), reset);
         assert_eq!(callers.who(&[receive]), Who::Stops(Some(Stopper::Receive)));
         assert_eq!(callers.who(&[0, 0x9100]), Who::Stops(None));
+        // A segment is received while a task of this CPU is in connect(), or starts a timer.
+        let (connect, timer) = (0x7010, 0x1010);
+        assert_eq!(callers.who(&[process, receive, connect]), reset);
+        assert_eq!(callers.who(&[receive, timer]), Who::Stops(Some(Stopper::Receive)));
+        assert_eq!(callers.who(&[connect, receive]), Who::Stops(Some(Stopper::Connect)));
         assert_eq!(Callers(Vec::new()).who(&[receive]), Who::Stops(None));
     }
 }

@@ -12,7 +12,12 @@ use aya::{
 };
 use tcptrace_common::{globals::Resets, record::NO_REASON};
 
-use super::{backend::Backend, btf, error::program_words, format, tracefs};
+use super::{
+    backend::Backend,
+    btf::{self, Target},
+    error::program_words,
+    format, tracefs,
+};
 use tcptrace_model::RstReason;
 
 /// The programs of each way, and what each is put on.
@@ -26,6 +31,11 @@ const fn programs(backend: Backend) -> [(&'static str, &'static str); 2] {
             ("reset_received_classic", "tcp_receive_reset"),
         ],
     }
+}
+
+/// What the BTF-typed programs attach to.
+pub(super) fn targets() -> impl Iterator<Item = Target> {
+    programs(Backend::TpBtf).into_iter().map(|(_, hook)| Target::Tracepoint(hook))
 }
 
 /// How this kernel numbers the reasons of RSTs.

@@ -11,9 +11,13 @@ use tcptrace_common::globals::TracepointLayout;
 
 use super::{
     backend::{Backend, SET_STATE},
+    btf::Target,
     error::{Attempt, ProbeError, program_refused, refused},
     format, tracefs,
 };
+
+/// What the BTF-typed programs attach to.
+pub(super) const TARGET: Target = Target::Tracepoint(SET_STATE);
 
 /// The backend's program in the kernel object.
 pub(super) const fn program_of(backend: Backend) -> &'static str {

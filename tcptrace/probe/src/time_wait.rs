@@ -12,9 +12,9 @@ use tcptrace_common::globals::MinisockOffsets;
 
 use super::{
     backend::{TimeWaitBackend, TimeWaitChoice},
-    btf,
+    btf::{self, Target},
     error::program_words,
-    minisock::{Callers, Kernel, Who},
+    minisock::{Callers, Kernel, Symbols, Who},
 };
 use tcptrace_host::sock_diag::{DiagSocket, Family, SockDiag, StateMask};
 
@@ -46,6 +46,17 @@ const fn programs_of(backend: TimeWaitBackend) -> &'static [OnHook] {
     }
 }
 
+/// What the programs of all backends attach to.
+pub(super) fn targets() -> impl Iterator<Item = Target> {
+    let of = |backend| {
+        programs_of(backend).iter().map(move |on_hook| match backend {
+            TimeWaitBackend::Functions => Target::Function(on_hook.hook),
+            TimeWaitBackend::Timers | TimeWaitBackend::Sampling => Target::Tracepoint(on_hook.hook),
+        })
+    };
+    TimeWaitBackend::ALL.into_iter().flat_map(of)
+}
+
 /// What is needed to listen to minisocks, found out before the object is loaded.
 pub(super) struct Minisocks {
     choice: TimeWaitChoice,
@@ -61,10 +72,14 @@ pub(super) struct Outcome {
 
 impl Minisocks {
     /// Asks the kernel, if minisocks are to be listened to.
-    pub(super) fn ask(choice: TimeWaitChoice, btf: &Result<btf::Btf<'_>, String>) -> Self {
+    pub(super) fn ask(
+        choice: TimeWaitChoice,
+        btf: &Result<btf::Btf<'_>, String>,
+        symbols: impl FnOnce() -> Symbols,
+    ) -> Self {
         let kernel = match (choice, btf) {
             (TimeWaitChoice::Off, _) => Err("not asked for".to_owned()),
-            (_, Ok(btf)) => Kernel::find(btf),
+            (_, Ok(btf)) => Kernel::find(btf, symbols),
             (_, Err(reason)) => Err(reason.clone()),
         };
         Self { choice, kernel }
