@@ -1,6 +1,7 @@
 //! The command line: arguments to options, options to a run, errors to words and exit codes.
 
 pub mod args;
+mod by;
 mod check;
 mod closers;
 mod conns;

@@ -2,7 +2,7 @@
 
 use super::{
     column,
-    shared::{at_least, endings, ends, ns, owners, whence, within},
+    shared::{at_least, endings, ends, ns, owners, shown, whence, within},
 };
 use tcptrace_model::{Age, Opened, TcpState};
 use tcptrace_stats::conns::Connection;
@@ -49,6 +49,21 @@ pub(super) fn columns() -> Vec<Column> {
     ]);
     all.extend(owners());
     all.extend([
+        Column::u32(
+            "holder_pid",
+            "process that has it open at the last snapshot; of several the \
+             one that was started last; null once it is closed",
+            |row| row.it.holder?.task.pid(),
+        ),
+        Column::text("holder_comm", "its name, escaped", |row, out| {
+            row.it.holder.is_some_and(|holder| shown(out, holder.task.name()))
+        }),
+        Column::u32("holders", "how many processes have it open", |row| {
+            Some(row.it.holder?.holders)
+        }),
+        Column::u32("also_held_by_pid", "of several the one that was started first", |row| {
+            row.it.holder?.also()?.pid()
+        }),
         Column::i64("handshake_ns", "how long connect() took", |row| row.it.handshake_ns()),
         Column::i64("life_ns", "from `begin` to `closed`", |row| ns(row.it.life())),
         Column::bool("at_least", "`life_ns` is a lower bound", |row| at_least(row.it.life())),

@@ -4,7 +4,8 @@ use std::{fmt::Write as _, net::IpAddr};
 
 use super::column::{Column, Row};
 use tcptrace_model::{
-    Age, Birth, EndReason, How, Initiator, Moved, Owner, TcpState, Tuple, Verdict, task::escape,
+    Age, Birth, Closer, EndReason, How, Initiator, Moved, Owner, TcpState, Tuple, Verdict,
+    task::escape,
 };
 use tcptrace_stats::{conns::Connection, group::service_port};
 
@@ -18,6 +19,7 @@ pub(super) trait Told {
     fn tuple(&self) -> &Tuple;
     fn birth(&self) -> Option<Birth>;
     fn owner(&self) -> Option<&Owner>;
+    fn closer(&self) -> Option<&Closer>;
     fn verdict(&self) -> Verdict;
     fn end_reason(&self) -> Option<EndReason>;
     /// It is a listener, which has no peer.
@@ -55,6 +57,10 @@ impl Told for Moved {
 
     fn owner(&self) -> Option<&Owner> {
         self.owner.as_ref()
+    }
+
+    fn closer(&self) -> Option<&Closer> {
+        self.closer.as_ref()
     }
 
     fn verdict(&self) -> Verdict {
@@ -104,6 +110,10 @@ impl Told for Connection {
         self.owner.as_ref()
     }
 
+    fn closer(&self) -> Option<&Closer> {
+        self.closer.as_ref()
+    }
+
     fn verdict(&self) -> Verdict {
         self.verdict
     }
@@ -122,7 +132,7 @@ fn put(out: &mut String, text: &str) -> bool {
     !text.is_empty()
 }
 
-fn shown(out: &mut String, text: impl std::fmt::Display) -> bool {
+pub(super) fn shown(out: &mut String, text: impl std::fmt::Display) -> bool {
     // Writing to memory does not fail.
     let _ = write!(out, "{text}");
     true
@@ -222,15 +232,32 @@ pub(super) fn ends<T: Told>() -> Vec<Column<T>> {
 /// Whose it is.
 pub(super) fn owners<T: Told>() -> Vec<Column<T>> {
     vec![
-        Column::<T>::u32("pid", "process that owns it", |row| row.it.owner()?.task.pid()),
+        Column::<T>::u32("pid", "process that owns it: that opened or accepted it", |row| {
+            row.it.owner()?.task.pid()
+        }),
         Column::<T>::u32("uid", "its user", |row| Some(row.it.owner()?.task.uid)),
         Column::<T>::text("comm", "its name, escaped", |row, out| {
-            row.it.owner().is_some_and(|owner| shown(out, owner.task.comm))
+            row.it.owner().is_some_and(|owner| shown(out, owner.task.name()))
         }),
         Column::<T>::word(
             "owner_from",
             "how the owner is known: `connect`, `accept`, `listener`, `close`, `snapshot`",
             |row| Some(row.it.owner()?.from.name()),
+        ),
+        Column::<T>::u32("tid", "its thread that did", |row| Some(row.it.owner()?.task.tid)),
+        Column::<T>::text("thread", "that thread's name, escaped", |row, out| {
+            row.it.owner().is_some_and(|owner| shown(out, owner.task.thread))
+        }),
+        Column::<T>::u32("closer_pid", "process whose FIN or RST left first from here", |row| {
+            row.it.closer()?.task.pid()
+        }),
+        Column::<T>::text("closer_comm", "its name, escaped", |row, out| {
+            row.it.closer().is_some_and(|closer| shown(out, closer.task.name()))
+        }),
+        Column::<T>::word(
+            "closer_from",
+            "how the closer is known, by what was sent: `fin`, `rst`, `sock-destroy`",
+            |row| Some(row.it.closer()?.from.name()),
         ),
         Column::<T>::text("cgroup", "path of its cgroup (v2), escaped", |row, out| {
             let cgroup = row.it.cgroup().and_then(|id| row.about.cgroups.get(id));

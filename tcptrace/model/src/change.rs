@@ -2,7 +2,7 @@
 
 use super::{
     event::{Linger, SockFacts, Totals},
-    input::Queues,
+    input::{Holder, Queues},
     state::TcpState,
     task::Task,
     tuple::Tuple,
@@ -83,7 +83,7 @@ impl EndReason {
 }
 
 /// How an owner is known.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum OwnerFrom {
     /// The task that called connect().
     Connect,
@@ -91,9 +91,10 @@ pub enum OwnerFrom {
     Listener,
     /// The task that took the connection from the listener.
     Accept,
-    /// The task that closed or shut down the socket.
+    /// Nobody was seen to open or accept it: the task that closed or shut down the socket.
     Close,
-    /// A process that had the socket open when a snapshot was taken; of several the first one.
+    /// Nobody was seen to open or accept it: a process that had the socket open when a snapshot was
+    /// taken; of several the one that was started first.
     Snapshot,
 }
 
@@ -110,13 +111,46 @@ impl OwnerFrom {
     }
 }
 
-/// Whose socket it is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// The process that opened or accepted a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Owner {
     /// The task, caught in a system call on this socket or found to have it open.
     pub task: Task,
     /// Which call, or how else.
     pub from: OwnerFrom,
+}
+
+/// How a closer is known: by what it had the kernel send.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum CloserFrom {
+    /// A FIN: it called close() or shutdown(), or ended and was the last to hold the socket.
+    Fin,
+    /// A RST: its close() was abortive (SO_LINGER 0, unread data), it disconnected the socket, or
+    /// closed the listener before the connection was accepted.
+    Rst,
+    /// It had the kernel destroy the socket (`SOCK_DESTROY`, `ss -K`), which sends a RST.
+    SockDestroy,
+}
+
+impl CloserFrom {
+    /// The word for outputs.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Fin => "fin",
+            Self::Rst => "rst",
+            Self::SockDestroy => "sock-destroy",
+        }
+    }
+}
+
+/// The process whose FIN or RST left first from here: of a connection that the peer closed first,
+/// the one that answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Closer {
+    /// The task, in whose context the FIN or RST was sent.
+    pub task: Task,
+    /// What it sent.
+    pub from: CloserFrom,
 }
 
 /// How a connection began.
@@ -178,6 +212,8 @@ pub struct Moved {
     pub in_old: Age,
     /// Whose socket it is, if that is known.
     pub owner: Option<Owner>,
+    /// Who closed it from here, if somebody has and that is known.
+    pub closer: Option<Closer>,
     /// What only BTF tells.
     pub sock: Option<SockFacts>,
     /// How a minisock ended, on its way to CLOSE.
@@ -252,6 +288,10 @@ pub struct Found {
     pub birth: Option<Birth>,
     /// Whose it is, if that is known.
     pub owner: Option<Owner>,
+    /// Who closed it from here, if somebody has and that is known.
+    pub closer: Option<Closer>,
+    /// Who had it open when a snapshot was last taken, if that is known and nobody has closed it since.
+    pub holder: Option<Holder>,
     /// Its cookie, if that is known.
     pub cookie: Option<u64>,
     /// Id of its cgroup, if that is known.

@@ -52,6 +52,8 @@ pub enum Input {
     },
     /// What the kernel's tables hold, at the start or to compare with.
     Snapshot(Snapshot),
+    /// A process that a snapshot has told to hold sockets has ended since.
+    Exited(Exited),
     /// The sysctls of a network namespace: when it is first reached, and when they have changed.
     Knobs(Box<NetnsKnobs>),
     /// The kernel's counters of a network namespace: with each snapshot of all its sockets.
@@ -82,6 +84,7 @@ impl Input {
                 *mono_ns
             }
             Self::Snapshot(Snapshot::End(end)) => end.mono_ns,
+            Self::Exited(exited) => exited.mono_ns,
             Self::Knobs(knobs) => knobs.mono_ns,
             Self::Counters(counters) => counters.mono_ns,
             Self::End(accounts) => accounts.mono_ns,
@@ -273,11 +276,36 @@ pub struct Queues {
 /// Processes that have a socket open.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Holder {
-    /// The process that was started first, if there are several: the parent of a pre-forking server.
-    /// Its first thread.
+    /// Of several the process that was started last: the child that serves the connection, rather
+    /// than its parent that kept a copy. Its first thread.
     pub task: Task,
+    /// Of several the one that was started first: the parent of a pre-forking server.
+    pub first: Task,
     /// How many processes have it open.
     pub holders: u32,
+}
+
+impl Holder {
+    /// One process.
+    pub const fn one(task: Task) -> Self {
+        Self { task, first: task, holders: 1 }
+    }
+
+    /// Of several the one that was started first, which is not the one that is named.
+    pub fn also(&self) -> Option<Task> {
+        (self.holders > 1 && !self.first.same_process(&self.task)).then_some(self.first)
+    }
+}
+
+/// A process that had sockets open has ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Exited {
+    /// When that was noticed: `CLOCK_MONOTONIC`, nanoseconds.
+    pub mono_ns: u64,
+    /// The process.
+    pub tgid: u32,
+    /// Its start, as in [`Task`]: its number may be another's by now.
+    pub started: u32,
 }
 
 /// Offset between the clocks at a moment.

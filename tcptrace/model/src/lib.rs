@@ -21,19 +21,22 @@ pub mod tuple;
 pub mod verdict;
 
 pub use cgroup::Cgroup;
-pub use change::{Age, Birth, Change, EndReason, Found, Moved, Opened, Owner, OwnerFrom, Retired};
+pub use change::{
+    Age, Birth, Change, Closer, CloserFrom, EndReason, Found, Moved, Opened, Owner, OwnerFrom,
+    Retired,
+};
 pub use counters::{NetStat, NetnsCounters, SockStat};
 pub use event::{
     Accept, AtClose, Linger, Minisock, MinisockEvent, Reset, ResetDirection, RstReason, SockFacts,
     Stopper, Totals, Transition,
 };
 pub use input::{
-    Accounts, Clock, Event, Holder, Input, Lost, MinisocksBy, Queues, SnapFull, SnapSocket,
+    Accounts, Clock, Event, Exited, Holder, Input, Lost, MinisocksBy, Queues, SnapFull, SnapSocket,
     Snapshot, SnapshotEnd, SynQueue, Unseen,
 };
 pub use knobs::{Knob, Knobs, NetnsKnobs, PortRange};
 pub use sock_id::SockId;
 pub use state::{StateSet, TcpState};
-pub use task::{Comm, Task};
+pub use task::{Comm, ProcessName, Task};
 pub use tuple::{Family, Tuple};
 pub use verdict::{How, Initiator, RstWhy, Timeout, Verdict};

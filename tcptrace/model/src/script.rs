@@ -13,6 +13,7 @@
 //! 1ms socket TIME_WAIT 9b2d 10.0.0.1:7 10.0.0.2:443 12000
 //! 1ms socket CLOSE_WAIT 9b2e 10.0.0.1:8 10.0.0.2:443 pid=812 comm=app unread=1 cgroup=7
 //! 1ms syn-queue 443 12 3            (12 wait, to 3 of them the SYN-ACK was sent again)
+//! 1ms exited 812 77               (the process that was started at 77)
 //! 1ms cgroup 7 /system.slice/app.service
 //! 1ms snapshot end syn-queue=3 time-wait=9 lacks-some
 //! 1ms snapshot over
@@ -40,8 +41,8 @@ use anyhow::{Context as _, Result, bail};
 use tcptrace_common::counters::Hook;
 
 use crate::{
-    Accept, AtClose, Clock, Comm, Event, Holder, Input, Knob, Knobs, Linger, Lost, Minisock,
-    MinisockEvent, MinisocksBy, NetStat, NetnsCounters, NetnsKnobs, PortRange, Reset,
+    Accept, AtClose, Clock, Comm, Event, Exited, Holder, Input, Knob, Knobs, Linger, Lost,
+    Minisock, MinisockEvent, MinisocksBy, NetStat, NetnsCounters, NetnsKnobs, PortRange, Reset,
     ResetDirection, RstReason, SnapFull, SnapSocket, Snapshot, SnapshotEnd, SockFacts, StateSet,
     Stopper, SynQueue, Task, TcpState, Totals, Transition, Tuple, knobs,
 };
@@ -159,6 +160,10 @@ fn input(line: &str) -> Result<Input> {
             waiting: word()?.parse()?,
             resent: word()?.parse()?,
         })),
+        "exited" => {
+            let (tgid, started) = (word()?.parse()?, word()?.parse()?);
+            Input::Exited(Exited { mono_ns, tgid, started })
+        }
         "cgroup" => Input::Cgroup { id: word()?.parse()?, path: word()?.into() },
         "knobs" => {
             let netns = word()?.parse()?;
@@ -294,7 +299,8 @@ fn task_detail(task: &mut Task, key: &str, value: &str) -> Result<bool> {
 }
 
 /// `[inode=N] [user=N] [unread=N] [unsent=N] [cgroup=N] [in-state-ms=N]`, and of who holds it
-/// what tells of a task and `[holders=N]`.
+/// what tells of a task and `[holders=N]`; then, with `first-` in front, of the one that was started
+/// first.
 fn full(full: &mut SnapFull, key: &str, value: &str) -> Result<()> {
     match key {
         "inode" => full.inode = value.parse()?,
@@ -304,11 +310,14 @@ fn full(full: &mut SnapFull, key: &str, value: &str) -> Result<()> {
         "cgroup" => full.cgroup = Some(value.parse()?),
         "in-state-ms" => full.in_state_ms = Some(value.parse()?),
         _ => {
-            let task = NOBODY;
-            let holder = full.holder.get_or_insert(Holder { task, holders: 1 });
-            match key {
+            let holder = full.holder.get_or_insert(Holder::one(NOBODY));
+            let first = key.strip_prefix("first-");
+            match first.unwrap_or(key) {
                 "holders" => holder.holders = value.parse()?,
-                _ if task_detail(&mut holder.task, key, value)? => {}
+                key if first.is_some() && task_detail(&mut holder.first, key, value)? => {}
+                key if task_detail(&mut holder.task, key, value)? => {
+                    task_detail(&mut holder.first, key, value)?;
+                }
                 _ => bail!("unknown detail {key}"),
             }
         }

@@ -9,8 +9,9 @@ use std::str::FromStr;
 use thiserror::Error;
 
 use super::{
-    change::Owner,
-    task::Comm,
+    change::{Closer, Found, Moved, Owner},
+    input::Holder,
+    task::{Comm, Task},
     verdict::{How, Initiator, Verdict},
 };
 
@@ -73,13 +74,14 @@ impl FromStr for Initiator {
     }
 }
 
-/// What to show. Within a kind one of them must hold, and of different kinds all; an empty kind
+/// What to show. A process has to do with a connection if it owns it, closed it from here or has it
+/// open. Within a kind one of them must hold, and of different kinds all; an empty kind
 /// asks for nothing.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Wanted {
     /// Processes.
     pub pids: Vec<u32>,
-    /// Names of the tasks, whole. The kernel keeps 15 bytes of a name.
+    /// Names of processes, whole. The kernel keeps 15 bytes of a name.
     pub comms: Vec<Comm>,
     /// Users.
     pub uids: Vec<u32>,
@@ -96,10 +98,38 @@ pub struct Wanted {
 pub struct Subject<'a> {
     /// Whose it is.
     pub owner: Option<&'a Owner>,
+    /// Who closed it from here.
+    pub closer: Option<&'a Closer>,
+    /// Who has it open.
+    pub holder: Option<&'a Holder>,
     /// The id of its cgroup.
     pub cgroup: Option<u64>,
     /// How it ended, as far as that is settled.
     pub verdict: Verdict,
+}
+
+impl<'a> From<&'a Moved> for Subject<'a> {
+    fn from(moved: &'a Moved) -> Self {
+        Self {
+            owner: moved.owner.as_ref(),
+            closer: moved.closer.as_ref(),
+            holder: None,
+            cgroup: moved.sock.and_then(|sock| sock.cgroup),
+            verdict: moved.verdict,
+        }
+    }
+}
+
+impl<'a> From<&'a Found> for Subject<'a> {
+    fn from(found: &'a Found) -> Self {
+        Self {
+            owner: found.owner.as_ref(),
+            closer: found.closer.as_ref(),
+            holder: found.holder.as_ref(),
+            cgroup: found.cgroup,
+            verdict: Verdict::default(),
+        }
+    }
 }
 
 impl Wanted {
@@ -108,11 +138,20 @@ impl Wanted {
         fn one_of<T: PartialEq>(wanted: &[T], known: Option<T>) -> bool {
             wanted.is_empty() || known.is_some_and(|known| wanted.contains(&known))
         }
-        let task = subject.owner.map(|owner| owner.task);
         let how = subject.verdict.how;
-        one_of(&self.pids, task.and_then(|task| task.pid()))
-            && one_of(&self.comms, task.map(|task| task.comm))
-            && one_of(&self.uids, task.map(|task| task.uid))
+        let tasks = [
+            subject.owner.map(|owner| owner.task),
+            subject.closer.map(|closer| closer.task),
+            subject.holder.map(|holder| holder.task),
+            subject.holder.map(|holder| holder.first),
+        ];
+        // All that is asked of a process must hold of one of them.
+        let is_meant = |task: Option<Task>| {
+            one_of(&self.pids, task.and_then(|task| task.pid()))
+                && one_of(&self.comms, task.map(|task| task.comm))
+                && one_of(&self.uids, task.map(|task| task.uid))
+        };
+        tasks.into_iter().any(is_meant)
             && one_of(&self.cgroups, subject.cgroup)
             && one_of(&self.closed_by, subject.verdict.initiator)
             && self.how.is_none_or(|set| how.is_some_and(|how| set.contains(how)))
@@ -168,8 +207,9 @@ mod tests {
         let curl = owner(812, 1000, "curl");
         let verdict =
             Verdict { initiator: Some(Initiator::Local), how: Some(How::Timeout(Timeout::User)) };
-        let known = Subject { owner: Some(&curl), cgroup: Some(77), verdict };
-        let unknown = Subject { owner: None, cgroup: None, verdict: Verdict::default() };
+        let known =
+            Subject { owner: Some(&curl), closer: None, holder: None, cgroup: Some(77), verdict };
+        let unknown = Subject { owner: None, cgroup: None, verdict: Verdict::default(), ..known };
         let all = Wanted::default();
         assert!(all.matches(known) && all.matches(unknown));
         let wants: [(&str, Wanted, bool); 9] = [
@@ -187,5 +227,31 @@ mod tests {
             assert_eq!(wanted.matches(known), expected, "{what}");
             assert!(!wanted.matches(unknown), "{what}");
         }
+    }
+
+    #[test]
+    fn who_closes_or_holds_it_has_to_do_with_it_too() {
+        let (owner, closer) = (owner(1, 0, "acceptor"), owner(2, 33, "worker").task);
+        let closer = Closer { task: closer, from: crate::CloserFrom::Fin };
+        let first = Task { tgid: 4, ..owner.task };
+        let holder = Holder { task: Task { tgid: 3, ..owner.task }, first, holders: 2 };
+        let subject = Subject {
+            owner: Some(&owner),
+            closer: Some(&closer),
+            holder: Some(&holder),
+            cgroup: None,
+            verdict: Verdict::default(),
+        };
+        for pid in [1, 2, 3, 4] {
+            assert!(Wanted { pids: vec![pid], ..Wanted::default() }.matches(subject), "{pid}");
+        }
+        let of = |comm: &str, uid| Wanted {
+            comms: vec![Comm::from(comm)],
+            uids: vec![uid],
+            ..Wanted::default()
+        };
+        assert!(of("worker", 33).matches(subject));
+        assert!(!of("worker", 0).matches(subject), "of two processes");
+        assert!(!Wanted { pids: vec![5], ..Wanted::default() }.matches(subject));
     }
 }

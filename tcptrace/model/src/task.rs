@@ -154,17 +154,42 @@ impl Task {
         self.tgid == other.tgid && (unknown || self.started == other.started)
     }
 
-    /// The process as it is called: a thread of the kernel in brackets, as ps(1) shows it.
-    pub fn name(&self) -> impl fmt::Display + use<> {
-        Name(*self)
+    /// The process as it is called.
+    pub const fn name(&self) -> ProcessName {
+        ProcessName { comm: self.comm, is_kernel: self.is_kernel }
     }
 }
 
-struct Name(Task);
+/// What a process is called, as outputs have it.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ProcessName {
+    /// The name.
+    pub comm: Comm,
+    /// It is a thread of the kernel: no process can have such a name.
+    pub is_kernel: bool,
+}
 
-impl fmt::Display for Name {
+impl From<Comm> for ProcessName {
+    fn from(comm: Comm) -> Self {
+        Self { comm, is_kernel: false }
+    }
+}
+
+impl fmt::Display for ProcessName {
+    /// Escaped; a thread of the kernel in brackets, as ps(1) shows it, and a process that calls
+    /// itself so with a backslash before them.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.0.is_kernel { f.pad(&format!("[{}]", self.0.comm)) } else { self.0.comm.fmt(f) }
+        match self.comm.as_bytes().first() {
+            _ if self.is_kernel => f.pad(&format!("[{}]", self.comm)),
+            Some(b'[') => f.pad(&format!("\\{}", self.comm)),
+            _ => self.comm.fmt(f),
+        }
+    }
+}
+
+impl fmt::Debug for ProcessName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "\"{self}\"")
     }
 }
 
@@ -228,6 +253,8 @@ mod tests {
         assert_eq!(format!("{:>15}|", kernel.name()), " [kworker/u8:2]|");
         let evil = Task { comm: Comm::from("\x1b["), ..kernel };
         assert_eq!(evil.name().to_string(), "[\\x1b[]");
+        let disguised = Task { comm: Comm::from("[kworker/0:1]"), ..process };
+        assert_eq!(disguised.name().to_string(), "\\[kworker/0:1]");
     }
 
     #[test]

@@ -12,7 +12,7 @@ use super::{
     },
     rare,
     scene::{LIMIT, Place, Scene, listed},
-    task::{MORE, More},
+    task::{FIRST_HOLDER, MORE, More, get_first_holder},
     wire::{Cursor, Malformed},
 };
 use tcptrace_model::{
@@ -58,6 +58,8 @@ pub struct Decoder<'a> {
     scene: &'a mut Scene<Slot>,
     /// Of the next task that is new.
     more: Option<More>,
+    /// Of the next socket, where several processes hold it.
+    first_holder: Option<Task>,
 }
 
 /// Where in a block a reader is, and what it remembers of it.
@@ -92,7 +94,7 @@ impl<'a> Decoder<'a> {
     pub fn new(bytes: &'a [u8], memory: &'a mut Memory) -> Self {
         let Memory { at, marked, scene } = memory;
         let from = Cursor::new(bytes.get(*at..).unwrap_or_default());
-        Self { from, len: bytes.len(), at, marked, scene, more: None }
+        Self { from, len: bytes.len(), at, marked, scene, more: None, first_holder: None }
     }
 
     /// The next one; `None` at the end.
@@ -110,11 +112,12 @@ impl<'a> Decoder<'a> {
 
     fn item(&mut self) -> Result<Item, Malformed> {
         let mut tag = self.from.u8()?;
-        self.more = None;
+        (self.more, self.first_holder) = (None, None);
         let mut facts = Facts::default();
         loop {
             match tag {
                 MORE => self.more = Some(More::get(&mut self.from)?),
+                FIRST_HOLDER => self.first_holder = Some(get_first_holder(&mut self.from)?),
                 FACTS => match Facts::get(&mut self.from)? {
                     Some(read) => facts = read,
                     None => *self.marked = true,
@@ -394,7 +397,8 @@ impl<'a> Decoder<'a> {
                 None
             } else {
                 let (_, task) = self.task()?;
-                Some(Holder { task, holders: self.from.u32()? })
+                let first = self.first_holder.unwrap_or(task);
+                Some(Holder { task, first, holders: self.from.u32()? })
             },
             in_state_ms: if flags & IN_STATE == 0 {
                 None

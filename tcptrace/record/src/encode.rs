@@ -16,7 +16,7 @@ use super::{
     },
     rare,
     scene::{Place, Scene},
-    task::put_more,
+    task::{put_first_holder, put_more},
     wire::{put_i64, put_step, put_u64},
 };
 use tcptrace_model::hash::ByAddress;
@@ -368,6 +368,9 @@ impl Encoder {
     fn socket(&mut self, socket: &SnapSocket) {
         let SnapSocket { state, tuple, cookie, minisock_expires_ms, full } = socket;
         let bit = |on: bool, bit: u8| if on { bit } else { 0 };
+        if let Some(holder) = full.as_ref().and_then(|full| full.holder.as_ref()) {
+            put_first_holder(&mut self.out, holder);
+        }
         let at = self.out.len();
         self.out.push(SOCKET);
         self.out.push(*state as u8);

@@ -9,8 +9,8 @@ use tcptrace_common::counters::Hook;
 
 use super::wire::{Cursor, Malformed, put_bytes, put_i64, put_u64};
 use tcptrace_model::{
-    Accounts, Clock, Input, Knob, Knobs, Lost, MinisocksBy, NetStat, NetnsCounters, NetnsKnobs,
-    PortRange, Snapshot, SnapshotEnd, SockStat, SynQueue, Unseen, counters::Counters,
+    Accounts, Clock, Exited, Input, Knob, Knobs, Lost, MinisocksBy, NetStat, NetnsCounters,
+    NetnsKnobs, PortRange, Snapshot, SnapshotEnd, SockStat, SynQueue, Unseen, counters::Counters,
 };
 
 /// The first of the tags that this module has; the last is 0x7f.
@@ -29,6 +29,8 @@ const KNOBS: u8 = 0x4a;
 const END: u8 = 0x4b;
 const SNAP_SYN_QUEUE: u8 = 0x4c;
 const COUNTERS: u8 = 0x4d;
+// 0x50 and 0x53 are those of `task`, 0x51 that of `facts`.
+const EXITED: u8 = 0x52;
 
 /// Of the path of a cgroup, more is not kept. The kernel has 4096.
 const PATH_BYTES: usize = 1 << 16;
@@ -73,6 +75,12 @@ fn body_of(out: &mut Vec<u8>, input: &Input) -> u8 {
             put_u64(out, *id);
             put_bytes(out, path.as_bytes().get(..PATH_BYTES).unwrap_or(path.as_bytes()));
             CGROUP
+        }
+        Input::Exited(Exited { mono_ns, tgid, started }) => {
+            put_u64(out, *mono_ns);
+            put_u64(out, u64::from(*tgid));
+            put_u64(out, u64::from(*started));
+            EXITED
         }
         Input::Knobs(knobs) => {
             put_u64(out, knobs.mono_ns);
@@ -179,6 +187,9 @@ pub(super) fn get(tag: u8, from: &mut Cursor<'_>) -> Result<Option<Input>, Malfo
                 _ => return Err(Malformed("no such answer")),
             },
         })),
+        EXITED => {
+            Input::Exited(Exited { mono_ns: from.u64()?, tgid: from.u32()?, started: from.u32()? })
+        }
         END => Input::End(get_accounts(from)?),
         SNAP_OPEN => Input::Snapshot(Snapshot::Open),
         SNAP_OPEN_MINISOCKS => Input::Snapshot(Snapshot::OpenMinisocks),

@@ -2,10 +2,11 @@
 //!
 //! The first version of the format had no more than these, where the task stands. So the rest comes
 //! before what names the task, with a tag and its length: a reader that does not know it passes over
-//! it, and one that does finds nothing in an old recording.
+//! it, and one that does finds nothing in an old recording. The first of several processes that hold
+//! a socket is written likewise.
 
 use super::wire::{Cursor, Malformed, put_bytes, put_u64};
-use tcptrace_model::{Comm, Task};
+use tcptrace_model::{Comm, Holder, Task};
 
 /// The tag; of those that [`super::rare`] passes over.
 pub(super) const MORE: u8 = 0x50;
@@ -13,6 +14,31 @@ pub(super) const MORE: u8 = 0x50;
 const KERNEL: u8 = 1 << 0;
 const LED: u8 = 1 << 1;
 const THREAD: u8 = 1 << 2;
+
+/// The tag of what is written of the first of several holders, in front of the socket.
+pub(super) const FIRST_HOLDER: u8 = 0x53;
+
+/// Appends the first of several holders, if it is not the one that stands with the socket.
+pub(super) fn put_first_holder(out: &mut Vec<u8>, holder: &Holder) {
+    if holder.first == holder.task {
+        return;
+    }
+    let Task { tgid, tid, uid, comm, .. } = &holder.first;
+    let mut body = Vec::with_capacity(64);
+    [tgid, tid, uid].into_iter().for_each(|n| put_u64(&mut body, u64::from(*n)));
+    body.extend_from_slice(comm.raw());
+    put_rest(&mut body, &holder.first);
+    out.push(FIRST_HOLDER);
+    put_bytes(out, &body);
+}
+
+/// Reads what follows the tag of the first of several holders.
+pub(super) fn get_first_holder(from: &mut Cursor<'_>) -> Result<Task, Malformed> {
+    let mut body = Cursor::new(from.bytes()?);
+    let (tgid, tid, uid) = (body.u32()?, body.u32()?, body.u32()?);
+    let task = Task::thread(tgid, tid, uid, Comm::new(body.array()?));
+    Ok(More::read(&mut body)?.of(task))
+}
 
 /// The rest of a task.
 #[derive(Clone, Copy, Debug)]
@@ -33,23 +59,30 @@ pub(super) fn put_more(out: &mut Vec<u8>, task: &Task) {
     if *task == alone(task) {
         return;
     }
-    let Task { started, execs, is_kernel, is_led, comm, thread, .. } = task;
-    let bit = |on: bool, bit: u8| if on { bit } else { 0 };
     let mut body = Vec::with_capacity(32);
-    put_u64(&mut body, u64::from(*started));
-    put_u64(&mut body, u64::from(*execs));
-    body.push(bit(*is_kernel, KERNEL) | bit(*is_led, LED) | bit(thread != comm, THREAD));
-    if thread != comm {
-        body.extend_from_slice(thread.raw());
-    }
+    put_rest(&mut body, task);
     out.push(MORE);
     put_bytes(out, &body);
+}
+
+fn put_rest(out: &mut Vec<u8>, task: &Task) {
+    let Task { started, execs, is_kernel, is_led, comm, thread, .. } = task;
+    let bit = |on: bool, bit: u8| if on { bit } else { 0 };
+    put_u64(out, u64::from(*started));
+    put_u64(out, u64::from(*execs));
+    out.push(bit(*is_kernel, KERNEL) | bit(*is_led, LED) | bit(thread != comm, THREAD));
+    if thread != comm {
+        out.extend_from_slice(thread.raw());
+    }
 }
 
 impl More {
     /// Reads what follows the tag.
     pub(super) fn get(from: &mut Cursor<'_>) -> Result<Self, Malformed> {
-        let mut body = Cursor::new(from.bytes()?);
+        Self::read(&mut Cursor::new(from.bytes()?))
+    }
+
+    fn read(body: &mut Cursor<'_>) -> Result<Self, Malformed> {
         let (started, execs, flags) = (body.u32()?, body.u16()?, body.u8()?);
         let thread = if flags & THREAD == 0 { None } else { Some(Comm::new(body.array()?)) };
         Ok(Self { started, execs, flags, thread })
@@ -94,6 +127,20 @@ mod tests {
         let mut out = Vec::new();
         put_more(&mut out, &old);
         assert!(out.is_empty());
+    }
+
+    #[test]
+    fn the_first_of_several_holders_comes_back() {
+        let task = Task::process(7, 0, 100, Comm::from("worker"));
+        let first = Task { thread: Comm::from("main"), ..Task::process(6, 0, 99, Comm::from("m")) };
+        let mut out = Vec::new();
+        put_first_holder(&mut out, &Holder::one(task));
+        assert!(out.is_empty());
+        put_first_holder(&mut out, &Holder { task, first, holders: 2 });
+        let mut from = Cursor::new(&out);
+        assert_eq!(from.u8(), Ok(FIRST_HOLDER));
+        assert_eq!(get_first_holder(&mut from), Ok(first));
+        assert!(from.is_empty());
     }
 
     #[test]

@@ -362,7 +362,8 @@ fn closers(facts: &Facts) -> Option<Figure> {
     (!facts.closers.is_empty()).then(|| Figure {
         id: "closers",
         title: "Who closes first",
-        says: "By owner and service: “:80” is a service here, “→:443” one at the peer. Who closes \
+        says: "By process and service: the process whose FIN or RST left first from here, or the \
+               owner where none did. “:80” is a service here, “→:443” one at the peer. Who closes \
                first has the TIME_WAIT."
             .to_owned(),
         panels: vec![Panel {
@@ -373,7 +374,7 @@ fn closers(facts: &Facts) -> Option<Figure> {
             labels: 6,
         }],
         table: Table {
-            columns: ["owner and service", "closed"]
+            columns: ["process and service", "closed"]
                 .into_iter()
                 .chain(sides.map(|(name, _)| name))
                 .chain(["failed connects", "TIME_WAITs now", "TIME_WAIT s", "how"])

@@ -46,7 +46,7 @@ impl Gather {
     /// Nothing yet, of a recording with this `header`.
     pub fn new(header: Header) -> Self {
         let wanted =
-            stuck::Wanted { states: StateSet::all(), older: None, by: By::Owner, top: SHOWN };
+            stuck::Wanted { states: StateSet::all(), older: None, by: By::Holder, top: SHOWN };
         Self {
             header,
             begin_ns: None,

@@ -107,7 +107,7 @@ impl Pages {
     pub(super) fn new(every: Duration, setup: Setup) -> Self {
         let lines = |every| Lines { every: Some(every), count: None };
         let durations = Durations::new(Spans::lingering(), None, HISTOGRAMS);
-        let wanted = Wanted { states: StateSet::all(), older: None, by: By::Owner, top: TOP };
+        let wanted = Wanted { states: StateSet::all(), older: None, by: By::Holder, top: TOP };
         let shown =
             Shown { every, count: None, top: TOP, filter: Default::default(), header: false };
         Self {

@@ -195,10 +195,10 @@ pub struct HistArgs {
     /// to three digits; what began before is a lower bound and in none of them
     #[arg(value_name = "STATE")]
     pub words: Vec<String>,
-    /// Tell groups apart by reason (why TIME_WAIT or an orphan's FIN_WAIT2 ended), owner (the
-    /// task's name), port (of the service: the local one where the connection was accepted, the
-    /// peer's where it was made from here, else the lower), peer, netns or unit (the cgroup: a
-    /// systemd unit, a container, a pod)
+    /// Group by reason (why TIME_WAIT or an orphan's FIN_WAIT2 ended), owner (process that opened or
+    /// accepted), closer (process whose FIN or RST left first from here), port (of the service: the
+    /// local port of accepted connections, the peer's of outgoing ones, else the lower), peer, netns
+    /// or unit (cgroup: systemd unit, container, pod)
     #[arg(long, value_name = "KEY")]
     pub by: Option<By>,
     /// The graceful close step by step: who is waited for, and how long
@@ -292,8 +292,8 @@ pub struct StatesArgs {
     /// End after so many lines
     #[arg(value_parser = at_least_one)]
     pub count: Option<u64>,
-    /// Count groups apart: owner (the task's name), port (of the service), peer, netns or unit (the
-    /// cgroup: a systemd unit, a container, a pod)
+    /// Group by owner (process that opened or accepted), holder (process that has the socket open),
+    /// port (of the service), peer, netns or unit (cgroup: systemd unit, container, pod)
     #[arg(long, value_name = "KEY")]
     pub by: Option<By>,
     /// What to keep.
@@ -326,9 +326,10 @@ pub struct ClosersArgs {
     /// End after so many rankings
     #[arg(value_parser = at_least_one)]
     pub count: Option<u64>,
-    /// Rank by owner (the task's name), port (of the service), peer, netns or unit (the cgroup: a
-    /// systemd unit, a container, a pod) (default: by owner and port together: `nginx :80` where
-    /// the service is here, `curl →:443` where the peer is it)
+    /// Group by closer (process whose FIN or RST left first from here), owner (process that opened or
+    /// accepted), port (of the service), peer, netns or unit (cgroup: systemd unit, container, pod).
+    /// Default: closer (owner if no process here closed it) and port: `nginx :80` if the service is
+    /// here, `curl →:443` if it is at the peer
     #[arg(long, value_name = "KEY")]
     pub by: Option<By>,
     /// So many groups, and the others as one (default: 20 in a table, else all)
@@ -413,8 +414,9 @@ pub struct StuckArgs {
     /// Only these states
     #[arg(long, value_name = "STATE", value_delimiter = ',')]
     pub state: Vec<StateSet>,
-    /// Tell groups apart by owner (the task's name), port (of the service), peer or netns
-    #[arg(long, value_name = "KEY", default_value = "owner")]
+    /// Group by holder (process that has the socket open), owner (process that opened or accepted),
+    /// port (of the service), peer, netns or unit
+    #[arg(long, value_name = "KEY", default_value = "holder")]
     pub by: By,
     /// So many groups of each state, and so many connections
     #[arg(long, value_name = "N", default_value = "10", value_parser = at_least_one)]

@@ -6,6 +6,7 @@ use anyhow::Result;
 
 use super::{
     args::{ClosersArgs, OutputFormat},
+    by,
     listen::{self, Snapshots},
     origin::Origin,
     target::Target,
@@ -23,10 +24,11 @@ use tcptrace_view::{
 
 pub(super) fn run(args: &ClosersArgs) -> Result<ExitCode> {
     if args.by == Some(By::Reason) {
-        let misuse =
-            "--by reason: that is `tcptrace hist time-wait`; here: owner, port, peer, netns, unit";
+        let misuse = "--by reason: that is `tcptrace hist time-wait`; here: owner, closer, port, peer, \
+             netns, unit";
         return Err(Usage(misuse.to_owned()).into());
     }
+    by::ended(args.by)?;
     let format = match args.output {
         OutputFormat::Table => Format::Table,
         OutputFormat::Json => Format::Json,

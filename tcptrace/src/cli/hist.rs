@@ -6,7 +6,7 @@ use anyhow::Result;
 
 use super::{
     args::{HistArgs, OutputFormat},
-    duration,
+    by, duration,
     listen::{self, Snapshots},
     origin::Origin,
     target::Target,
@@ -15,7 +15,6 @@ use super::{
 use tcptrace_model::{StateSet, TcpState};
 use tcptrace_stats::{
     durations::{DEFAULT_LIMIT, Durations, Span, Spans},
-    group::By,
     steps::Steps,
 };
 use tcptrace_view::hist::{Format, HistView, Intervals, Subject};
@@ -32,6 +31,7 @@ pub(super) fn run(args: &HistArgs) -> Result<ExitCode> {
             Subject::Durations(Durations::new(spans, args.by, DEFAULT_LIMIT))
         }
     };
+    by::ended(args.by)?;
     let format = match args.output {
         OutputFormat::Table => Format::Table,
         OutputFormat::Json => Format::Json,
@@ -40,7 +40,7 @@ pub(super) fn run(args: &HistArgs) -> Result<ExitCode> {
     let origin = Origin::new(&args.probe, &args.filter, &args.recording)?;
     let target = Target::open(args.out.as_deref())?;
     let view = HistView::new(subject, format, words.intervals, !args.no_header);
-    let snapshots = Snapshots { every: Snapshots::SELDOM, owners: args.by == Some(By::Owner) };
+    let snapshots = Snapshots { every: Snapshots::SELDOM, owners: by::needs_holders(args.by) };
     listen::run(origin, snapshots, target, args.duration, view, |_| {})
 }
 

@@ -6,11 +6,11 @@ use anyhow::{Context as _, Result};
 
 use super::{
     args::{OutputFormat, StatesArgs},
+    by,
     listen::{self, Snapshots},
     log::say,
     origin::{Look, Origin},
     target::Target,
-    usage::Usage,
 };
 use tcptrace_host::clock;
 use tcptrace_model::{Input, MinisocksBy, Snapshot};
@@ -19,7 +19,6 @@ use tcptrace_source::{
     cgroups::CgroupNames,
     snapshot::{Job, Reader, Scope},
 };
-use tcptrace_stats::group::By;
 use tcptrace_track::Tracker;
 use tcptrace_view::{
     View,
@@ -36,21 +35,17 @@ pub(super) fn run(args: &StatesArgs) -> Result<ExitCode> {
         OutputFormat::Json => Format::Json,
         OutputFormat::Csv => Format::Csv,
     };
+    args.by.map_or(Ok(()), by::open)?;
     let lines = Lines { every: args.interval, count: args.count };
     let header = !args.no_header;
     match args.by {
-        Some(By::Reason) => {
-            let misuse =
-                "--by reason: a connection that is open has none: owner, port, peer, netns, unit";
-            Err(Usage(misuse.to_owned()).into())
-        }
         Some(by) => show(args, origin, target, StatesByView::new(by, format, lines, header)),
         None => show(args, origin, target, StatesView::new(format, lines, header)),
     }
 }
 
 fn show<V: View>(args: &StatesArgs, origin: Origin, target: Target, view: V) -> Result<ExitCode> {
-    let owners = args.by == Some(By::Owner);
+    let owners = by::needs_holders(args.by);
     let origin = match origin.look(args.interval.is_none(), owners)? {
         Look::Now(scope) => return once(*scope, target, view),
         Look::Along(origin) => origin,

@@ -6,6 +6,7 @@ use anyhow::Result;
 
 use super::{
     args::{OutputFormat, StuckArgs},
+    by,
     listen::{self, Snapshots},
     origin::{Look, Origin},
     states::once,
@@ -13,10 +14,7 @@ use super::{
     usage::Usage,
 };
 use tcptrace_model::{StateSet, TcpState};
-use tcptrace_stats::{
-    group::By,
-    stuck::{STATES, Wanted},
-};
+use tcptrace_stats::stuck::{STATES, Wanted};
 use tcptrace_view::{lines::Lines, states::Format, stuck::StuckView};
 
 pub(super) fn run(args: &StuckArgs) -> Result<ExitCode> {
@@ -39,10 +37,7 @@ pub(super) fn run(args: &StuckArgs) -> Result<ExitCode> {
 }
 
 fn wanted(args: &StuckArgs) -> Result<Wanted, Usage> {
-    if args.by == By::Reason {
-        let misuse = "--by reason: a connection that is open has none: owner, port, peer, netns";
-        return Err(Usage(misuse.to_owned()));
-    }
+    by::open(args.by)?;
     let named = match args.state.as_slice() {
         [] => StateSet::all(),
         some => some.iter().fold(StateSet::EMPTY, |all, &one| all.union(one)),

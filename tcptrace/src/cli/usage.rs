@@ -40,7 +40,7 @@ mod tests {
                 "'yaml' for '--output <FORMAT>'; [possible values: table, json, csv]",
             ),
             (&["--colour", "auto"], "unexpected argument '--colour' found; tip: "),
-            (&["hist", "--by", "pid"], "unknown key 'pid': reason, owner, port, peer, netns"),
+            (&["hist", "--by", "pid"], "unknown key 'pid': reason, owner, closer, holder, port"),
             (&["frobnicate"], "unrecognized subcommand 'frobnicate'; see tcptrace --help"),
             (&["-4", "-6"], "cannot be used with"),
         ] {

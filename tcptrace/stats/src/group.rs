@@ -7,15 +7,21 @@ use std::{fmt, net::IpAddr, str::FromStr};
 
 use thiserror::Error;
 
-use tcptrace_model::{Birth, Comm, EndReason, Found, Moved, Opened, Owner, Tuple};
+use tcptrace_model::{
+    Birth, Closer, EndReason, Found, Holder, Moved, Opened, Owner, ProcessName, Tuple,
+};
 
 /// What tells connections apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum By {
     /// Why it ended, where it ended as a minisock.
     Reason,
-    /// The name of the task that owns it.
+    /// The name of the process that owns it: that opened or accepted it.
     Owner,
+    /// The name of the process whose FIN or RST left first from here.
+    Closer,
+    /// The name of the process that has it open.
+    Holder,
     /// The port of the service, see [`service_port`].
     Port,
     /// The peer's address.
@@ -28,14 +34,24 @@ pub enum By {
 
 impl By {
     /// All of them.
-    pub const ALL: [Self; 6] =
-        [Self::Reason, Self::Owner, Self::Port, Self::Peer, Self::Netns, Self::Unit];
+    pub const ALL: [Self; 8] = [
+        Self::Reason,
+        Self::Owner,
+        Self::Closer,
+        Self::Holder,
+        Self::Port,
+        Self::Peer,
+        Self::Netns,
+        Self::Unit,
+    ];
 
     /// The word for the command line and for outputs.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Reason => "reason",
             Self::Owner => "owner",
+            Self::Closer => "closer",
+            Self::Holder => "holder",
             Self::Port => "port",
             Self::Peer => "peer",
             Self::Netns => "netns",
@@ -48,7 +64,9 @@ impl By {
         let subject = subject.into();
         match self {
             Self::Reason => Key::Reason(subject.reason),
-            Self::Owner => Key::Owner(subject.owner.map(|owner| owner.task.comm)),
+            Self::Owner => Key::Owner(subject.owner.map(|owner| owner.task.name())),
+            Self::Closer => Key::Closer(subject.closer.map(|closer| closer.task.name())),
+            Self::Holder => Key::Holder(subject.holder.map(|holder| holder.task.name())),
             Self::Port => Key::Port(service_port(subject.tuple, subject.birth)),
             Self::Peer => Key::Peer(subject.tuple.remote_ip()),
             Self::Netns => Key::Netns(subject.netns),
@@ -59,7 +77,7 @@ impl By {
 
 /// A word that is no key.
 #[derive(Debug, Error, PartialEq, Eq)]
-#[error("unknown key '{0}': reason, owner, port, peer, netns, unit")]
+#[error("unknown key '{0}': reason, owner, closer, holder, port, peer, netns, unit")]
 pub struct UnknownKey(String);
 
 impl FromStr for By {
@@ -80,6 +98,8 @@ pub struct Subject<'a> {
     netns: Option<u32>,
     cgroup: Option<u64>,
     owner: Option<&'a Owner>,
+    closer: Option<&'a Closer>,
+    holder: Option<&'a Holder>,
     birth: Option<Birth>,
     reason: Option<EndReason>,
 }
@@ -91,6 +111,8 @@ impl<'a> From<&'a Moved> for Subject<'a> {
             netns: moved.netns,
             cgroup: moved.sock.as_ref().and_then(|sock| sock.cgroup),
             owner: moved.owner.as_ref(),
+            closer: moved.closer.as_ref(),
+            holder: None,
             birth: moved.birth,
             reason: moved.end_reason,
         }
@@ -104,6 +126,8 @@ impl<'a> From<&'a Found> for Subject<'a> {
             netns: found.netns,
             cgroup: found.cgroup,
             owner: found.owner.as_ref(),
+            closer: found.closer.as_ref(),
+            holder: found.holder.as_ref(),
             birth: found.birth,
             reason: None,
         }
@@ -166,11 +190,13 @@ impl fmt::Display for ServicePort {
     }
 }
 
-/// The group of a connection by owner and service together.
+/// The group of a connection by process and service together: the process that closed it from here,
+/// or, where none has, its owner.
 pub fn service<'a>(subject: impl Into<Subject<'a>>) -> Key {
     let subject = subject.into();
-    let comm = subject.owner.map(|owner| owner.task.comm);
-    Key::Service(comm, ServicePort::of(subject.tuple, subject.birth))
+    let closer = subject.closer.map(|closer| closer.task.name());
+    let name = closer.or(subject.owner.map(|owner| owner.task.name()));
+    Key::Service(name, ServicePort::of(subject.tuple, subject.birth))
 }
 
 /// A group of connections.
@@ -182,12 +208,16 @@ pub enum Key {
     Reason(Option<EndReason>),
     /// Whether the attempt to connect came to a connection.
     Connected(bool),
-    /// Those of the tasks of this name.
-    Owner(Option<Comm>),
+    /// Those that processes of this name own.
+    Owner(Option<ProcessName>),
+    /// Those that processes of this name closed from here.
+    Closer(Option<ProcessName>),
+    /// Those that processes of this name have open.
+    Holder(Option<ProcessName>),
     /// Those of the service at this port.
     Port(Option<u16>),
-    /// Those of the tasks of this name with the service at this port.
-    Service(Option<Comm>, Option<ServicePort>),
+    /// Those of the processes of this name with the service at this port, see [`service`].
+    Service(Option<ProcessName>, Option<ServicePort>),
     /// Those with this peer.
     Peer(IpAddr),
     /// Those in the namespace with this inode number.
@@ -207,13 +237,15 @@ impl Key {
             Self::Reason(reason) => reason.map(|reason| reason.name().to_owned()),
             Self::Connected(true) => Some("connected".to_owned()),
             Self::Connected(false) => Some("failed".to_owned()),
-            Self::Owner(comm) => comm.map(|comm| comm.to_string()),
+            Self::Owner(name) | Self::Closer(name) | Self::Holder(name) => {
+                name.map(|name| name.to_string())
+            }
             Self::Port(port) => port.map(|port| port.to_string()),
-            Self::Service(comm, port) => {
-                let comm = comm.map_or_else(|| "-".to_owned(), |comm| comm.to_string());
+            Self::Service(name, port) => {
+                let name = name.map_or_else(|| "-".to_owned(), |name| name.to_string());
                 Some(match port {
-                    Some(port) => format!("{comm} {port}"),
-                    None => format!("{comm} :-"),
+                    Some(port) => format!("{name} {port}"),
+                    None => format!("{name} :-"),
                 })
             }
             Self::Peer(ip) => Some(ip.to_string()),
@@ -314,6 +346,9 @@ mod tests {
             assert_eq!(by.name().parse(), Ok(by));
         }
         let error = "pid\x07".parse::<By>().unwrap_err().to_string();
-        assert_eq!(error, "unknown key 'pid\\u{7}': reason, owner, port, peer, netns, unit");
+        assert_eq!(
+            error,
+            "unknown key 'pid\\u{7}': reason, owner, closer, holder, port, peer, netns, unit"
+        );
     }
 }

@@ -90,7 +90,7 @@ impl Wanted {
 pub enum Whose {
     /// Those of one key.
     Known(Key),
-    /// Those that no process holds any more, and whose owner is not known.
+    /// Those that no process holds any more (`--by owner`: and whose owner is not known).
     Orphan,
     /// Those that no process has accepted yet.
     NotAccepted,
@@ -101,7 +101,7 @@ impl Whose {
     pub fn of(by: By, standing: &Standing) -> Self {
         let key = by.key(&standing.found);
         match (key, standing.held) {
-            (Key::Owner(None), Some(false)) => match standing.found.state {
+            (Key::Owner(None) | Key::Holder(None), Some(false)) => match standing.found.state {
                 TcpState::CloseWait | TcpState::SynRecv => Self::NotAccepted,
                 TcpState::SynSent => Self::Known(key),
                 _ => Self::Orphan,

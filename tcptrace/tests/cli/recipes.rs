@@ -192,12 +192,12 @@ fn number(value: &Value) -> f64 {
     }
 }
 
-/// What `closers` says of all, by owner and port: closed here, by the peer, and in all.
+/// What `closers` says of all, by process and port: closed here, by the peer, and in all.
 fn closers(recordings: &[PathBuf]) -> Answer {
     let rows = recordings.iter().flat_map(|path| rows_of(&shows(path, &["closers"]), "closers"));
     let rows: Vec<_> = rows.filter(|row| number(&row["closed"]) > 0.0).collect();
     sums(rows.iter().map(|row| {
-        let key = vec![row["owner"].as_str().unwrap().to_owned(), row["port"].to_string()];
+        let key = vec![row["process"].as_str().unwrap().to_owned(), row["port"].to_string()];
         let of = &row["initiators"];
         (key, [number(&of["local"]), number(&of["remote"]), number(&row["closed"])])
     }))
@@ -276,7 +276,10 @@ fn recipes_say_what_the_views_say() {
             .collect();
         let of = |heading: &str, columns: &[&str]| answer(&answers[heading], columns);
         assert_eq!(
-            of("The fleet's closers", &["comm", "service_port", "this_host", "the_peer", "ended"]),
+            of(
+                "The fleet's closers",
+                &["process", "service_port", "this_host", "the_peer", "ended"]
+            ),
             closers,
             "{engine}"
         );

@@ -15,7 +15,7 @@ use tcptrace::{
 
 use crate::{
     checks::settle,
-    net::{COMM, Netns},
+    net::Netns,
     scenario::conn::{Family, Listener, expect_end},
     trace::{Trace, by},
     wait::until,
@@ -64,7 +64,9 @@ fn counted(trace: &Trace, netns: &Netns) -> Vec<(Key, Tally)> {
 }
 
 fn group(groups: &[(Key, Tally)], port: ServicePort) -> Result<&Tally> {
-    let key = Key::Service(Some(Comm::from(COMM)), Some(port));
+    let comm = crate::witness::process(std::process::id())?.comm;
+    let comm = Comm::from(std::str::from_utf8(&comm)?);
+    let key = Key::Service(Some(comm.into()), Some(port));
     let found = groups.iter().find(|(it, _)| *it == key);
     found.map(|(_, tally)| tally).with_context(|| format!("no {key} in {groups:?}"))
 }

@@ -190,11 +190,16 @@ fn of_a_listener_that_was_inherited_the_parent_is_the_owner() {
         ensure!(row.holder.context("no holder")?.holders == 3, "{row:?}");
         ensure!(u64::from(row.inode) == fstat(&listener.socket)?.st_ino, "{row:?}");
 
+        let holder = row.holder.context("no holder")?;
+        ensure!(holder.first.tgid == process::id(), "{holder:?}");
+        let youngest = holder.task.tgid;
+        ensure!(workers.iter().any(|worker| worker.pid() == youngest), "{holder:?}");
+
         // The parent lets go of it, as one that restarts without a pause: the first worker is next.
         drop(listener);
         let found = holders(&HashSet::from([row.inode]))?;
         let holder = found.by_inode.get(&row.inode).context("no holder")?;
-        ensure!(holder.holders == 2 && holder.task.tgid == workers[0].pid(), "{holder:?}");
+        ensure!(holder.holders == 2 && holder.first.tgid == workers[0].pid(), "{holder:?}");
         Ok(())
     };
     settle("", outcome());

@@ -72,7 +72,7 @@ impl Data {
             survey: Survey::new(Wanted {
                 states: StateSet::all(),
                 older: None,
-                by: By::Owner,
+                by: By::Holder,
                 top: ROWS,
             }),
             findings: Findings::new(setup),

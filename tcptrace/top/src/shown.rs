@@ -6,7 +6,7 @@ use std::num::NonZeroU64;
 
 use super::stream::Kept;
 use tcptrace_model::{
-    Change, Found, Moved, Tuple, Verdict,
+    Change, Found, Moved, Tuple,
     filter::Filter,
     select::{Subject, Wanted},
 };
@@ -52,23 +52,27 @@ impl Shown {
     }
 
     pub(super) fn moved(&self, moved: &Moved) -> bool {
-        let cgroup = moved.sock.and_then(|sock| sock.cgroup);
-        let subject = Subject { owner: moved.owner.as_ref(), cgroup, verdict: moved.verdict };
-        self.keeps(&moved.tuple, moved.netns) && (!self.of_owner || self.wanted.matches(subject))
+        self.keeps(&moved.tuple, moved.netns)
+            && (!self.of_owner || self.wanted.matches(moved.into()))
     }
 
     /// The same, of one that was taken into the stream.
     pub(super) fn kept(&self, kept: &Kept) -> bool {
         let cgroup = kept.cgroup.map(NonZeroU64::get);
-        let subject = Subject { owner: kept.owner.as_ref(), cgroup, verdict: kept.verdict };
+        let subject = Subject {
+            owner: kept.owner.as_ref(),
+            closer: kept.closer.as_ref(),
+            holder: None,
+            cgroup,
+            verdict: kept.verdict,
+        };
         self.keeps(&kept.tuple, Some(kept.netns))
             && (!self.of_owner || self.wanted.matches(subject))
     }
 
     pub(super) fn found(&self, found: &Found) -> bool {
-        let verdict = Verdict::default();
-        let subject = Subject { owner: found.owner.as_ref(), cgroup: found.cgroup, verdict };
-        self.keeps(&found.tuple, found.netns) && (!self.of_owner || self.wanted.matches(subject))
+        self.keeps(&found.tuple, found.netns)
+            && (!self.of_owner || self.wanted.matches(found.into()))
     }
 
     /// Whether a change is of a connection that is asked for.

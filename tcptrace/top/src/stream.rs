@@ -2,7 +2,7 @@
 
 use std::{collections::VecDeque, num::NonZeroU64};
 
-use tcptrace_model::{Age, EndReason, Moved, Owner, TcpState, Tuple, Verdict};
+use tcptrace_model::{Age, Closer, EndReason, Moved, Owner, TcpState, Tuple, Verdict};
 
 /// Transitions that are kept: two megabytes.
 pub(super) const KEPT: usize = 16_384;
@@ -22,6 +22,7 @@ pub(super) struct Kept {
     pub(super) cgroup: Option<NonZeroU64>,
     pub(super) in_old: Age,
     pub(super) owner: Option<Owner>,
+    pub(super) closer: Option<Closer>,
     pub(super) end_reason: Option<EndReason>,
     pub(super) verdict: Verdict,
 }
@@ -38,6 +39,7 @@ impl From<&Moved> for Kept {
             cgroup: moved.sock.and_then(|sock| sock.cgroup).and_then(NonZeroU64::new),
             in_old: moved.in_old,
             owner: moved.owner,
+            closer: moved.closer,
             end_reason: moved.end_reason,
             verdict: moved.verdict,
         }
@@ -103,7 +105,7 @@ mod tests {
 
     #[test]
     fn what_is_kept_of_a_transition_is_small() {
-        assert!(size_of::<Kept>() <= 128, "{}", size_of::<Kept>());
+        assert!(size_of::<Kept>() <= 208, "{}", size_of::<Kept>());
     }
 
     #[test]

@@ -249,7 +249,8 @@ impl Rounds {
         let Some(mut round) = self.round.take_if(told) else { return };
         let told = |netns| round.whole || round.spaces.contains_key(&netns);
         known.queues.replace(told, round.rows.iter(), self.limit);
-        known.take_holders(&round.rows);
+        let Round { rows, spaces, .. } = &mut round;
+        known.take_holders(rows, |netns| spaces.get(&netns).map(|space| space.began_ns));
         let mut findings = Vec::new();
         known.each(|place, conn, mini| match round.judge(conn, mini) {
             Finding::AsKnown => {}
@@ -277,7 +278,7 @@ impl Rounds {
                         continue;
                     }
                     self.drifted += 1;
-                    out(conn.gone(now));
+                    out(conn.gone(now, &known.processes));
                     known.forget(place);
                     if let Some(row) = row {
                         plant(known, &round, netns, &row, now, out);
@@ -334,7 +335,8 @@ fn plant(
     out: &mut impl FnMut(Change),
 ) {
     if let Some(space) = round.spaces.get(&netns) {
-        let seed = Seed::of(row, netns, space.began_ns, space.ended_ns);
+        let span = (space.began_ns, space.ended_ns);
+        let seed = Seed::of(row, netns, span, &mut known.processes);
         known.plant(seed, now, out);
     }
 }

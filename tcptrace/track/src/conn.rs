@@ -2,9 +2,13 @@
 
 use std::num::NonZeroU64;
 
-use super::verdict::Ending;
+use super::{
+    processes::{People, Processes},
+    verdict::Ending,
+};
 use tcptrace_model::{
-    Age, Birth, Change, Found, Linger, Owner, OwnerFrom, SockFacts, TcpState, Transition, Tuple,
+    Age, Birth, Change, Closer, CloserFrom, Found, Linger, Owner, OwnerFrom, SockFacts, TcpState,
+    Transition, Tuple,
 };
 
 /// Numbers that tell connections apart.
@@ -34,7 +38,7 @@ pub(super) struct Conn {
     pub(super) netns: Option<u32>,
     pub(super) birth: Option<Birth>,
     pub(super) tuple: Tuple,
-    pub(super) owner: Option<Owner>,
+    pub(super) people: People,
     pub(super) ending: Ending,
     /// Of a minisock, whether its peer has sent TCP timestamps, if that is known.
     pub(super) timestamps: Option<bool>,
@@ -144,7 +148,7 @@ impl Conn {
             netns: None,
             birth: None,
             tuple,
-            owner: None,
+            people: People::default(),
             ending: Ending::default(),
             mptcp: None,
             timestamps: None,
@@ -227,7 +231,7 @@ impl Conn {
     }
 
     /// As the values that say that it is known, or not known any more.
-    pub(super) fn found(&self, mono_ns: u64) -> Found {
+    pub(super) fn found(&self, mono_ns: u64, who: &Processes) -> Found {
         Found {
             id: self.id,
             mono_ns,
@@ -235,7 +239,9 @@ impl Conn {
             tuple: self.tuple,
             netns: self.netns,
             birth: self.birth,
-            owner: self.owner,
+            owner: who.owner(self.people.owner),
+            closer: who.closer(self.people.closer),
+            holder: who.holder(self.people.holder),
             cookie: self.cookie(),
             cgroup: self.facts.cgroup.map(NonZeroU64::get),
             timestamps: self.timestamps,
@@ -244,8 +250,8 @@ impl Conn {
     }
 
     /// That it is not known any more.
-    pub(super) fn gone(&self, mono_ns: u64) -> Change {
-        Change::Gone(self.found(mono_ns))
+    pub(super) fn gone(&self, mono_ns: u64, who: &Processes) -> Change {
+        Change::Gone(self.found(mono_ns, who))
     }
 }
 
@@ -268,36 +274,55 @@ pub(super) fn has_listeners_ends(state: TcpState, tuple: &Tuple) -> bool {
     state == TcpState::SynRecv && tuple.rport == 0
 }
 
+/// `SEND_SHUTDOWN` of `sk_shutdown`.
+const SEND_SHUTDOWN: u8 = 2;
+const ECONNABORTED: u16 = 103;
+
 /// The owner, where the task on the CPU is in a system call on this very socket.
-pub(super) fn owner_of(event: &Transition) -> Option<Owner> {
+pub(super) fn owner_of(event: &Transition, closer: Option<&Closer>) -> Option<Owner> {
     use TcpState::*;
     let from = match (event.old, event.new) {
         (Close, SynSent) => OwnerFrom::Connect,
         (Close, Listen) => OwnerFrom::Listener,
-        (_, FinWait1) | (CloseWait, LastAck) => OwnerFrom::Close,
-        // close() that resets, connect(AF_UNSPEC): nobody else ends a socket that is held, without
-        // an error, before its own FIN.
-        (Established | CloseWait | SynRecv | FinWait1, Close)
-            if event.sock.is_some_and(|sock| sock.err == 0 && !sock.dead && !sock.unaccepted) =>
+        // Who closes what others have opened is its owner only where they were not seen to. Who
+        // destroys it or ends its listener has never had it.
+        _ => {
+            let closer = closer.filter(|closer| closer.from != CloserFrom::SockDestroy)?;
+            let unaccepted = event.sock.is_some_and(|sock| sock.unaccepted);
+            return (!unaccepted).then_some(Owner { task: closer.task, from: OwnerFrom::Close });
+        }
+    };
+    Some(Owner { task: event.task, from })
+}
+
+/// The closer, where the task on the CPU has a FIN or RST sent by this transition of `conn`, which
+/// is still as it was before.
+pub(super) fn closer_of(event: &Transition, conn: &Conn) -> Option<Closer> {
+    use TcpState::*;
+    let err = event.sock.map(|sock| sock.err);
+    let from = match (event.old, event.new) {
+        // A shutdown() in SYN_RECV waits for the handshake to end (6.9, commit 94062790aedb), and
+        // whoever is on the CPU then has nothing to do with it.
+        (Established, FinWait1) if conn.facts.shutdown & SEND_SHUTDOWN != 0 => return None,
+        (_, FinWait1) | (CloseWait, LastAck) => CloserFrom::Fin,
+        // tcp_abort() by a process that asked for it (tcp_diag_destroy()).
+        (Established | CloseWait | SynRecv | FinWait1 | FinWait2, Close)
+            if err == Some(ECONNABORTED) =>
         {
-            OwnerFrom::Close
+            CloserFrom::SockDestroy
+        }
+        // close() that resets, connect(AF_UNSPEC), the close of a listener: nobody else ends a
+        // socket that is held, without an error, before its own FIN.
+        (Established | CloseWait | SynRecv | FinWait1, Close)
+            if event.sock.is_some_and(|sock| sock.err == 0 && !sock.dead) =>
+        {
+            CloserFrom::Rst
         }
         _ => return None,
     };
-    // A file whose last reference goes in a kernel thread is closed there (delayed_fput()).
-    let is_kworker = event.task.comm.as_bytes().starts_with(b"kworker/");
-    (!is_kworker).then_some(Owner { task: event.task, from })
-}
-
-/// Which of two words on whose a connection is holds: a later one only where it says more.
-pub(super) fn better(known: Option<Owner>, later: Option<Owner>) -> Option<Owner> {
-    let (Some(known), Some(later)) = (known, later) else { return known.or(later) };
-    let rank = |owner: Owner| match owner.from {
-        OwnerFrom::Connect | OwnerFrom::Accept => 3,
-        OwnerFrom::Close | OwnerFrom::Snapshot => 2,
-        OwnerFrom::Listener => 1,
-    };
-    Some(if rank(later) > rank(known) { later } else { known })
+    // A file whose last reference goes in a thread of the kernel is closed by a worker
+    // (delayed_fput()), and so are subflows of MPTCP: it is not known for whom.
+    (!event.task.is_kernel).then_some(Closer { task: event.task, from })
 }
 
 #[cfg(test)]
@@ -363,6 +388,6 @@ mod tests {
 
     #[test]
     fn it_is_small() {
-        assert!(size_of::<Conn>() <= 176, "{}", size_of::<Conn>());
+        assert!(size_of::<Conn>() <= 136, "{}", size_of::<Conn>());
     }
 }

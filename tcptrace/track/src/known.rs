@@ -5,12 +5,13 @@
 //! events, `compare` and `sampling` from snapshots, and each asks for changes here.
 
 use super::{
-    conn::{Conn, Entered, Ids, better},
+    conn::{Conn, Entered, Ids},
     listeners::Listeners,
     minisock::{Minisocks, promoted},
+    processes::Processes,
     queues::LastQueues,
     rows::Rows,
-    seed::{Seed, Seeds, holder_of},
+    seed::{Seed, Seeds, holder_of, owner_by},
     table::Table,
 };
 use tcptrace_model::{Change, Owner, OwnerFrom, SockId, TcpState};
@@ -34,6 +35,7 @@ pub(super) struct Known {
     pub(super) ids: Ids,
     pub(super) listeners: Listeners,
     pub(super) queues: LastQueues,
+    pub(super) processes: Processes,
     limit: usize,
 }
 
@@ -47,6 +49,7 @@ impl Known {
             ids: Ids::default(),
             listeners: Listeners::default(),
             queues: LastQueues::default(),
+            processes: Processes::default(),
             limit,
         }
     }
@@ -67,12 +70,39 @@ impl Known {
         self.seeds.iter().for_each(|seed| f(Place::Seed(seed.sock_id()), &seed.conn(), seed.mini));
     }
 
-    /// Takes up who holds the full sockets that `rows` has.
-    pub(super) fn take_holders(&mut self, rows: &Rows) {
-        for conn in self.conns.iter_mut().map(|(_, conn)| conn) {
-            let row = conn.cookie().and_then(|cookie| rows.full(cookie));
-            conn.owner = better(conn.owner, row.and_then(holder_of));
+    /// Takes up who holds the sockets that `rows` has, of those that have not been closed since the
+    /// dump of their namespace began, which `began_ns` says.
+    pub(super) fn take_holders(&mut self, rows: &mut Rows, began_ns: impl Fn(u32) -> Option<u64>) {
+        let Self { conns, seeds, processes, .. } = self;
+        for conn in conns.iter_mut().map(|(_, conn)| conn) {
+            let Some(row) = rows.of(conn) else { continue };
+            let holder = holder_of(row);
+            conn.people.owner = processes.better(conn.people.owner, holder.map(owner_by));
+            let told = |netns| began_ns(netns).is_some_and(|began_ns| conn.since_ns < began_ns);
+            if conn.netns.is_none_or(told) {
+                conn.people.holder = holder.and_then(|holder| processes.keep_holder(holder));
+            }
         }
+        for seed in seeds.iter_mut().filter(|seed| !seed.mini) {
+            if let Some(row) = rows.full(seed.cookie) {
+                seed.people.holder =
+                    holder_of(row).and_then(|holder| processes.keep_holder(holder));
+            }
+        }
+    }
+
+    /// Drops the processes that no connection names any more, if they are many. `others` shows
+    /// connections that are kept elsewhere.
+    pub(super) fn forget_processes<'a>(&mut self, others: impl Iterator<Item = &'a Conn>) {
+        if !self.processes.are_many() {
+            return;
+        }
+        let mut processes = std::mem::take(&mut self.processes);
+        processes.keep_only(|mark| {
+            self.each(|_, conn, _| mark(conn.people));
+            others.for_each(|conn| mark(conn.people));
+        });
+        self.processes = processes;
     }
 
     /// Takes up the namespace of a connection of which it was not known.
@@ -92,7 +122,7 @@ impl Known {
     /// Takes up a socket of a snapshot, for which there must be room.
     pub(super) fn plant(&mut self, mut seed: Seed, now: u64, out: &mut impl FnMut(Change)) {
         seed.id = self.ids.next();
-        if let Some(owner) = seed.owner
+        if let Some(owner) = self.processes.owner(seed.people.owner)
             && seed.state == TcpState::Listen
         {
             let owner = Owner { from: OwnerFrom::Listener, ..owner };
@@ -100,9 +130,9 @@ impl Known {
         }
         // A cookie is of one namespace. Another's row with the same one can only be made up.
         if let Some(replaced) = self.seeds.remove(&seed.sock_id()) {
-            out(replaced.conn().gone(now));
+            out(replaced.conn().gone(now, &self.processes));
         }
-        out(Change::Found(seed.conn().found(now)));
+        out(Change::Found(seed.conn().found(now, &self.processes)));
         self.seeds.insert(seed);
     }
 
@@ -124,17 +154,18 @@ impl Known {
         out: &mut impl FnMut(Change),
     ) {
         let entered = Entered::Within(within_ns.max(self.minisocks.jiffy_ns()));
+        let who = &self.processes;
         match place {
             Place::Mini(addr) => {
                 if let Some(conn) = self.minisocks.get_mut(addr) {
-                    promoted(conn, addr, at_ns, entered, out);
+                    promoted(conn, addr, at_ns, entered, who, out);
                 }
             }
             Place::Seed(id) => {
                 if let Some(mut seed) = self.seeds.remove(&id) {
                     let mut conn = seed.conn();
                     // The address of its minisock is not known.
-                    promoted(&mut conn, 0, at_ns, entered, out);
+                    promoted(&mut conn, 0, at_ns, entered, who, out);
                     (seed.state, seed.since_ns) = (conn.state, at_ns);
                     self.seeds.insert(seed);
                 }
@@ -153,7 +184,7 @@ impl Known {
         out: &mut impl FnMut(Change),
     ) -> bool {
         match place {
-            Place::Mini(addr) => self.minisocks.end_untold(addr, now, out),
+            Place::Mini(addr) => self.minisocks.end_untold(addr, now, &self.processes, out),
             Place::Full(_) | Place::Seed(_) => false,
         }
     }

@@ -16,6 +16,7 @@ mod listeners;
 mod minisock;
 mod peek;
 mod pending;
+mod processes;
 mod queues;
 mod rows;
 mod sampling;

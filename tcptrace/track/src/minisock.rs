@@ -12,6 +12,7 @@ use super::{
     conn::{Conn, Entered, Ids, at_least, differ},
     deadlines::{Deadline, Deadlines},
     peek::Peeks,
+    processes::Processes,
     table::Table,
 };
 use tcptrace_model::{Age, Change, EndReason, Minisock, MinisockEvent, Moved, Stopper, TcpState};
@@ -67,7 +68,13 @@ impl Mini {
     }
 
     /// Takes in an event of it.
-    fn told(&mut self, event: &Minisock, jiffy_ns: u64, out: &mut impl FnMut(Change)) -> Then {
+    fn told(
+        &mut self,
+        event: &Minisock,
+        jiffy_ns: u64,
+        who: &Processes,
+        out: &mut impl FnMut(Change),
+    ) -> Then {
         self.conn.timestamps = event.timestamps.or(self.conn.timestamps);
         if self.awaited {
             if event.event.gives_a_time() {
@@ -81,7 +88,7 @@ impl Mini {
         }
         // A stop says this only once it is clear that no start follows, which sets a new time.
         if event.event.gives_a_time() || event.event == MinisockEvent::Peeked {
-            promote(event, &mut self.conn, jiffy_ns, out);
+            promote(event, &mut self.conn, jiffy_ns, who, out);
             self.due_ns = timer_due(event, jiffy_ns);
         }
         match event.event {
@@ -91,7 +98,7 @@ impl Mini {
             }
             MinisockEvent::Peeked => Then::Stays,
             MinisockEvent::Stopped { may_run: false, by: Some(_) } => {
-                end(&mut self.conn, event, reason(event), jiffy_ns, out);
+                end(&mut self.conn, event, reason(event), jiffy_ns, who, out);
                 Then::Goes
             }
             MinisockEvent::Stopped { .. } => {
@@ -99,13 +106,13 @@ impl Mini {
                 Then::Waits
             }
             MinisockEvent::Expired => {
-                end(&mut self.conn, event, EndReason::Expired, jiffy_ns, out);
+                end(&mut self.conn, event, EndReason::Expired, jiffy_ns, who, out);
                 Then::Goes
             }
             MinisockEvent::Ended { .. } => {
                 // It was stopped, and the timer did not run first.
                 let cause = self.stopped.as_deref().unwrap_or(event);
-                end(&mut self.conn, cause, reason(cause), jiffy_ns, out);
+                end(&mut self.conn, cause, reason(cause), jiffy_ns, who, out);
                 Then::Goes
             }
         }
@@ -179,22 +186,23 @@ impl Minisocks {
         &mut self,
         event: &Minisock,
         ids: &mut Ids,
+        who: &Processes,
         origin: impl FnOnce() -> Origin,
         out: &mut impl FnMut(Change),
     ) {
         let told = match self.minis.get_mut(event.addr) {
-            Some(mini) if mini.is_of(event) => Ok(mini.told(event, self.jiffy_ns, out)),
+            Some(mini) if mini.is_of(event) => Ok(mini.told(event, self.jiffy_ns, who, out)),
             other => Err(other.is_some()),
         };
         let then = told.unwrap_or_else(|another| {
             if another {
-                self.replaced(event, out);
+                self.replaced(event, who, out);
             }
-            if !self.adopt(event, ids, origin(), out) {
+            if !self.adopt(event, ids, who, origin(), out) {
                 return Then::Stays;
             }
             let mini = self.minis.get_mut(event.addr);
-            mini.map_or(Then::Stays, |mini| mini.told(event, self.jiffy_ns, out))
+            mini.map_or(Then::Stays, |mini| mini.told(event, self.jiffy_ns, who, out))
         });
         match then {
             Then::Stays => {}
@@ -216,15 +224,15 @@ impl Minisocks {
 
     /// The address now belongs to another connection than the one known there: its end was not
     /// told, but lost.
-    fn replaced(&mut self, event: &Minisock, out: &mut impl FnMut(Change)) {
+    fn replaced(&mut self, event: &Minisock, who: &Processes, out: &mut impl FnMut(Change)) {
         let Some(mut mini) = self.minis.remove(event.addr) else { return };
         self.not_born(event.addr, &mini);
         if mini.awaited {
             return;
         }
         match mini.stopped.take() {
-            Some(stop) => end(&mut mini.conn, &stop, reason(&stop), self.jiffy_ns, out),
-            None => out(mini.conn.gone(event.mono_ns)),
+            Some(stop) => end(&mut mini.conn, &stop, reason(&stop), self.jiffy_ns, who, out),
+            None => out(mini.conn.gone(event.mono_ns, who)),
         }
     }
 
@@ -242,6 +250,7 @@ impl Minisocks {
         &mut self,
         event: &Minisock,
         ids: &mut Ids,
+        who: &Processes,
         origin: Origin,
         out: &mut impl FnMut(Change),
     ) -> bool {
@@ -266,7 +275,7 @@ impl Minisocks {
                     conn.since_ns = timer_started(event, self.jiffy_ns);
                 }
                 conn.id = ids.next();
-                out(Change::Found(conn.found(event.mono_ns)));
+                out(Change::Found(conn.found(event.mono_ns, who)));
                 false
             }
         };
@@ -275,7 +284,7 @@ impl Minisocks {
         if let Some((addr, evicted)) = self.minis.insert(event.addr, mini) {
             self.not_born(addr, &evicted);
             if !evicted.awaited {
-                out(evicted.conn.gone(event.mono_ns));
+                out(evicted.conn.gone(event.mono_ns, who));
             }
         }
         if awaited {
@@ -330,14 +339,20 @@ impl Minisocks {
 
     /// Two rounds had no such minisock, the last one from `now` on. If its timer was due by then, it
     /// has ended, though nothing told of that; false if there is another reason.
-    pub(super) fn end_untold(&mut self, addr: u64, now: u64, out: &mut impl FnMut(Change)) -> bool {
+    pub(super) fn end_untold(
+        &mut self,
+        addr: u64,
+        now: u64,
+        who: &Processes,
+        out: &mut impl FnMut(Change),
+    ) -> bool {
         let over = |mini: &Mini| {
             let due_ns = mini.due_ns.map(u64::from).filter(|&due| due <= now);
             due_ns.filter(|_| !mini.awaited && mini.stopped.is_none())
         };
         let Some(due_ns) = self.minis.get(addr).and_then(over) else { return false };
         let Some(mini) = self.minis.remove(addr) else { return false };
-        vanished(mini.conn, addr, EndReason::Expired, (due_ns, now), out);
+        vanished(mini.conn, addr, EndReason::Expired, (due_ns, now), who, out);
         true
     }
 
@@ -351,7 +366,13 @@ impl Minisocks {
     }
 
     /// All that happened before `now` has been told: settles what was waiting for more.
-    pub(super) fn tick(&mut self, now: u64, ids: &mut Ids, out: &mut impl FnMut(Change)) {
+    pub(super) fn tick(
+        &mut self,
+        now: u64,
+        ids: &mut Ids,
+        who: &Processes,
+        out: &mut impl FnMut(Change),
+    ) {
         while let Some(deadline) = self.unsettled.due(now) {
             let addr = deadline.addr;
             if !waits(&self.minis, deadline) {
@@ -359,7 +380,7 @@ impl Minisocks {
             }
             let Some(mini) = self.minis.get_mut(addr) else { continue };
             if let Some(stop) = mini.stopped.take() {
-                end(&mut mini.conn, &stop, reason(&stop), self.jiffy_ns, out);
+                end(&mut mini.conn, &stop, reason(&stop), self.jiffy_ns, who, out);
                 self.minis.remove(addr);
                 continue;
             }
@@ -367,7 +388,7 @@ impl Minisocks {
             mini.awaited = false;
             self.births.forget(mini.conn.netns.unwrap_or(0), &mini.conn.tuple, addr);
             mini.conn.id = ids.next();
-            out(Change::Found(mini.conn.found(now)));
+            out(Change::Found(mini.conn.found(now, who)));
             if mini.conn.state == TcpState::FinWait2 {
                 self.peeks.add(addr, mini.conn.id, now);
             }
@@ -400,6 +421,7 @@ pub(super) fn vanished(
     addr: u64,
     reason: EndReason,
     (from_ns, until_ns): (u64, u64),
+    who: &Processes,
     out: &mut impl FnMut(Change),
 ) {
     let half_ns = until_ns.saturating_sub(from_ns) / 2;
@@ -410,7 +432,7 @@ pub(super) fn vanished(
         Age::AtLeast(_) => at_least(conn.since_ns, from_ns),
         Age::Unknown => Age::Unknown,
     };
-    ended(&mut conn, addr, mono_ns, in_old, reason, out);
+    ended(&mut conn, addr, mono_ns, in_old, reason, who, out);
 }
 
 /// Says that a minisock ended at `mono_ns`.
@@ -420,6 +442,7 @@ fn ended(
     mono_ns: u64,
     in_old: Age,
     reason: EndReason,
+    who: &Processes,
     out: &mut impl FnMut(Change),
 ) {
     out(Change::Moved(Moved {
@@ -432,7 +455,8 @@ fn ended(
         netns: conn.netns,
         birth: conn.birth,
         in_old,
-        owner: conn.owner,
+        owner: who.owner(conn.people.owner),
+        closer: who.closer(conn.people.closer),
         sock: conn.sock(),
         end_reason: Some(reason),
         verdict: conn.ending.minisock_ended(conn.state, reason),
@@ -440,7 +464,13 @@ fn ended(
 }
 
 /// If FIN_WAIT2 has become TIME_WAIT inside the minisock, says so.
-fn promote(event: &Minisock, conn: &mut Conn, jiffy_ns: u64, out: &mut impl FnMut(Change)) {
+fn promote(
+    event: &Minisock,
+    conn: &mut Conn,
+    jiffy_ns: u64,
+    who: &Processes,
+    out: &mut impl FnMut(Change),
+) {
     if event.substate != TcpState::TimeWait || conn.state != TcpState::FinWait2 {
         return;
     }
@@ -452,7 +482,7 @@ fn promote(event: &Minisock, conn: &mut Conn, jiffy_ns: u64, out: &mut impl FnMu
         let at_ns = timer_started(event, jiffy_ns).max(conn.since_ns);
         (at_ns, Entered::Within(jiffy_ns))
     };
-    promoted(conn, event.addr, at_ns, entered, out);
+    promoted(conn, event.addr, at_ns, entered, who, out);
 }
 
 /// `conn`, a minisock in FIN_WAIT2, went to TIME_WAIT at `at_ns`.
@@ -461,6 +491,7 @@ pub(super) fn promoted(
     addr: u64,
     at_ns: u64,
     entered: Entered,
+    who: &Processes,
     out: &mut impl FnMut(Change),
 ) {
     let in_old = match (conn.age(at_ns, None), entered) {
@@ -478,7 +509,8 @@ pub(super) fn promoted(
         netns: conn.netns,
         birth: conn.birth,
         in_old,
-        owner: conn.owner,
+        owner: who.owner(conn.people.owner),
+        closer: who.closer(conn.people.closer),
         sock: conn.sock(),
         end_reason: None,
         verdict,
@@ -492,11 +524,12 @@ fn end(
     event: &Minisock,
     reason: EndReason,
     jiffy_ns: u64,
+    who: &Processes,
     out: &mut impl FnMut(Change),
 ) {
-    promote(event, conn, jiffy_ns, out);
+    promote(event, conn, jiffy_ns, who, out);
     let in_old = conn.age(event.mono_ns, None);
-    ended(conn, event.addr, event.mono_ns, in_old, reason, out);
+    ended(conn, event.addr, event.mono_ns, in_old, reason, who, out);
 }
 
 /// Why a timer was stopped for good, or a minisock freed.

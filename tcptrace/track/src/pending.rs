@@ -80,6 +80,8 @@ impl PendingVerdicts {
             netns: moved.netns,
             birth: moved.birth,
             owner: moved.owner,
+            closer: moved.closer,
+            holder: None,
             cookie: moved.sock.and_then(|sock| sock.cookie),
             cgroup: moved.sock.and_then(|sock| sock.cgroup),
             timestamps: None,

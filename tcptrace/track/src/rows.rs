@@ -59,6 +59,18 @@ impl Rows {
         self.rows.get(&SockId::Full(cookie)).map(|row| &row.socket)
     }
 
+    /// That of a full socket that is known.
+    pub(super) fn of(&mut self, conn: &Conn) -> Option<&SnapSocket> {
+        let at = match conn.cookie() {
+            Some(cookie) => self.rows.find(&SockId::Full(cookie))?,
+            None if has_listeners_ends(conn.state, &conn.tuple) => return None,
+            None => self.find(conn, false)?,
+        };
+        let row = self.rows.at(at)?;
+        let is_it = conn.netns.is_none_or(|netns| netns == row.netns) && !row.socket.is_mini();
+        is_it.then_some(&row.socket)
+    }
+
     /// Those that were not taken out.
     pub(super) fn into_iter(self) -> impl Iterator<Item = Row> {
         self.rows.into_iter()

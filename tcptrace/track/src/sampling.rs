@@ -21,6 +21,7 @@ use super::{
     known::Known,
     minisock::{promoted, vanished},
     pending::RST_WITHIN_NS,
+    processes::Processes,
     rows::{self, Rows},
     seed::{Seed, started},
     slab::Keyed,
@@ -201,6 +202,7 @@ impl Sampling {
         mut conn: Conn,
         moved: &Moved,
         judgement: Judgement,
+        who: &Processes,
         out: &mut impl FnMut(Change),
     ) -> bool {
         if !self.on || is_an_end(moved) {
@@ -209,7 +211,7 @@ impl Sampling {
         conn.set_sock(moved.sock.as_ref());
         if conn.cookie.is_some() && self.minis.get(&mini_id(&conn)).is_some() {
             // The look was told before its hand-over.
-            out(conn.gone(moved.mono_ns));
+            out(conn.gone(moved.mono_ns, who));
             return true;
         }
         if self.held.len() >= self.limit
@@ -217,7 +219,7 @@ impl Sampling {
         {
             // A hand-over or an end: no look has told.
             self.let_go += 1;
-            out(held.conn.gone(moved.mono_ns));
+            out(held.conn.gone(moved.mono_ns, who));
         }
         self.held.push(Pending { conn, moved: *moved, judgement, before_look: false });
         true
@@ -287,32 +289,39 @@ impl Sampling {
     }
 
     /// The source is at its end: what is held back will not be known.
-    pub(super) fn end(&mut self, now: u64, out: &mut impl FnMut(Change)) {
-        self.held.take().for_each(|held| out(held.conn.gone(now)));
+    pub(super) fn end(&mut self, now: u64, who: &Processes, out: &mut impl FnMut(Change)) {
+        self.held.take().for_each(|held| out(held.conn.gone(now, who)));
     }
 
     /// What a look says of the minisocks that are known.
-    fn settle_minis(&mut self, look: &Look, now: u64, jiffy_ns: u64, out: &mut impl FnMut(Change)) {
+    fn settle_minis(
+        &mut self,
+        look: &Look,
+        now: u64,
+        jiffy_ns: u64,
+        who: &Processes,
+        out: &mut impl FnMut(Change),
+    ) {
         let mut over = Vec::new();
         for known in self.minis.iter_mut() {
             let netns = known.conn.netns.unwrap_or(0);
             match known.row.take() {
                 Some(row) => {
                     let space = look.space(netns);
-                    turn(&mut known.conn, row, space, known.seen_ns, jiffy_ns, out);
+                    turn(&mut known.conn, row, space, (known.seen_ns, jiffy_ns), who, out);
                     *known = Mini::new(known.conn, space, row, jiffy_ns);
                 }
                 None if look.spaces.contains_key(&netns) => {
                     known.hidden = 0;
                     if look.proves_absence(Some(netns), known.seen_ns) {
-                        gone_by(known, look.space(netns).ended_ns, out);
+                        gone_by(known, look.space(netns).ended_ns, who, out);
                         over.push(mini_id(&known.conn));
                     }
                 }
                 None if look.whole => {
                     known.hidden += 1;
                     if known.hidden >= HIDDEN_LOOKS {
-                        out(known.conn.gone(now));
+                        out(known.conn.gone(now, who));
                         over.push(mini_id(&known.conn));
                     }
                 }
@@ -325,7 +334,13 @@ impl Sampling {
     }
 
     /// What a look says of the transitions that are held back.
-    fn settle_held(&mut self, look: &mut Look, jiffy_ns: u64, out: &mut impl FnMut(Change)) {
+    fn settle_held(
+        &mut self,
+        look: &mut Look,
+        jiffy_ns: u64,
+        who: &Processes,
+        out: &mut impl FnMut(Change),
+    ) {
         let over_ns = look.over_ns.unwrap_or(0);
         // The last first: of several with the same ends and no cookie it is the last one's.
         let mut rows: Vec<_> = self
@@ -342,7 +357,7 @@ impl Sampling {
             let at_ns = held.moved.mono_ns;
             let hidden = netns.is_some_and(|netns| !look.spaces.contains_key(&netns));
             if let Some(row) = rows.pop().flatten() {
-                self.hand_over(held, &row, look.space(row.netns), jiffy_ns, out);
+                self.hand_over(held, &row, look.space(row.netns), jiffy_ns, who, out);
             } else if look.proves_absence(netns, at_ns)
                 || (hidden && look.whole && held.before_look)
             {
@@ -360,6 +375,7 @@ impl Sampling {
         row: &rows::Row,
         space: Space,
         jiffy_ns: u64,
+        who: &Processes,
         out: &mut impl FnMut(Change),
     ) {
         let Pending { mut conn, moved, .. } = held;
@@ -381,9 +397,9 @@ impl Sampling {
             }));
             conn.enter(TcpState::TimeWait, at_ns, Entered::Seen);
         } else {
-            turn(&mut conn, row, space, at_ns, jiffy_ns, out);
+            turn(&mut conn, row, space, (at_ns, jiffy_ns), who, out);
         }
-        self.insert(Mini::new(conn, space, row, jiffy_ns), out);
+        self.insert(Mini::new(conn, space, row, jiffy_ns), who, out);
     }
 
     /// Concludes from a look, once all events up to its end have been told.
@@ -391,8 +407,8 @@ impl Sampling {
         let told = |look: &mut Look| look.over_ns.is_some_and(|over_ns| over_ns <= now);
         let Some(mut look) = self.look.take_if(told) else { return };
         let jiffy_ns = known.minisocks.jiffy_ns();
-        self.settle_minis(&look, now, jiffy_ns, out);
-        self.settle_held(&mut look, jiffy_ns, out);
+        self.settle_minis(&look, now, jiffy_ns, &known.processes, out);
+        self.settle_held(&mut look, jiffy_ns, &known.processes, out);
         // What is left was there before the hooks, or its hand-over was not told. That two looks
         // must show: a record in the ring may wait behind one that another CPU has not finished.
         let rows = std::mem::take(&mut look.rows);
@@ -401,7 +417,8 @@ impl Sampling {
         for rows::Row { netns, socket: row } in rows.into_iter() {
             let id = row.id();
             let space = look.space(netns);
-            let seed = Seed::of(&row, netns, space.began_ns, space.ended_ns);
+            let seed =
+                Seed::of(&row, netns, (space.began_ns, space.ended_ns), &mut known.processes);
             let mut conn = seed.conn();
             if self.seen.contains(&netns) {
                 if !self.strange.contains(&id) {
@@ -410,8 +427,8 @@ impl Sampling {
                 }
                 let full = handed_over.get_or_insert_with(|| known.full_by_minisock().collect());
                 if let Some(full) = full.get(&id).and_then(|&addr| known.conns.remove(addr)) {
-                    out(full.gone(now));
-                    (conn.id, conn.owner, conn.birth) = (full.id, full.owner, full.birth);
+                    out(full.gone(now, &known.processes));
+                    (conn.id, conn.people, conn.birth) = (full.id, full.people, full.birth);
                     conn.ending = full.ending;
                     self.resynchronised += 1;
                 } else {
@@ -421,19 +438,19 @@ impl Sampling {
             if conn.id == 0 {
                 conn.id = known.ids.next();
             }
-            out(Change::Found(conn.found(now)));
+            out(Change::Found(conn.found(now, &known.processes)));
             let mini = Mini::new(conn, space, Row::from(&row), jiffy_ns);
-            self.insert(mini, out);
+            self.insert(mini, &known.processes, out);
         }
         self.strange = strange;
         self.seen.extend(look.spaces.keys());
     }
 
-    fn insert(&mut self, mini: Mini, out: &mut impl FnMut(Change)) {
+    fn insert(&mut self, mini: Mini, who: &Processes, out: &mut impl FnMut(Change)) {
         let now = mini.seen_ns;
         let replaced = self.minis.remove(&mini.key());
         let evicted = self.minis.insert(mini);
-        replaced.into_iter().chain(evicted).for_each(|other| out(other.conn.gone(now)));
+        replaced.into_iter().chain(evicted).for_each(|other| out(other.conn.gone(now, who)));
     }
 }
 
@@ -460,8 +477,8 @@ fn turn(
     conn: &mut Conn,
     row: Row,
     space: Space,
-    earliest_ns: u64,
-    jiffy_ns: u64,
+    (earliest_ns, jiffy_ns): (u64, u64),
+    who: &Processes,
     out: &mut impl FnMut(Change),
 ) {
     if (conn.state, row.state) != (TcpState::FinWait2, TcpState::TimeWait) {
@@ -480,18 +497,18 @@ fn turn(
         after if after <= blur_ns => (earliest_ns, latest_ns - earliest_ns),
         after => (since_ns, after),
     };
-    promoted(conn, 0, at_ns, Entered::Within(within_ns), out);
+    promoted(conn, 0, at_ns, Entered::Within(within_ns), who, out);
 }
 
 /// A minisock that was there is not there at `now`.
-fn gone_by(mini: &Mini, now: u64, out: &mut impl FnMut(Change)) {
+fn gone_by(mini: &Mini, now: u64, who: &Processes, out: &mut impl FnMut(Change)) {
     // A timer may run late, by the slots of the timer wheel, but never early.
     let (reason, from_ns) = match mini.due_ns <= now {
         true => (EndReason::Expired, mini.due_ns.max(mini.seen_ns)),
         false => (EndReason::Unknown, mini.seen_ns),
     };
     // Its address was never told.
-    vanished(mini.conn, 0, reason, (from_ns, now), out);
+    vanished(mini.conn, 0, reason, (from_ns, now), who, out);
 }
 
 #[cfg(test)]

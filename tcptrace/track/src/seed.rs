@@ -9,9 +9,12 @@ use std::num::NonZeroU64;
 use super::{
     conn::{Conn, Entered},
     ends::{ByEnds, Ends},
+    processes::{People, Processes},
     slab::{Keyed, Slab},
 };
-use tcptrace_model::{Owner, OwnerFrom, SnapSocket, SockId, TcpState, Tuple, hash::ByAnything};
+use tcptrace_model::{
+    Holder, Owner, OwnerFrom, SnapSocket, SockId, TcpState, Tuple, hash::ByAnything,
+};
 
 /// `TCP_TIMEWAIT_LEN` in nanoseconds.
 const TIMEWAIT_LEN_NS: u64 = 60_000_000_000;
@@ -29,14 +32,20 @@ pub(super) struct Seed {
     pub(super) since_ns: u64,
     pub(super) netns: u32,
     pub(super) tuple: Tuple,
-    pub(super) owner: Option<Owner>,
+    pub(super) people: People,
     cgroup: Option<NonZeroU64>,
 }
 
 impl Seed {
     /// The seed of a row of a dump of `netns`, taken from `began_ns` to `ended_ns`, that has had
-    /// no event since it began.
-    pub(super) fn of(row: &SnapSocket, netns: u32, began_ns: u64, ended_ns: u64) -> Self {
+    /// no event since it began. `who` keeps the processes.
+    pub(super) fn of(
+        row: &SnapSocket,
+        netns: u32,
+        (began_ns, ended_ns): (u64, u64),
+        who: &mut Processes,
+    ) -> Self {
+        let holder = holder_of(row);
         let known = time_wait_since(row, ended_ns).or_else(|| in_state_since(row, ended_ns));
         Self {
             id: 0,
@@ -46,7 +55,11 @@ impl Seed {
             since_ns: known.map_or(began_ns, |since| since.min(began_ns)),
             netns,
             tuple: row.tuple,
-            owner: holder_of(row),
+            people: People {
+                owner: who.better(None, holder.map(owner_by)),
+                closer: None,
+                holder: holder.and_then(|holder| who.keep_holder(holder)),
+            },
             cgroup: row.full.as_ref().and_then(|full| full.cgroup),
         }
     }
@@ -65,7 +78,7 @@ impl Seed {
         let mut conn = Conn::new(self.id, self.state, self.since_ns, Entered::Before, self.tuple);
         conn.cookie = NonZeroU64::new(self.cookie);
         conn.netns = Some(self.netns);
-        conn.owner = self.owner;
+        conn.people = self.people;
         conn.set_cgroup(self.cgroup);
         conn
     }
@@ -79,10 +92,14 @@ impl Keyed for Seed {
     }
 }
 
-/// Whose a socket is by who holds it.
-pub(super) fn holder_of(row: &SnapSocket) -> Option<Owner> {
-    let holder = row.full.as_ref().and_then(|full| full.holder)?;
-    Some(Owner { task: holder.task, from: OwnerFrom::Snapshot })
+/// Who has the socket of a row open.
+pub(super) fn holder_of(row: &SnapSocket) -> Option<Holder> {
+    row.full.as_ref().and_then(|full| full.holder)
+}
+
+/// Whose a socket is by who holds it: of several, the one that was there first may have opened it.
+pub(super) fn owner_by(holder: Holder) -> Owner {
+    Owner { task: holder.first, from: OwnerFrom::Snapshot }
 }
 
 /// Since when the timer of a minisock in TIME_WAIT has been running, by what is left of it at
@@ -120,6 +137,11 @@ impl Seeds {
 
     pub(super) fn iter(&self) -> impl Iterator<Item = &Seed> {
         self.seeds.iter()
+    }
+
+    /// Those whose holders may be set: by nothing of them are they found again that changes.
+    pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = &mut Seed> {
+        self.seeds.iter_mut()
     }
 
     /// Adds one of a socket that has none.

@@ -3,11 +3,12 @@
 use super::{
     cgroups::Cgroups,
     compare::Rounds,
-    conn::{Conn, Entered, at_least, better, differ, has_listeners_ends, owner_of},
+    conn::{Conn, Entered, at_least, closer_of, differ, has_listeners_ends, owner_of},
     known::Known,
     listeners::Listeners,
     minisock::Origin,
     pending::PendingVerdicts,
+    processes::Processes,
     sampling::Sampling,
     verdict::{Close, Judgement},
 };
@@ -137,7 +138,8 @@ impl Tracker {
 
     /// The same, with how long each has been in its state, at `now`.
     pub fn standing(&self, now: u64) -> impl Iterator<Item = Standing> {
-        let of = move |conn: &Conn| (conn.found(conn.since_ns), conn.age(now, self.last_loss));
+        let who = &self.known.processes;
+        let of = move |conn: &Conn| (conn.found(conn.since_ns, who), conn.age(now, self.last_loss));
         let full = self.known.conns.iter().map(move |(_, conn)| (of(conn), false));
         let pending = self.pending.iter();
         let pending = pending.map(|moved| ((PendingVerdicts::found(moved), moved.in_old), false));
@@ -187,14 +189,14 @@ impl Tracker {
                 if matches!(event.event, MinisockEvent::Expired | MinisockEvent::Stopped { .. }) {
                     self.rounds.ended(event.cookie, true, &event.tuple);
                 }
-                let seeds = &mut self.known.seeds;
+                let Known { seeds, minisocks, ids, processes, .. } = &mut self.known;
                 let netns = Some(event.netns);
                 let origin =
                     || match seeds.take(event.cookie, &event.tuple, event.substate, netns, true) {
                         Some(seed) => Origin::Seed(seed),
                         None => Origin::Unknown,
                     };
-                self.known.minisocks.event(event, &mut self.known.ids, origin, out);
+                minisocks.event(event, ids, processes, origin, out);
             }
             Input::Lost(Lost { mono_ns, .. }) | Input::Missed { mono_ns, .. } => {
                 self.complete_since = Some(*mono_ns);
@@ -208,16 +210,19 @@ impl Tracker {
             Input::Cgroup { id, path } => self.cgroups.name(*id, path),
             Input::Tick { mono_ns } => {
                 self.pending.tick(*mono_ns, out);
-                self.known.minisocks.tick(*mono_ns, &mut self.known.ids, out);
+                let Known { minisocks, ids, processes, .. } = &mut self.known;
+                minisocks.tick(*mono_ns, ids, processes, out);
                 self.sampling.settle(*mono_ns, &mut self.known, out);
                 self.rounds.settle(*mono_ns, &mut self.known, out);
+                self.known.forget_processes(self.sampling.iter());
             }
             Input::Event(Event::Reset(event)) => self.reset(event, out),
             Input::Event(Event::Accept(event)) => self.accept(event),
             Input::End(accounts) => {
                 self.pending.end(out);
-                self.sampling.end(accounts.mono_ns, out);
+                self.sampling.end(accounts.mono_ns, &self.known.processes, out);
             }
+            Input::Exited(exited) => self.known.processes.ended(exited.tgid, exited.started),
             Input::Clock(_) | Input::Knobs(_) | Input::Counters(_) => {}
         }
     }
@@ -232,9 +237,10 @@ impl Tracker {
     }
 
     fn accept(&mut self, event: &Accept) {
-        if let Some(conn) = self.known.conns.get_mut(event.skaddr) {
+        let Known { conns, processes, .. } = &mut self.known;
+        if let Some(conn) = conns.get_mut(event.skaddr) {
             let owner = Owner { task: event.task, from: OwnerFrom::Accept };
-            conn.owner = better(conn.owner, Some(owner));
+            conn.people.owner = processes.better(conn.people.owner, Some(owner));
         }
     }
 
@@ -256,7 +262,8 @@ impl Tracker {
             let id = self.known.ids.next();
             (Conn::new(id, event.old, event.mono_ns, Entered::Before, event.tuple), Age::Unknown)
         });
-        let mut moved = told(&mut conn, in_old, event, &self.known.listeners);
+        let Known { listeners, processes, .. } = &mut self.known;
+        let mut moved = told(&mut conn, in_old, event, listeners, processes);
         if event.new == TcpState::Close {
             self.closed(event, conn, is_known, moved, out);
             return;
@@ -268,7 +275,7 @@ impl Tracker {
         conn.enter(event.new, event.mono_ns, entered);
         conn.set_sock(event.sock.as_ref());
         if event.new == TcpState::Listen
-            && let Some(owner) = conn.owner
+            && let Some(owner) = self.known.processes.owner(conn.people.owner)
         {
             self.known.listeners.insert(event.skaddr, conn.netns, &conn.tuple, owner);
         }
@@ -278,7 +285,7 @@ impl Tracker {
             // An unknown socket may now be the evicted one, which was in its state before; it
             // may also have moved before it was evicted, up to now.
             self.complete_since = Some(event.mono_ns);
-            out(evicted.gone(event.mono_ns));
+            out(evicted.gone(event.mono_ns, &self.known.processes));
         }
     }
 
@@ -289,7 +296,8 @@ impl Tracker {
         if matches!(event.old, Close | Listen) || matches!(event.new, Close | Listen) {
             return false;
         }
-        let Some(conn) = self.known.conns.get_mut(event.skaddr) else { return false };
+        let Known { conns, listeners, processes, .. } = &mut self.known;
+        let Some(conn) = conns.get_mut(event.skaddr) else { return false };
         let cookie = event.sock.as_ref().and_then(|sock| sock.cookie);
         if conn.state != event.old
             || self.last_loss.is_some_and(|loss| loss >= conn.since_ns)
@@ -298,7 +306,7 @@ impl Tracker {
             return false;
         }
         let in_old = conn.age(event.mono_ns, self.last_loss);
-        let mut moved = told(conn, in_old, event, &self.known.listeners);
+        let mut moved = told(conn, in_old, event, listeners, processes);
         moved.verdict.initiator = conn.ending.moved(event.old, event.new);
         conn.enter(event.new, event.mono_ns, Entered::Seen);
         conn.set_sock(event.sock.as_ref());
@@ -347,7 +355,7 @@ impl Tracker {
         let judgement = conn.ending.closed(&close);
         if is_known
             && matches!(event.old, TcpState::FinWait2 | TcpState::Closing)
-            && self.sampling.hold(conn, &moved, judgement, out)
+            && self.sampling.hold(conn, &moved, judgement, &self.known.processes, out)
         {
             return;
         }
@@ -384,10 +392,10 @@ impl Tracker {
                 Some(_) => self.resynchronised += 1,
                 None => self.anomalies += 1,
             }
-            out(conn.gone(event.mono_ns));
+            out(conn.gone(event.mono_ns, &self.known.processes));
             if !another {
                 conn.state = event.old;
-                out(Change::Found(conn.found(event.mono_ns)));
+                out(Change::Found(conn.found(event.mono_ns, &self.known.processes)));
                 let age = lost.map_or(Age::Unknown, |loss| at_least(loss, event.mono_ns));
                 return Some((conn, age));
             }
@@ -405,16 +413,16 @@ impl Tracker {
                 return Some((seed, age));
             }
             // The event is from before the snapshot saw it, and was told late.
-            out(seed.gone(event.mono_ns));
+            out(seed.gone(event.mono_ns, &self.known.processes));
         }
         if born {
             return None;
         }
         let id = self.known.ids.next();
         let mut conn = Conn::new(id, event.old, event.mono_ns, Entered::Before, event.tuple);
-        conn.owner = seed.and_then(|seed| seed.owner);
+        conn.people.owner = seed.and_then(|seed| seed.people.owner);
         conn.set_sock(event.sock.as_ref());
-        out(Change::Found(conn.found(event.mono_ns)));
+        out(Change::Found(conn.found(event.mono_ns, &self.known.processes)));
         let age = self.complete_since.map_or(Age::Unknown, |since| at_least(since, event.mono_ns));
         Some((conn, age))
     }
@@ -428,13 +436,29 @@ fn is_child(event: &Transition) -> bool {
 /// Has `conn` take in whose it is and which, and gives what is to be said of the event, but for the
 /// verdict.
 #[inline]
-fn told(conn: &mut Conn, in_old: Age, event: &Transition, listeners: &Listeners) -> Moved {
+fn told(
+    conn: &mut Conn,
+    in_old: Age,
+    event: &Transition,
+    listeners: &Listeners,
+    who: &mut Processes,
+) -> Moved {
     conn.tuple = event.tuple.completed_by(&conn.tuple);
     conn.birth = Birth::of(event.old, event.new, event.mono_ns).or(conn.birth);
     conn.netns = event.sock.as_ref().map(|sock| sock.netns).or(conn.netns);
-    conn.owner = better(conn.owner, owner_of(event));
-    if is_child(event) {
-        conn.owner = conn.owner.or(listeners.owner(conn.netns, &conn.tuple));
+    let closer = closer_of(event, conn);
+    conn.people.owner = who.better(conn.people.owner, owner_of(event, closer.as_ref()));
+    if is_child(event) && conn.people.owner.is_none() {
+        conn.people.owner = who.better(None, listeners.owner(conn.netns, &conn.tuple));
+    }
+    if conn.people.closer.is_none() {
+        // 0 is the idle task, which calls nothing.
+        let closer = closer.filter(|closer| closer.task.tgid != 0);
+        conn.people.closer = closer.and_then(|closer| who.keep_closer(closer));
+    }
+    // Whoever closes it may have been the last to have it open.
+    if closer.is_some() || event.sock.as_ref().is_some_and(|sock| sock.dead) {
+        conn.people.holder = None;
     }
     Moved {
         id: conn.id,
@@ -446,12 +470,15 @@ fn told(conn: &mut Conn, in_old: Age, event: &Transition, listeners: &Listeners)
         netns: conn.netns,
         birth: conn.birth,
         in_old,
-        owner: conn.owner,
+        owner: who.owner(conn.people.owner),
+        closer: who.closer(conn.people.closer),
         sock: event.sock,
         end_reason: None,
         verdict: Verdict::default(),
     }
 }
 
+#[cfg(test)]
+mod people;
 #[cfg(test)]
 mod tests;

@@ -139,6 +139,7 @@ impl View for ClosersView {
             Input::Event(_)
             | Input::Snapshot(_)
             | Input::Cgroup { .. }
+            | Input::Exited(_)
             | Input::Knobs(_)
             | Input::Counters(_) => {}
         }

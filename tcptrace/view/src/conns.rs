@@ -99,8 +99,13 @@ impl ConnsView {
 
     fn print(&mut self, one: &Connection, out: &mut BytesMut) {
         let Selection { wanted, min_life_ns, .. } = &self.selection;
-        let subject =
-            Subject { owner: one.owner.as_ref(), cgroup: one.cgroup, verdict: one.verdict };
+        let subject = Subject {
+            owner: one.owner.as_ref(),
+            closer: one.closer.as_ref(),
+            holder: one.holder.as_ref(),
+            cgroup: one.cgroup,
+            verdict: one.verdict,
+        };
         let lived = *min_life_ns == 0 || least_ns(one.life()) >= *min_life_ns;
         if self.is_done() || !lived || !wanted.matches(subject) {
             return;

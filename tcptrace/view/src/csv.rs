@@ -9,11 +9,12 @@ use super::{
     number::{put_hex, put_ms, put_u64},
     time::WallClock,
 };
-use tcptrace_model::{Age, EndReason, How, Initiator, Linger, Moved};
+use tcptrace_model::{Age, Closer, EndReason, How, Initiator, Linger, Moved};
 
 /// The header, in the order in which [`Csv::transition`] writes.
 pub(super) const HEADER: &str = "time,mono_ns,skaddr,cookie,netns,family,mapped,laddr,lport,raddr,\
-    rport,old,new,ms,at_least,pid,comm,owner_from,linger,initiator,how,end_reason,within_ms\n";
+    rport,old,new,ms,at_least,pid,comm,owner_from,linger,initiator,how,end_reason,within_ms,\
+    tid,thread,closer_pid,closer_comm,closer_from\n";
 
 /// Writes the rows of the `live` view. What is not known is empty.
 pub struct Csv {
@@ -70,7 +71,7 @@ impl Csv {
             Some(owner) => {
                 number(out, owner.task.pid().map(u64::from));
                 // Writing to memory does not fail.
-                let _ = write!(out, ",{}", quoted(&owner.task.comm.to_string()));
+                let _ = write!(out, ",{}", quoted(&owner.task.name().to_string()));
                 text(out, owner.from.name());
             }
             None => out.put_slice(b",,,"),
@@ -91,8 +92,19 @@ impl Csv {
         if let Age::About { within_ns, .. } = moved.in_old {
             put_ms(out, within_ns);
         }
+        let task = moved.owner.map(|owner| owner.task);
+        put_field(out, task.map(|task| task.tid));
+        put_field(out, task.map(|task| quoted(&task.thread.to_string())));
+        put_closer(out, moved.closer.as_ref());
         out.put_u8(b'\n');
     }
+}
+
+/// Appends the columns of a closer: `closer_pid`, `closer_comm` and `closer_from`.
+pub(super) fn put_closer(out: &mut BytesMut, closer: Option<&Closer>) {
+    put_field(out, closer.and_then(|closer| closer.task.pid()));
+    put_field(out, closer.map(|closer| quoted(&closer.task.name().to_string())));
+    put_field(out, closer.map(|closer| closer.from.name()));
 }
 
 fn number(out: &mut BytesMut, number: Option<u64>) {
@@ -150,14 +162,15 @@ mod tests {
         assert_eq!(
             std::str::from_utf8(&out).unwrap(),
             ",1000000,0xa,,0,ipv4,false,10.0.0.1,,10.0.0.2,443,CLOSE,SYN_SENT,,false,812,\"a,b\",\
-             connect,2s,,,,\n\
+             connect,2s,,,,,812,\"a,b\",,,\n\
              ,2000000,0xa,,,ipv4,false,10.0.0.1,7,10.0.0.2,443,SYN_SENT,CLOSE,1.000,false,812,\
-             \"a,b\",connect,,,unknown,,\n"
+             \"a,b\",connect,,,unknown,,,812,\"a,b\",,,\n"
         );
         let columns = HEADER.matches(',').count();
         assert_eq!(
             std::str::from_utf8(&out).unwrap().lines().nth(1).unwrap().matches(',').count(),
-            columns + 1
+            columns + 2,
+            "a comma in each name"
         );
     }
 

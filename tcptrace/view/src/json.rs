@@ -12,7 +12,7 @@ use super::{
     time::WallClock,
 };
 use tcptrace_model::{
-    Accounts, Age, Comm, EndReason, How, Initiator, Linger, Lost, Moved, TcpState,
+    Accounts, Age, Comm, EndReason, How, Initiator, Linger, Lost, Moved, ProcessName, TcpState,
 };
 
 /// Writes the objects of the `live` view.
@@ -102,12 +102,29 @@ impl Json {
                 out.put_slice(br#","pid":"#);
                 optional(out, owner.task.pid().map(u64::from));
                 out.put_slice(br#","comm":"#);
-                put_comm(out, &owner.task.comm);
+                put_name(out, owner.task.name());
                 out.put_slice(br#","owner_from":""#);
                 out.put_slice(owner.from.name().as_bytes());
+                out.put_slice(br#"","tid":"#);
+                put_u64(out, owner.task.tid.into());
+                out.put_slice(br#","thread":"#);
+                put_comm(out, &owner.task.thread);
+            }
+            None => out.put_slice(
+                br#","pid":null,"comm":null,"owner_from":null,"tid":null,"thread":null"#,
+            ),
+        }
+        match &moved.closer {
+            Some(closer) => {
+                out.put_slice(br#","closer_pid":"#);
+                optional(out, closer.task.pid().map(u64::from));
+                out.put_slice(br#","closer_comm":"#);
+                put_name(out, closer.task.name());
+                out.put_slice(br#","closer_from":""#);
+                out.put_slice(closer.from.name().as_bytes());
                 out.put_u8(b'"');
             }
-            None => out.put_slice(br#","pid":null,"comm":null,"owner_from":null"#),
+            None => out.put_slice(br#","closer_pid":null,"closer_comm":null,"closer_from":null"#),
         }
         out.put_slice(br#","linger":"#);
         match moved.linger() {
@@ -215,6 +232,16 @@ pub(super) fn put_ip(out: &mut impl BufMut, ip: IpAddr) {
     }
 }
 
+/// Appends what a process is called as a JSON string, in its escaped form.
+fn put_name(out: &mut impl BufMut, name: ProcessName) {
+    if name.is_kernel || name.comm.as_bytes().first() == Some(&b'[') {
+        let text = serde_json::Value::String(name.to_string());
+        out.put_slice(text.to_string().as_bytes());
+    } else {
+        put_comm(out, &name.comm);
+    }
+}
+
 /// Appends a name as a JSON string, in its escaped form.
 fn put_comm(out: &mut impl BufMut, comm: &Comm) {
     if comm.is_plain() && !comm.as_bytes().contains(&b'"') {
@@ -267,7 +294,8 @@ mod tests {
             "netns": 4026531840_u32, "family": "ipv4", "mapped": false, "laddr": "10.0.0.1",
             "lport": 40001, "raddr": "10.0.0.2", "rport": 443, "old": "SYN_SENT",
             "new": "ESTABLISHED", "ms": 5.411, "at_least": false, "pid": 812, "comm": "curl",
-            "owner_from": "connect", "linger": "2s", "initiator": null, "how": null,
+            "owner_from": "connect", "tid": 812, "thread": "curl", "closer_pid": null,
+            "closer_comm": null, "closer_from": null, "linger": "2s", "initiator": null, "how": null,
             "end_reason": null, "within_ms": null
         });
         assert_eq!(lines[1], expected);

@@ -18,6 +18,7 @@ pub mod states_by;
 pub mod stuck;
 pub mod table;
 pub mod time;
+pub mod who;
 pub mod wrap;
 
 use std::time::Duration;

@@ -6,10 +6,7 @@ use bytes::{BufMut as _, BytesMut};
 
 pub use super::table::{Columns, WIDTH_WITH_OWNER};
 use super::{AT_ONCE, View, csv, csv::Csv, json::Json, table::Table};
-use tcptrace_model::{
-    Change, Input, StateSet,
-    select::{Subject, Wanted},
-};
+use tcptrace_model::{Change, Input, StateSet, select::Wanted};
 use tcptrace_track::Tracker;
 
 /// How the stream is written.
@@ -152,12 +149,7 @@ impl View for LiveView {
         let Change::Moved(moved) = change else { return };
         let asked =
             self.selection.states.contains(moved.old) || self.selection.states.contains(moved.new);
-        let subject = Subject {
-            owner: moved.owner.as_ref(),
-            cgroup: moved.sock.and_then(|sock| sock.cgroup),
-            verdict: moved.verdict,
-        };
-        let asked = asked && self.selection.wanted.matches(subject);
+        let asked = asked && self.selection.wanted.matches(moved.into());
         if !asked || self.is_done() || !self.within_limit(moved.mono_ns, out) {
             return;
         }
@@ -275,11 +267,14 @@ LADDR:LPORT           RADDR:RPORT           OLDSTATE       NEWSTATE           MS
         let row = text.lines().nth(2).unwrap();
         assert!(
             row.starts_with(
-                "0.003000   0xa                0              812 curl            connect  192."
+                "0.003000   0xa                0              812 curl            connect  curl            192."
             ),
             "{row}"
         );
-        assert!(row.ends_with("2.000 off    0            -      -"), "{row}");
+        assert!(
+            row.ends_with("2.000 off    0            -      -                       -"),
+            "{row}"
+        );
     }
 
     #[test]

@@ -8,7 +8,7 @@ use std::{
 use bytes::{BufMut as _, BytesMut};
 
 use super::{number::age_within, time::WallClock};
-use tcptrace_model::{EndReason, How, Linger, Moved, TcpState, Timeout};
+use tcptrace_model::{EndReason, How, Linger, Moved, Task, TcpState, Timeout};
 
 /// How many characters a row takes with [`Columns::owner`] and nothing else.
 pub const WIDTH_WITH_OWNER: u16 = 104;
@@ -67,7 +67,7 @@ impl Table {
             let _ = write!(line, "{:>7} {:15} ", "PID", "COMM");
         }
         if wide {
-            let _ = write!(line, "{:8} ", "FROM");
+            let _ = write!(line, "{:8} {:15} ", "FROM", "THREAD");
         }
         let _ = write!(
             line,
@@ -75,7 +75,7 @@ impl Table {
             "LADDR:LPORT", "RADDR:RPORT", "OLDSTATE", "NEWSTATE", "MS"
         );
         if wide {
-            let _ = write!(line, " {:6} {:12} {:6} HOW", "LINGER", "ERR", "CLOSER");
+            let _ = write!(line, " {:6} {:12} {:6} {:23} HOW", "LINGER", "ERR", "FIRST", "CLOSER");
         }
         put_line(out, &line);
     }
@@ -97,12 +97,16 @@ impl Table {
         }
         if owner || wide {
             let _ = match &moved.owner {
-                Some(owner) => write!(line, "{:>7} {:15} ", owner.task.pid_text(), owner.task.comm),
+                Some(owner) => {
+                    write!(line, "{:>7} {:15} ", owner.task.pid_text(), owner.task.name())
+                }
                 None => write!(line, "{:>7} {:15} ", "-", "-"),
             };
         }
         if wide {
-            let _ = write!(line, "{:8} ", moved.owner.map_or("-", |owner| owner.from.name()));
+            let from = moved.owner.map_or("-", |owner| owner.from.name());
+            let thread = moved.owner.map_or("-".to_owned(), |owner| owner.task.thread.to_string());
+            let _ = write!(line, "{from:8} {thread:15} ");
         }
         let tuple = &moved.tuple;
         let local = end(tuple.local_ip(), tuple.lport);
@@ -151,9 +155,10 @@ impl Table {
                 Some(sock) if sock.err == 0 => "0".to_owned(),
                 Some(sock) => format!("{:?}", nix::errno::Errno::from_raw(sock.err.into())),
             };
-            let closer = moved.verdict.initiator.map_or("-", |initiator| initiator.name());
+            let first = moved.verdict.initiator.map_or("-", |initiator| initiator.name());
+            let closer = process(moved.closer.map(|closer| closer.task).as_ref());
             let how = moved.verdict.how.map_or("-", |how| how.name());
-            let _ = write!(line, " {linger:6} {err:12} {closer:6} {how}");
+            let _ = write!(line, " {linger:6} {err:12} {first:6} {closer:23} {how}");
         }
         put_line(out, &line);
     }
@@ -167,6 +172,11 @@ impl Table {
 pub(super) fn put_line(out: &mut BytesMut, line: &str) {
     out.put_slice(line.trim_end().as_bytes());
     out.put_u8(b'\n');
+}
+
+/// `812/nginx`, as netstat(8) has it; `-` for one that is not known.
+pub fn process(task: Option<&Task>) -> String {
+    task.map_or("-".to_owned(), |task| format!("{}/{}", task.pid_text(), task.name()))
 }
 
 /// `10.0.0.1:443`, `[2001:db8::1]:443`; `-` for a port that is not known.

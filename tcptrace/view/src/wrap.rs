@@ -47,3 +47,11 @@ fn put_break(out: &mut String, indent: usize) -> usize {
     out.extend(std::iter::repeat_n(' ', indent));
     indent
 }
+
+/// At most `width` characters, the last an ellipsis where some were cut.
+pub fn cut(text: &str, width: usize) -> String {
+    if text.chars().count() <= width {
+        return text.to_owned();
+    }
+    text.chars().take(width - 1).chain(['…']).collect()
+}

@@ -11,7 +11,7 @@ use tcptrace_stats::{
     ports,
     stuck::{OfState, Stuck, diagnosis},
 };
-use tcptrace_view::{ports::describe, stuck::age};
+use tcptrace_view::{ports::describe, stuck::age, who};
 
 /// A moment, UTC; `-` where the clocks are not known.
 fn moment(facts: &Facts, mono_ns: u64) -> String {
@@ -188,7 +188,7 @@ fn groups(states: &[&OfState]) -> Table {
         })
     });
     Table {
-        columns: ["owner", "state", "stuck", "all", "oldest", "unread bytes", "unsent bytes"]
+        columns: ["held by", "state", "stuck", "all", "oldest", "unread bytes", "unsent bytes"]
             .map(str::to_owned)
             .to_vec(),
         rows: rows.collect(),
@@ -198,7 +198,7 @@ fn groups(states: &[&OfState]) -> Table {
 fn sockets(oldest: &[Stuck]) -> Table {
     let row = |one: &Stuck| {
         let tuple = &one.found.tuple;
-        let task = one.found.owner.map(|owner| owner.task);
+        let (pid, process) = who::holder(&one.found, one.held, usize::MAX);
         let known = |text: Option<String>| text.unwrap_or_else(|| "–".to_owned());
         vec![
             format!(
@@ -208,15 +208,15 @@ fn sockets(oldest: &[Stuck]) -> Table {
             ),
             one.found.state.name().to_owned(),
             age(one.in_state),
-            known(task.map(|task| task.comm.to_string())),
-            known(task.map(|task| task.pid_text())),
+            process,
+            pid,
             known(one.unit.as_deref().map(harmless)),
             known(one.bytes.map(|bytes| bytes.unread.to_string())),
             known(one.bytes.map(|bytes| bytes.unsent.to_string())),
         ]
     };
     Table {
-        columns: ["socket", "state", "for", "process", "pid", "unit", "unread", "unsent"]
+        columns: ["socket", "state", "for", "held by", "pid", "unit", "unread", "unsent"]
             .map(str::to_owned)
             .to_vec(),
         rows: oldest.iter().map(row).collect(),

@@ -56,7 +56,7 @@ fn socket(cookie: u64) -> SnapSocket {
         uid: u32::MAX,
         queues: Queues { unread: 1, unsent: u32::MAX },
         cgroup: NonZeroU64::new(u64::MAX),
-        holder: Some(Holder { task, holders: 3 }),
+        holder: Some(Holder { first: Task { tgid: 1, ..task }, task, holders: 3 }),
         in_state_ms: NonZeroU64::new(1),
     };
     let mini = cookie.is_multiple_of(2);

@@ -32,7 +32,7 @@ pub struct ServeArgs {
     /// are answered all the same
     #[arg(long, value_name = "FILE")]
     pub token_file: Option<PathBuf>,
-    /// A label more on connections and ends: owner (the task's name), port (of the service) or unit
+    /// A label more on connections and ends: owner (process name), port (of the service) or unit
     /// (the cgroup)
     #[arg(long, value_name = "KEY")]
     pub label: Option<By>,

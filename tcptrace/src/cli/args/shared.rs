@@ -76,13 +76,14 @@ pub(super) const SELECT_HEADING: &str =
 #[derive(Debug, Default, Args)]
 #[command(next_help_heading = SELECT_HEADING)]
 pub struct SelectArgs {
-    /// Owned by these processes
+    /// Of these processes: opened, accepted, closed or held open by them
     #[arg(short, long, value_name = "PID", value_delimiter = ',')]
     pub pid: Vec<u32>,
-    /// Owned by a task of this name, of which the kernel keeps 15 bytes; may be repeated
+    /// Of processes with this name (of the thread-group leader, as in `ps -o comm`; at most 15
+    /// bytes); may be repeated
     #[arg(long, value_name = "NAME")]
     pub comm: Vec<String>,
-    /// Owned by these users
+    /// Of processes of these users
     #[arg(long, value_name = "UID", value_delimiter = ',')]
     pub uid: Vec<u32>,
     /// In these cgroups (v2): a path (/system.slice/nginx.service, or to the directory) or an id,

@@ -4,7 +4,9 @@ use super::{
     times::{Times, least_ns, sum},
     traffic::Traffic,
 };
-use tcptrace_model::{Age, Birth, EndReason, Opened, Owner, TcpState, Tuple, Verdict};
+use tcptrace_model::{
+    Age, Birth, Closer, EndReason, Holder, Opened, Owner, TcpState, Tuple, Verdict,
+};
 
 /// A connection that has ended, or as much of it as there has been.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,6 +32,10 @@ pub struct Connection {
     pub birth: Option<Birth>,
     /// Whose it is, if that is known.
     pub owner: Option<Owner>,
+    /// Who closed it from here, if somebody has and that is known.
+    pub closer: Option<Closer>,
+    /// Who had it open when a snapshot was last taken; `None` where it is over, or not known.
+    pub holder: Option<Holder>,
     /// Who closed first, and how it ended.
     pub verdict: Verdict,
     /// How its minisock ended, or why there was none.

@@ -100,7 +100,7 @@ pub(in super::super) fn listing(look: &mut Look<'_>, rates: &mut Rates) -> Listi
     });
     let head = format!(
         "{:name_width$}{:>8}{:>8}{:>6}{:>6}{:>7}{:>5}{:>7}{:>8}",
-        "OWNER :PORT", "CLOSED", "/S", "SHARE", "LOCAL", "REMOTE", "ELSE", "TW NOW", "FAILED"
+        "PROCESS :PORT", "CLOSED", "/S", "SHARE", "LOCAL", "REMOTE", "ELSE", "TW NOW", "FAILED"
     );
     let rows = rows.collect();
     let since = look.now_ns.saturating_sub(look.data.counted_from_ns) / 1_000_000_000;

@@ -8,7 +8,8 @@ use tcptrace_model::{Age, Opened, OwnerFrom, TcpState, task::escape};
 use tcptrace_stats::conns::{Connection, least_ns};
 use tcptrace_view::{
     number::{age_within, bytes_short, ms_within},
-    table::end,
+    table::{end, process},
+    who,
 };
 
 pub(in super::super) fn listing(look: &mut Look<'_>, id: u64) -> Listing {
@@ -73,7 +74,20 @@ fn about(look: &mut Look<'_>, one: &Connection) -> Vec<Row> {
             OwnerFrom::Snapshot => "had it open",
             from => from.name(),
         };
-        format!("owner {} pid {} uid {} ({from})", task.comm, task.pid_text(), task.uid)
+        format!("owner {} pid {} uid {} ({from})", task.name(), task.pid_text(), task.uid)
+    });
+    let closer = one.closer.map_or_else(String::new, |closer| {
+        let task = closer.task;
+        format!(
+            "closed from here by {} pid {} ({})  ",
+            task.name(),
+            task.pid_text(),
+            closer.from.name()
+        )
+    });
+    let holder = one.holder.map_or_else(String::new, |holder| {
+        let also = who::also(&holder).map_or_else(String::new, |also| format!(", {also}"));
+        format!("held by {}{also}", process(Some(&holder.task)))
     });
     let unit = one
         .cgroup
@@ -93,6 +107,7 @@ fn about(look: &mut Look<'_>, one: &Connection) -> Vec<Row> {
     vec![
         Row::new(ends, Tone::Head).and(kernel, Tone::Plain),
         Row::new(format!("{owner}{unit}"), Tone::Plain),
+        Row::new(format!("{closer}{holder}"), Tone::Plain),
         Row::new(format!("{opened}; lived {} ms", age_within(one.life(), 12)), Tone::Plain),
     ]
 }

@@ -9,7 +9,7 @@ use super::{
     },
     Look,
 };
-use tcptrace_model::{Age, Found, TcpState, task::escape};
+use tcptrace_model::{Age, Found, Owner, TcpState, task::escape};
 use tcptrace_stats::{
     conns::{Connection, least_ns},
     group::{self, By},
@@ -21,6 +21,7 @@ use tcptrace_view::{
     number::bytes_short,
     stuck::text::{age, cut as cut_text},
     table::{end, short_how},
+    who,
 };
 
 /// What it can be ordered by.
@@ -46,7 +47,7 @@ fn is_among(among: &Among, standing: &Standing) -> bool {
         Among::Service(key) => group::service(found) == *key,
         Among::State(state) => found.state == *state,
         Among::Stuck(state, whose) => {
-            found.state == *state && Whose::of(By::Owner, standing) == *whose
+            found.state == *state && Whose::of(By::Holder, standing) == *whose
         }
         Among::Path(path) => Path::of(found.netns, &found.tuple) == *path,
     }
@@ -109,7 +110,11 @@ fn ended(look: &Look<'_>, among: &Among) -> Vec<Row> {
         let how = one.verdict.how.map_or("-", short_how);
         let by = one.verdict.initiator.map_or("-", |initiator| initiator.name());
         let words = format!("{by} {how}");
-        let text = line(&found(one), &age(one.life()), &cut_text(&words, 12), "-");
+        let who = one.owner.map_or_else(
+            || ("-".to_owned(), "-".to_owned()),
+            |Owner { task, .. }| (task.pid_text(), cut_text(&task.name().to_string(), 10)),
+        );
+        let text = line(&found(one), &age(one.life()), &cut_text(&words, 12), who);
         Row::new(text, Tone::Dim).leading(Goes::Connection(one.id))
     });
     rows.collect()
@@ -125,6 +130,8 @@ pub(in super::super) fn found(one: &Connection) -> Found {
         netns: one.netns,
         birth: one.birth,
         owner: one.owner,
+        closer: one.closer,
+        holder: one.holder,
         cookie: one.cookie,
         cgroup: one.cgroup,
         timestamps: None,
@@ -137,7 +144,7 @@ pub(in super::super) fn head(width: usize) -> String {
     let wide = if is_wide(width) { "UNREAD UNSENT UNIT" } else { "" };
     format!(
         "{:>8} {:12}{:>7} {:10} {:21} {:21}{wide}",
-        "AGE", "STATE", "PID", "OWNER", "LOCAL", "PEER"
+        "AGE", "STATE", "PID", "PROCESS", "LOCAL", "PEER"
     )
 }
 
@@ -154,12 +161,8 @@ pub(in super::super) fn row(
     unit: Option<&str>,
     width: usize,
 ) -> Row {
-    let nobody = match held {
-        Some(false) if found.state == TcpState::CloseWait => "(not acc.)",
-        Some(false) => "(orphan)",
-        _ => "-",
-    };
-    let mut text = line(found, &age(in_state), found.state.name(), nobody);
+    let who = who::holder(found, held, 10);
+    let mut text = line(found, &age(in_state), found.state.name(), who);
     if is_wide(width) {
         let size = |size: Option<u64>| size.map_or("-".to_owned(), bytes_short);
         text += &format!(
@@ -173,12 +176,7 @@ pub(in super::super) fn row(
     Row::new(text, tone).leading(Goes::Connection(found.id))
 }
 
-fn line(found: &Found, age: &str, state: &str, nobody: &str) -> String {
-    let task = found.owner.map(|owner| owner.task);
-    let (pid, comm) = task.map_or_else(
-        || ("-".to_owned(), nobody.to_owned()),
-        |task| (task.pid_text(), cut_text(&task.comm.to_string(), 10)),
-    );
+fn line(found: &Found, age: &str, state: &str, (pid, comm): (String, String)) -> String {
     let tuple = &found.tuple;
     let local = end(tuple.local_ip(), tuple.lport);
     let peer = match found.state {

@@ -158,7 +158,7 @@ fn row(moved: &Kept, wall: &mut WallClock, columns: Columns) -> Row {
     let time = time.map_or("-".to_owned(), |(text, ns)| format!("{text}.{:03}", ns / 1_000_000));
     let owner = match moved.owner.map(|owner| owner.task) {
         _ if !columns.owner => String::new(),
-        Some(task) => format!("{:>7} {:15} ", task.pid_text(), cut(&task.comm.to_string(), 15)),
+        Some(task) => format!("{:>7} {:15} ", task.pid_text(), cut(&task.name().to_string(), 15)),
         None => format!("{:>7} {:15} ", "-", "-"),
     };
     let why = match (moved.end_reason, moved.verdict.how) {

@@ -148,7 +148,7 @@ fn a_click_points_and_a_second_one_enters() {
     // The third tab.
     let at = stage.screen().lines().nth(2).unwrap().find("Closers").unwrap();
     click(&mut stage, at as u16, 2);
-    assert!(stage.screen().contains("OWNER :PORT"));
+    assert!(stage.screen().contains("PROCESS :PORT"));
     click(&mut stage, 3, 5);
     assert_eq!(stage.top.ui.spot().selected, 1);
     click(&mut stage, 3, 5);

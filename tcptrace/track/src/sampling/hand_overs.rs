@@ -118,6 +118,7 @@ mod tests {
             birth: None,
             in_old: Age::Unknown,
             owner: None,
+            closer: None,
             sock: None,
             end_reason: None,
             verdict: Verdict::default(),

@@ -37,8 +37,8 @@ struct Row {
     /// All groups that were not to be shown or for which there was no room: no task's name can be
     /// mistaken for that.
     other: bool,
-    /// Of a group by owner and port.
-    owner: Option<String>,
+    /// Of a group by process and port: the closer, or the owner where no process closed it.
+    process: Option<String>,
     port: Option<u16>,
     /// At which end the port is.
     port_of: Option<&'static str>,
@@ -109,15 +109,15 @@ impl From<&Tally> for Active {
 }
 
 fn row(ranking: &Ranking, group: &Group, tally: &Tally) -> Row {
-    let (owner, port) = match group.key() {
-        Key::Service(comm, port) => (comm.map(|comm| comm.to_string()), port),
+    let (process, port) = match group.key() {
+        Key::Service(name, port) => (name.map(|name| name.to_string()), port),
         _ => (None, None),
     };
     let initiator = |which| tally.by(Some(which));
     Row {
         key: group.label(),
         other: group.key() == Key::Other,
-        owner,
+        process,
         port: port.map(|port| port.number()),
         port_of: port.map(|port| port.end()),
         closed: tally.closed(),
@@ -169,7 +169,7 @@ pub(super) fn print(ranking: &Ranking, by: Option<By>, wall: &mut WallClock, out
         mono_ns: ranking.to_ns.to_string(),
         from,
         to,
-        by: by.map_or("owner,port", By::name),
+        by: by.map_or("process,port", By::name),
         closed: ranking.all.closed(),
         failed: ranking.all.failed(),
         rows: shown.chain(others).collect(),

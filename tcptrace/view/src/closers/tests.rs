@@ -78,8 +78,9 @@ fn the_table_fits_eighty_columns() {
     let expected = "\
 ... closed first: LOCAL this end, REMOTE the peer, ELSE both, none or unknown
 ... TW NOW: TIME_WAITs alive; TW SEC: their time in the interval, all added up
+... PROCESS: whose FIN or RST left first from here; where none did, the owner
 -  1.0 s: 8 closed, 1 failed to connect
-OWNER :PORT                CLOSED      /S SHARE LOCAL REMOTE ELSE TW NOW  TW SEC
+PROCESS :PORT              CLOSED      /S SHARE LOCAL REMOTE ELSE TW NOW  TW SEC
 curl →:443                      6     6.0   75%   67%    17%  17%      3     2.7
   local 4: 3 fin to TIME_WAIT, 1 rst-linger0
   remote 1: 1 rst-received
@@ -91,7 +92,7 @@ wget →:443                      1     1.0   12%     .      . 100%      .      
 ssh →:22                        .       .     .     .      .    .      .       .
   failed to connect 1: 1 refused
 -  1.0 s: 1 closed, 0 failed to connect
-OWNER :PORT                CLOSED      /S SHARE LOCAL REMOTE ELSE TW NOW  TW SEC
+PROCESS :PORT              CLOSED      /S SHARE LOCAL REMOTE ELSE TW NOW  TW SEC
 wget →:443                      1     1.0  100%     .   100%    .      .       .
   remote 1: 1 rst-received
 curl →:443                      .       .     .     .      .    .      3     3.0
@@ -104,7 +105,7 @@ curl →:443                      .       .     .     .      .    .      3     3
 fn what_is_not_shown_is_counted_together() {
     let order = Order { sort: Sort::Failed, top: Some(1) };
     let text = show(view(None, order, Format::Table, Some(1000)), &closes());
-    let rows: Vec<_> = text.lines().take(8).skip(4).collect();
+    let rows: Vec<_> = text.lines().take(9).skip(5).collect();
     let expected = [
         "ssh →:22                        .       .     .     .      .    .      .       .",
         "  failed to connect 1: 1 refused",
@@ -142,7 +143,7 @@ fn json_has_the_words_of_live() {
     assert_eq!((&lines[0]["v"], &lines[0]["type"]), (&1.into(), &"closers".into()));
     assert_eq!((&lines[0]["closed"], &lines[0]["failed"]), (&8.into(), &1.into()));
     let expected = serde_json::json!({
-        "key": "curl →:443", "other": false, "owner": "curl", "port": 443, "port_of": "remote",
+        "key": "curl →:443", "other": false, "process": "curl", "port": 443, "port_of": "remote",
         "closed": 6, "per_s": 6.0, "share": 0.75,
         "initiators": {"local": 4, "remote": 1, "both": 0, "none": 1, "unknown": 0},
         "endings": [
@@ -274,7 +275,7 @@ fn closes_by_units() -> String {
 fn cgroups_of_one_unit_are_one_row() {
     let text =
         show(view(Some(By::Unit), Order::default(), Format::Table, Some(1000)), &closes_by_units());
-    let rows: Vec<_> = text.lines().skip(3).collect();
+    let rows: Vec<_> = text.lines().skip(4).collect();
     let expected = [
         "UNIT                       CLOSED      /S SHARE LOCAL REMOTE ELSE TW NOW  TW SEC",
         "nginx.service                   2     2.0   40%  100%      .    .      2     1.8",

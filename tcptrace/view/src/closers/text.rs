@@ -26,7 +26,8 @@ const INDENT: &str = "  ";
 pub(super) fn begin(out: &mut BytesMut) {
     out.put_slice(
         b"... closed first: LOCAL this end, REMOTE the peer, ELSE both, none or unknown\n\
-          ... TW NOW: TIME_WAITs alive; TW SEC: their time in the interval, all added up\n",
+          ... TW NOW: TIME_WAITs alive; TW SEC: their time in the interval, all added up\n\
+          ... PROCESS: whose FIN or RST left first from here; where none did, the owner\n",
     );
 }
 
@@ -53,7 +54,7 @@ pub(super) fn print(
         ranking.seconds()
     );
     if header {
-        let by = by.map_or("OWNER :PORT".to_owned(), |by| by.name().to_uppercase());
+        let by = by.map_or("PROCESS :PORT".to_owned(), |by| by.name().to_uppercase());
         let _ = writeln!(
             text,
             "{by:LABEL$}{:>8}{:>8}{:>6}{:>6}{:>7}{:>5}{:>7}{:>8}",
@@ -147,8 +148,8 @@ fn wrapped(name: &str, count: u64, words: impl Iterator<Item = String>, text: &m
 /// The name of a group in at most `width` characters; the port of a service is never cut off.
 pub fn label(group: &Group, width: usize) -> String {
     let (name, port) = match group.key() {
-        Key::Service(comm, port) => (
-            comm.map_or_else(|| "-".to_owned(), |comm| comm.to_string()),
+        Key::Service(name, port) => (
+            name.map_or_else(|| "-".to_owned(), |name| name.to_string()),
             port.map_or_else(|| " :-".to_owned(), |port| format!(" {port}")),
         ),
         _ => (group.to_string(), String::new()),

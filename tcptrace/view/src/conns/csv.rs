@@ -4,7 +4,7 @@ use bytes::{BufMut as _, BytesMut};
 
 use super::json::opened;
 use crate::{
-    csv::{put_field, quoted},
+    csv::{put_closer, put_field, quoted},
     number::put_ms,
     time::WallClock,
 };
@@ -30,7 +30,8 @@ pub(super) const HEADER: &str = "time,mono_ns,begin_mono_ns,closed_mono_ns,cooki
     mapped,laddr,lport,raddr,rport,state,opened,pid,uid,comm,owner_from,cgroup,handshake_ms,ms,\
     at_least,within_ms,tx_bytes,tx_at_most,rx_bytes,rtt_ms,retransmits,initiator,how,end_reason,\
     syn_sent_ms,syn_recv_ms,established_ms,fin_wait1_ms,fin_wait2_ms,closing_ms,close_wait_ms,\
-    last_ack_ms,time_wait_ms,bounds\n";
+    last_ack_ms,time_wait_ms,bounds,tid,thread,closer_pid,closer_comm,closer_from,holder_pid,\
+    holder_comm,holders,also_held_by_pid,also_held_by_comm\n";
 
 /// Writes one connection.
 pub(super) fn print(one: &Connection, wall: &mut WallClock, out: &mut BytesMut) {
@@ -54,7 +55,7 @@ pub(super) fn print(one: &Connection, wall: &mut WallClock, out: &mut BytesMut) 
     put_field(out, opened(one));
     put_field(out, task.and_then(|task| task.pid()));
     put_field(out, task.map(|task| task.uid));
-    put_field(out, task.map(|task| quoted(&task.comm.to_string())));
+    put_field(out, task.map(|task| quoted(&task.name().to_string())));
     put_field(out, one.owner.map(|owner| owner.from.name()));
     put_field(out, one.cgroup);
     put_time(out, one.handshake_ns().map(Age::Exactly));
@@ -76,6 +77,15 @@ pub(super) fn print(one: &Connection, wall: &mut WallClock, out: &mut BytesMut) 
     let bounds = one.times.iter().filter(|(_, age)| matches!(age, Age::AtLeast(_)));
     let bounds: Vec<_> = bounds.map(|(state, _)| state.name()).collect();
     put_field(out, Some(bounds.join(" ")));
+    put_field(out, task.map(|task| task.tid));
+    put_field(out, task.map(|task| quoted(&task.thread.to_string())));
+    put_closer(out, one.closer.as_ref());
+    let also = one.holder.and_then(|holder| holder.also());
+    put_field(out, one.holder.and_then(|holder| holder.task.pid()));
+    put_field(out, one.holder.map(|holder| quoted(&holder.task.name().to_string())));
+    put_field(out, one.holder.map(|holder| holder.holders));
+    put_field(out, also.and_then(|also| also.pid()));
+    put_field(out, also.map(|also| quoted(&also.name().to_string())));
     out.put_u8(b'\n');
 }
 

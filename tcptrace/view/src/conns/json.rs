@@ -6,7 +6,7 @@ use bytes::{BufMut as _, BytesMut};
 use serde::Serialize;
 
 use crate::time::WallClock;
-use tcptrace_model::{Age, EndReason, How, Initiator, Opened};
+use tcptrace_model::{Age, EndReason, Holder, How, Initiator, Opened};
 use tcptrace_stats::conns::{Connection, least_ns};
 
 /// `{"v":1,"type":"connection",…}`
@@ -33,6 +33,13 @@ struct Line {
     uid: Option<u32>,
     comm: Option<String>,
     owner_from: Option<&'static str>,
+    tid: Option<u32>,
+    thread: Option<String>,
+    closer_pid: Option<u32>,
+    closer_comm: Option<String>,
+    closer_from: Option<&'static str>,
+    #[serde(flatten)]
+    holder: Holding,
     cgroup: Option<String>,
     handshake_ms: Option<f64>,
     #[serde(flatten)]
@@ -46,6 +53,31 @@ struct Line {
     how: Option<&'static str>,
     end_reason: Option<&'static str>,
     states: Vec<InState>,
+}
+
+/// Who has a connection open, as far as the last snapshot had that.
+#[derive(Serialize)]
+pub(crate) struct Holding {
+    holder_pid: Option<u32>,
+    holder_comm: Option<String>,
+    /// How many processes have it open.
+    holders: Option<u32>,
+    /// Of several the one that was started first.
+    also_held_by_pid: Option<u32>,
+    also_held_by_comm: Option<String>,
+}
+
+impl From<Option<&Holder>> for Holding {
+    fn from(holder: Option<&Holder>) -> Self {
+        let also = holder.and_then(Holder::also);
+        Self {
+            holder_pid: holder.and_then(|holder| holder.task.pid()),
+            holder_comm: holder.map(|holder| holder.task.name().to_string()),
+            holders: holder.map(|holder| holder.holders),
+            also_held_by_pid: also.and_then(|also| also.pid()),
+            also_held_by_comm: also.map(|also| also.name().to_string()),
+        }
+    }
 }
 
 /// The time in a state, in the order in which they were left.
@@ -123,8 +155,14 @@ pub(super) fn print(one: &Connection, wall: &mut WallClock, out: &mut BytesMut) 
         opened: opened(one),
         pid: task.and_then(|task| task.pid()),
         uid: task.map(|task| task.uid),
-        comm: task.map(|task| task.comm.to_string()),
+        comm: task.map(|task| task.name().to_string()),
         owner_from: one.owner.map(|owner| owner.from.name()),
+        tid: task.map(|task| task.tid),
+        thread: task.map(|task| task.thread.to_string()),
+        closer_pid: one.closer.and_then(|closer| closer.task.pid()),
+        closer_comm: one.closer.map(|closer| closer.task.name().to_string()),
+        closer_from: one.closer.map(|closer| closer.from.name()),
+        holder: one.holder.as_ref().into(),
         cgroup: one.cgroup.map(|cgroup| cgroup.to_string()),
         handshake_ms: one.handshake_ns().map(ms),
         life: one.life().into(),

@@ -6,10 +6,11 @@ use bytes::BytesMut;
 
 use crate::{
     number::{age_within, bytes_short},
-    table::{end, put_line, short_how},
+    table::{end, process, put_line, short_how},
     time::WallClock,
+    who,
 };
-use tcptrace_model::{Age, Comm, EndReason, How, Initiator, Opened, TcpState};
+use tcptrace_model::{Age, EndReason, Holder, How, Initiator, Opened, ProcessName, TcpState};
 use tcptrace_stats::conns::{Connection, Traffic};
 
 /// What the table shows.
@@ -67,13 +68,14 @@ impl Table {
         let _ = if wide {
             let _ = write!(
                 line,
-                "{:10} {:>7} {:>7} {:15} {:8} {:21}    {:21} {:>10} {:>10} {:>8} {:>5} {:>8} {:>9} \
-                 {:6} {:26}",
+                "{:10} {:>7} {:>7} {:15} {:8} {:15} {:21}    {:21} {:>10} {:>10} {:>8} {:>5} {:>8} \
+                 {:>9} {:6} {:23} {:26}",
                 "NETNS",
                 "UID",
                 "PID",
                 "COMM",
                 "FROM",
+                "THREAD",
                 "LADDR:LPORT",
                 "RADDR:RPORT",
                 "TX",
@@ -82,6 +84,7 @@ impl Table {
                 "RETR",
                 "SHAKE",
                 "MS",
+                "FIRST",
                 "CLOSER",
                 "HOW"
             );
@@ -94,7 +97,7 @@ impl Table {
             )
         };
         if wide {
-            line.push_str(" END");
+            let _ = write!(line, " {:17} HOLDER", "END");
         }
         put_line(out, &line);
     }
@@ -128,7 +131,7 @@ impl Table {
 fn write_narrow(line: &mut String, one: &Connection) {
     let tuple = &one.tuple;
     let pid = one.owner.map_or("-".to_owned(), |owner| owner.task.pid_text());
-    let comm = one.owner.map_or("-".to_owned(), |owner| cut(&owner.task.comm, 8));
+    let comm = one.owner.map_or("-".to_owned(), |owner| cut(&owner.task.name(), 8));
     let sent = match one.traffic {
         // As many characters as there are digits.
         Some(Traffic { sent, sent_at_most: true, .. }) if sent < 1000 => format!("≤{sent}"),
@@ -155,13 +158,14 @@ fn write_wide(line: &mut String, one: &Connection) {
     let sent = number(traffic.map(|traffic| traffic.sent));
     let _ = write!(
         line,
-        "{:10} {:>7} {:>7} {:15} {:8} {:21} {} {:21} {:>10} {:>10} {:>8} {:>5} {:>8} {:>9} {:6} \
-         {:26}",
+        "{:10} {:>7} {:>7} {:15} {:8} {:15} {:21} {} {:21} {:>10} {:>10} {:>8} {:>5} {:>8} {:>9} \
+         {:6} {:23} {:26}",
         number(one.netns.map(u64::from)),
         number(task.map(|task| task.uid.into())),
         task.map_or("-".to_owned(), |task| task.pid_text()),
-        task.map_or("-".to_owned(), |task| task.comm.to_string()),
+        task.map_or("-".to_owned(), |task| task.name().to_string()),
         one.owner.map_or("-", |owner| owner.from.name()),
+        task.map_or("-".to_owned(), |task| task.thread.to_string()),
         end(tuple.local_ip(), tuple.lport),
         arrow(one),
         end(tuple.remote_ip(), tuple.rport),
@@ -172,6 +176,7 @@ fn write_wide(line: &mut String, one: &Connection) {
         exact(one.handshake_ns()),
         age_within(one.life(), 9),
         one.verdict.initiator.map_or("-", Initiator::name),
+        process(one.closer.map(|closer| closer.task).as_ref()),
         one.verdict.how.map_or(if is_open(one) { one.state.name() } else { "-" }, How::name),
     );
     for state in CLOSING {
@@ -179,7 +184,17 @@ fn write_wide(line: &mut String, one: &Connection) {
         let age = one.times.of(state).map_or(".".to_owned(), |age| age_within(age, 10));
         let _ = write!(line, " {age:>10}");
     }
-    let _ = write!(line, " {}", one.end_reason.map_or("-", EndReason::name));
+    let end = one.end_reason.map_or("-", EndReason::name);
+    let _ = write!(line, " {end:17} {}", holder(one.holder.as_ref()));
+}
+
+/// `812/nginx`, and of several processes those beside it.
+fn holder(holder: Option<&Holder>) -> String {
+    let named = process(holder.map(|holder| &holder.task));
+    match holder.and_then(who::also) {
+        Some(also) => format!("{named}, {also}"),
+        None => named,
+    }
 }
 
 fn number(number: Option<u64>) -> String {
@@ -196,8 +211,8 @@ fn arrow(one: &Connection) -> &'static str {
 }
 
 /// A name, escaped, of at most `width` characters.
-fn cut(comm: &Comm, width: usize) -> String {
-    comm.to_string().chars().take(width).collect()
+fn cut(name: &ProcessName, width: usize) -> String {
+    name.to_string().chars().take(width).collect()
 }
 
 fn is_open(one: &Connection) -> bool {

@@ -62,9 +62,18 @@ struct Socket {
     lport: Option<u16>,
     raddr: IpAddr,
     rport: Option<u16>,
+    /// Of the process that has it open; of several the one that was started last.
     pid: Option<u32>,
     uid: Option<u32>,
     comm: Option<String>,
+    /// How many processes have it open.
+    holders: Option<u32>,
+    /// Of several the one that was started first.
+    also_held_by_pid: Option<u32>,
+    also_held_by_comm: Option<String>,
+    /// Who opened or accepted it.
+    owner_pid: Option<u32>,
+    owner_comm: Option<String>,
     owner_from: Option<&'static str>,
     unit: Option<String>,
     held: Option<bool>,
@@ -173,7 +182,9 @@ fn group(
 fn socket(stuck: &Stuck) -> Socket {
     let found = &stuck.found;
     let tuple = &found.tuple;
-    let task = found.owner.map(|owner| owner.task);
+    let task = found.holder.map(|holder| holder.task);
+    let also = found.holder.and_then(|holder| holder.also());
+    let owner = found.owner.map(|owner| owner.task);
     let port = |port: u16| (port != 0).then_some(port);
     Socket {
         state: found.state.name(),
@@ -188,7 +199,12 @@ fn socket(stuck: &Stuck) -> Socket {
         rport: port(tuple.rport),
         pid: task.and_then(|task| task.pid()),
         uid: task.map(|task| task.uid),
-        comm: task.map(|task| task.comm.to_string()),
+        comm: task.map(|task| task.name().to_string()),
+        holders: found.holder.map(|holder| holder.holders),
+        also_held_by_pid: also.and_then(|also| also.pid()),
+        also_held_by_comm: also.map(|also| also.name().to_string()),
+        owner_pid: owner.and_then(|owner| owner.pid()),
+        owner_comm: owner.map(|owner| owner.name().to_string()),
         owner_from: found.owner.map(|owner| OwnerFrom::name(owner.from)),
         unit: stuck.unit.as_deref().map(|unit| escape(unit.as_bytes())),
         held: stuck.held,

@@ -5,7 +5,8 @@ use std::{fmt::Write as _, time::Duration};
 use bytes::{BufMut as _, BytesMut};
 
 use super::moment::Moment;
-use crate::{number::bytes_short, table::end};
+pub use crate::wrap::cut;
+use crate::{number::bytes_short, table::end, who};
 use tcptrace_model::{Age, TcpState};
 use tcptrace_stats::stuck::{Count, OfState, Stuck, SynRow, diagnosis};
 
@@ -126,15 +127,7 @@ fn syn_queues(moment: &Moment<'_>, text: &mut String) {
 }
 
 fn connection(stuck: &Stuck, text: &mut String) {
-    let task = stuck.found.owner.map(|owner| owner.task);
-    let (pid, comm) = match (task, stuck.held) {
-        (Some(task), _) => (task.pid_text(), cut(&task.comm.to_string(), 10)),
-        (None, Some(false)) if stuck.found.state == TcpState::CloseWait => {
-            ("-".to_owned(), "(not acc.)".to_owned())
-        }
-        (None, Some(false)) => ("-".to_owned(), "(orphan)".to_owned()),
-        (None, _) => ("-".to_owned(), "-".to_owned()),
-    };
+    let (pid, comm) = who::holder(&stuck.found, stuck.held, 10);
     let bytes = |bytes: Option<u64>| bytes.map_or("-".to_owned(), bytes_short);
     let tuple = &stuck.found.tuple;
     let lport = match tuple.lport {
@@ -150,6 +143,9 @@ fn connection(stuck: &Stuck, text: &mut String) {
         bytes(stuck.bytes.map(|bytes| bytes.unsent)),
         end(tuple.remote_ip(), tuple.rport)
     );
+    if let Some(also) = stuck.found.holder.as_ref().and_then(who::also) {
+        let _ = writeln!(text, "{:28}{also}", "");
+    }
 }
 
 /// A time in at most eight characters, with the sign that says how sure it is.
@@ -172,12 +168,4 @@ pub(crate) fn duration(duration: Duration) -> String {
         86_400..86_400_000 => format!("{}d{:02}h", s / 86_400, s / 3_600 % 24),
         _ => format!("{}d", s / 86_400),
     }
-}
-
-/// At most `width` characters, the last an ellipsis where some were cut.
-pub fn cut(text: &str, width: usize) -> String {
-    if text.chars().count() <= width {
-        return text.to_owned();
-    }
-    text.chars().take(width - 1).chain(['…']).collect()
 }
