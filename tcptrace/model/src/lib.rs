@@ -39,4 +39,4 @@ pub use sock_id::SockId;
 pub use state::{StateSet, TcpState};
 pub use task::{Comm, ProcessName, Task};
 pub use tuple::{Family, Tuple};
-pub use verdict::{How, Initiator, RstWhy, Timeout, Verdict};
+pub use verdict::{DropWhy, How, Initiator, RstWhy, Timeout, UnknownBecause, Verdict};

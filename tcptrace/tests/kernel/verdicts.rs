@@ -7,7 +7,7 @@ use std::{net::SocketAddr, process, sync::Arc, time::Duration};
 
 use anyhow::{Context as _, Result, ensure};
 use tcptrace::{
-    model::{How, Initiator, Moved, OwnerFrom, RstWhy, TcpState, Timeout, Verdict},
+    model::{How, Initiator, Moved, OwnerFrom, RstWhy, TcpState, Timeout, UnknownBecause, Verdict},
     probe::{AcceptChoice, Backend, Options, TimeWaitChoice},
 };
 
@@ -91,9 +91,9 @@ impl Expected {
     fn check(self, backend: Backend, found: Verdict) -> Result<()> {
         let expected = match (backend, self.classic) {
             (Backend::Tracepoint, Some(initiator)) => {
-                Verdict { initiator, how: Some(How::Unknown) }
+                Verdict::unknown(initiator, UnknownBecause::ClassicHook)
             }
-            _ => Verdict { initiator: Some(self.initiator), how: Some(self.how) },
+            _ => Verdict::of(Some(self.initiator), self.how),
         };
         ensure!(found == expected, "{found:?}, not {expected:?}");
         Ok(())

@@ -22,6 +22,7 @@ mod rows;
 mod sampling;
 mod seed;
 mod slab;
+mod strays;
 mod table;
 mod tracker;
 mod verdict;
