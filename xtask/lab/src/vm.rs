@@ -14,7 +14,7 @@ mod initramfs;
 mod kernel;
 pub(crate) mod line;
 pub(crate) mod report;
-mod serial;
+pub(crate) mod serial;
 pub(crate) mod session;
 
 use std::{
