@@ -29,6 +29,17 @@ pub enum Age {
     Exactly(u64),
 }
 
+impl Age {
+    /// The lower bound in nanoseconds; 0 where nothing is known.
+    pub fn least_ns(self) -> u64 {
+        match self {
+            Self::Unknown => 0,
+            Self::AtLeast(ns) | Self::Exactly(ns) => ns,
+            Self::About { ns, within_ns } => ns.saturating_sub(within_ns),
+        }
+    }
+}
+
 /// Why a minisock ended, or was not there at all.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum EndReason {
@@ -210,6 +221,9 @@ pub struct Moved {
     pub birth: Option<Birth>,
     /// Time in the state left.
     pub in_old: Age,
+    /// Nanoseconds, at the least, that the connection was there before it entered the state left; 0
+    /// where that is not known.
+    pub before_ns: u64,
     /// Whose socket it is, if that is known.
     pub owner: Option<Owner>,
     /// Who closed it from here, if somebody has and that is known.
@@ -228,6 +242,19 @@ impl Moved {
     /// a child leaves is its listener's.
     pub fn is_birth(&self) -> bool {
         is_birth(self.old, self.new)
+    }
+
+    /// How long it has been there by now: from its birth on, or at least since it was first known.
+    pub fn lived(&self) -> Age {
+        match self.birth {
+            Some(birth) if birth.opened != Opened::Listen => {
+                Age::Exactly(self.mono_ns.saturating_sub(birth.mono_ns))
+            }
+            _ => match self.before_ns.saturating_add(self.in_old.least_ns()) {
+                0 => Age::Unknown,
+                ns => Age::AtLeast(ns),
+            },
+        }
     }
 
     /// The `SO_LINGER` setting, if the hook could see it.

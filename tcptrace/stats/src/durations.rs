@@ -121,18 +121,7 @@ impl Durations {
             self.record(Span::In(moved.old), moved, moved.in_old);
         }
         if self.spans.life && moved.new == TcpState::Close && moved.old != TcpState::Listen {
-            let life = match moved.birth {
-                Some(birth) if birth.opened != Opened::Listen => {
-                    Age::Exactly(moved.mono_ns.saturating_sub(birth.mono_ns))
-                }
-                // It has lived at least as long as it was in its last state.
-                _ => match moved.in_old {
-                    Age::Exactly(ns) | Age::AtLeast(ns) => Age::AtLeast(ns),
-                    Age::About { ns, within_ns } => Age::AtLeast(ns.saturating_sub(within_ns)),
-                    Age::Unknown => Age::Unknown,
-                },
-            };
-            self.record(Span::Life, moved, life);
+            self.record(Span::Life, moved, moved.lived());
         }
     }
 
@@ -263,6 +252,28 @@ mod tests {
         let listen = durations.of(Span::In(TcpState::Listen));
         assert_eq!(listen.len(), 1);
         assert_eq!(listen[0].1.count() + listen[0].1.at_least().0, 1, "not of the child");
+    }
+
+    /// All of the time in which it is known to have been there, as in `conns`, and not that in its last
+    /// state alone.
+    #[test]
+    fn a_life_from_before_is_as_long_as_all_that_was_seen_of_it() {
+        let mut durations = Durations::new(spans("listen", true), None, 9);
+        measure(
+            &mut durations,
+            "0ms begin\n\
+             1ms snapshot open\n1ms snapshot 5\n\
+             1ms socket ESTABLISHED 1 10.0.0.1:7 10.0.0.2:443\n\
+             1ms snapshot end\n1ms snapshot over\n2ms tick\n\
+             2568ms sk=a ESTABLISHED>CLOSE_WAIT 10.0.0.1:7 10.0.0.2:443 cookie=1 netns=5\n\
+             2568ms sk=a CLOSE_WAIT>LAST_ACK 10.0.0.1:7 10.0.0.2:443 cookie=1 netns=5\n\
+             2569ms sk=a LAST_ACK>CLOSE 10.0.0.1:7 10.0.0.2:443 cookie=1 netns=5\n\
+             3000ms sk=b ESTABLISHED>CLOSE_WAIT 10.0.0.1:8 10.0.0.2:443 cookie=2 netns=6\n\
+             3001ms sk=b CLOSE_WAIT>LAST_ACK 10.0.0.1:8 10.0.0.2:443 cookie=2 netns=6\n\
+             3002ms sk=b LAST_ACK>CLOSE 10.0.0.1:8 10.0.0.2:443 cookie=2 netns=6\n",
+        );
+        let life = durations.of(Span::Life);
+        assert_eq!((life[0].1.count(), life[0].1.at_least()), (0, (2, 3_002_000_000)));
     }
 
     #[test]

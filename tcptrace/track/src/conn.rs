@@ -7,8 +7,8 @@ use super::{
     verdict::Ending,
 };
 use tcptrace_model::{
-    Age, Birth, Change, Closer, CloserFrom, Found, Linger, Owner, OwnerFrom, SockFacts, TcpState,
-    Transition, Tuple,
+    Age, Birth, Change, Closer, CloserFrom, Found, Linger, Opened, Owner, OwnerFrom, SockFacts,
+    TcpState, Transition, Tuple,
 };
 
 /// Numbers that tell connections apart.
@@ -33,10 +33,13 @@ pub(super) struct Conn {
     pub(super) since_ns: u64,
     /// How sure `since_ns` is.
     entered: PackedEntered,
+    /// When it began, or since when it is known to have been there, at the latest.
+    begun_ns: u64,
+    /// How it began, if that was seen.
+    opened: Option<Opened>,
     /// 0 is none, to the kernel too.
     pub(super) cookie: Option<NonZeroU64>,
     pub(super) netns: Option<u32>,
-    pub(super) birth: Option<Birth>,
     pub(super) tuple: Tuple,
     pub(super) people: People,
     pub(super) ending: Ending,
@@ -144,9 +147,10 @@ impl Conn {
             state,
             since_ns,
             entered: entered.into(),
+            begun_ns: since_ns,
+            opened: None,
             cookie: None,
             netns: None,
-            birth: None,
             tuple,
             people: People::default(),
             ending: Ending::default(),
@@ -154,6 +158,31 @@ impl Conn {
             timestamps: None,
             facts: PackedFacts::default(),
         }
+    }
+
+    /// How and when it began, if that was seen.
+    pub(super) fn birth(&self) -> Option<Birth> {
+        self.opened.map(|opened| Birth { mono_ns: self.begun_ns, opened })
+    }
+
+    /// Its beginning was seen.
+    pub(super) fn born(&mut self, birth: Birth) {
+        (self.begun_ns, self.opened) = (birth.mono_ns, Some(birth.opened));
+    }
+
+    /// Its beginning was not seen: it is known to have been there since `since_ns`.
+    pub(super) fn known_since(&mut self, since_ns: u64) {
+        (self.begun_ns, self.opened) = (since_ns, None);
+    }
+
+    /// It is what `full` has handed over to.
+    pub(super) fn begins_as(&mut self, full: &Self) {
+        (self.begun_ns, self.opened) = (full.begun_ns, full.opened);
+    }
+
+    /// Nanoseconds that it is known to have been there before it entered its state.
+    pub(super) fn before_ns(&self) -> u64 {
+        self.since_ns.saturating_sub(self.begun_ns)
     }
 
     /// It enters a state.
@@ -238,7 +267,7 @@ impl Conn {
             state: self.state,
             tuple: self.tuple,
             netns: self.netns,
-            birth: self.birth,
+            birth: self.birth(),
             owner: who.owner(self.people.owner),
             closer: who.closer(self.people.closer),
             holder: who.holder(self.people.holder),

@@ -428,7 +428,8 @@ impl Sampling {
                 let full = handed_over.get_or_insert_with(|| known.full_by_minisock().collect());
                 if let Some(full) = full.get(&id).and_then(|&addr| known.conns.remove(addr)) {
                     out(full.gone(now, &known.processes));
-                    (conn.id, conn.people, conn.birth) = (full.id, full.people, full.birth);
+                    (conn.id, conn.people) = (full.id, full.people);
+                    conn.begins_as(&full);
                     conn.ending = full.ending;
                     self.resynchronised += 1;
                 } else {

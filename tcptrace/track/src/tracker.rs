@@ -381,7 +381,7 @@ impl Tracker {
             let lost = self.last_loss.filter(|&loss| loss >= conn.since_ns);
             if lost.is_some() && conn.cookie.is_none() {
                 // The address may have become another socket's, whose birth is among the lost.
-                conn.birth = None;
+                conn.known_since(lost.unwrap_or(conn.since_ns));
             }
             let another = born || differ(conn.cookie(), cookie);
             if !another && conn.state == event.old {
@@ -424,6 +424,8 @@ impl Tracker {
         conn.set_sock(event.sock.as_ref());
         out(Change::Found(conn.found(event.mono_ns, &self.known.processes)));
         let age = self.complete_since.map_or(Age::Unknown, |since| at_least(since, event.mono_ns));
+        conn.since_ns = event.mono_ns.saturating_sub(age.least_ns());
+        conn.known_since(conn.since_ns);
         Some((conn, age))
     }
 }
@@ -444,7 +446,9 @@ fn told(
     who: &mut Processes,
 ) -> Moved {
     conn.tuple = event.tuple.completed_by(&conn.tuple);
-    conn.birth = Birth::of(event.old, event.new, event.mono_ns).or(conn.birth);
+    if let Some(birth) = Birth::of(event.old, event.new, event.mono_ns) {
+        conn.born(birth);
+    }
     conn.netns = event.sock.as_ref().map(|sock| sock.netns).or(conn.netns);
     let closer = closer_of(event, conn);
     conn.people.owner = who.better(conn.people.owner, owner_of(event, closer.as_ref()));
@@ -468,8 +472,9 @@ fn told(
         new: event.new,
         tuple: conn.tuple,
         netns: conn.netns,
-        birth: conn.birth,
+        birth: conn.birth(),
         in_old,
+        before_ns: conn.before_ns(),
         owner: who.owner(conn.people.owner),
         closer: who.closer(conn.people.closer),
         sock: event.sock,

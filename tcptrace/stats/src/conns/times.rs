@@ -107,11 +107,7 @@ pub fn sum(a: Age, b: Age) -> Age {
 
 /// The nanoseconds that are certain.
 pub fn least_ns(age: Age) -> u64 {
-    match age {
-        Age::Unknown => 0,
-        Age::AtLeast(ns) | Age::Exactly(ns) => ns,
-        Age::About { ns, within_ns } => ns.saturating_sub(within_ns),
-    }
+    age.least_ns()
 }
 
 #[cfg(test)]

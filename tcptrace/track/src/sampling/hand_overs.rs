@@ -117,6 +117,7 @@ mod tests {
             netns: None,
             birth: None,
             in_old: Age::Unknown,
+            before_ns: 0,
             owner: None,
             closer: None,
             sock: None,
