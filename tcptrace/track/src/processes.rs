@@ -289,7 +289,7 @@ impl Processes {
 
     /// Drops what none of those names that `each` shows.
     pub(super) fn keep_only(&mut self, each: impl FnOnce(&mut dyn FnMut(People))) {
-        fn mark<T>(used: &mut Vec<bool>, id: Option<Id<T>>) {
+        fn mark<T>(used: &mut [bool], id: Option<Id<T>>) {
             if let Some(used) = id.and_then(|id| used.get_mut(id.index())) {
                 *used = true;
             }
