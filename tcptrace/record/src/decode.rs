@@ -22,6 +22,10 @@ use tcptrace_model::{
 };
 
 /// One thing in a block.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "nearly all are inputs, which a box would cost an allocation each"
+)]
 #[derive(Clone, Debug, PartialEq)]
 pub enum Item {
     /// An input.
