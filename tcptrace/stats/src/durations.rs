@@ -9,7 +9,7 @@ use super::{
     group::{By, Key},
     measure::Measure,
 };
-use tcptrace_model::{Age, Moved, Opened, StateSet, TcpState, hash::Map};
+use tcptrace_model::{Age, Moved, StateSet, TcpState, hash::Map};
 
 /// Histograms that are kept at a time unless told otherwise: some 60 MiB at the worst.
 pub const DEFAULT_LIMIT: usize = 512;

@@ -36,8 +36,7 @@ fn every_command_in_the_documentation_is_valid() {
             // What a shell makes of variables is not known here.
             let through_xtask =
                 line.replace("cargo xtask run", "tcptrace").replace(" --release", "");
-            if line.contains('$') || !words(&through_xtask).first().is_some_and(|w| w == "tcptrace")
-            {
+            if line.contains('$') || words(&through_xtask).first().is_none_or(|w| w != "tcptrace") {
                 continue;
             }
             parsed(&through_xtask).unwrap_or_else(|error| panic!("{name}: {line}: {error}"));
