@@ -2,8 +2,8 @@
 """Runs the image as the comment in deploy/docker/Dockerfile says, and as deploy/kubernetes/daemonset.yaml
 says, with podman, and looks at what it does. As root, from the workspace's root:
 
-    podman build -f deploy/docker/Dockerfile -t tcptrace:0.1.0 .
-    python3 xtask/deploy-container.py localhost/tcptrace:0.1.0
+    podman build -f deploy/docker/Dockerfile -t tcptrace:0.2.0 .
+    python3 xtask/deploy-container.py localhost/tcptrace:0.2.0
 
 Flags are read from these two files, so that what is tried is what is handed on. It takes podman and
 python3-yaml, builds nothing, and is no cluster: whether an API server takes the DaemonSet is for
