@@ -191,7 +191,7 @@ impl Collector {
                 }
                 return true;
             }
-            Snapshot::SynQueue(_) | Snapshot::Over { .. } => {}
+            Snapshot::Info(_) | Snapshot::SynQueue(_) | Snapshot::Over { .. } => {}
         }
         false
     }

@@ -208,6 +208,33 @@ impl SockDiag {
         self.passes(families, states, WITH_INFO, init, fold)
     }
 
+    /// Asks for this full socket alone, as it is now, with its [`TcpInfo`]; `None` if it is there no
+    /// more. Two system calls and one look into the hash table
+    /// (`inet_diag_dump_one_icsk()`), where [`Self::dump_with_info`] takes the lock of every socket
+    /// in a state.
+    pub fn one_with_info(&mut self, socket: &DiagSocket) -> Result<Option<DiagSocket>, DiagError> {
+        if self.unfinished {
+            self.drain()?;
+        }
+        self.sequence = self.sequence.wrapping_add(1);
+        let request = Request::one(socket, WITH_INFO, self.sequence);
+        self.unfinished = true;
+        send(self.socket.as_raw_fd(), request.as_bytes(), MsgFlags::empty())
+            .map_err(DiagError::call("send"))?;
+        loop {
+            let received = self.receive(MsgFlags::empty())?;
+            let datagram = self.buffer.get(..received).ok_or(DiagError::TooLarge(received))?;
+            let Some(message) = Messages::new(datagram, self.sequence).next() else { continue };
+            self.unfinished = false;
+            return match message?.body {
+                Body::Socket(socket) => Ok(Some(socket)),
+                Body::Refused(libc::ENOENT | libc::ESTALE) => Ok(None),
+                Body::Refused(number) | Body::Done(Some(number)) => Err(DiagError::refused(number)),
+                Body::Done(None) => Ok(None),
+            };
+        }
+    }
+
     fn passes<S>(
         &mut self,
         families: &[Family],

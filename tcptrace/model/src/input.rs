@@ -11,6 +11,7 @@ use super::{
     knobs::NetnsKnobs,
     state::TcpState,
     task::Task,
+    tcp_info::SnapInfo,
     tuple::Tuple,
 };
 
@@ -93,6 +94,7 @@ impl Input {
                 Snapshot::Open
                 | Snapshot::OpenMinisocks
                 | Snapshot::Socket(_)
+                | Snapshot::Info(_)
                 | Snapshot::SynQueue(_),
             ) => return None,
         })
@@ -177,6 +179,9 @@ pub enum Snapshot {
     },
     /// A socket or minisock.
     Socket(SnapSocket),
+    /// The timer and the progress of a socket that was reported before, in the same dump: of those in
+    /// a state that should pass, and of others that seem to wait for their peer.
+    Info(Box<SnapInfo>),
     /// The SYN queues at one local port, in the namespace whose sockets are being told.
     SynQueue(SynQueue),
     /// The dump of the namespace is complete.

@@ -75,6 +75,14 @@ pub struct Knobs {
     pub tcp_max_orphans: Knob<i64>,
     /// Tries; 0 stands for 8.
     pub tcp_orphan_retries: Knob<i64>,
+    /// A number that stands for a time: see `tcp_model_timeout()`.
+    pub tcp_retries2: Knob<i64>,
+    /// Tries.
+    pub tcp_syn_retries: Knob<i64>,
+    /// Tries with the same timeout before it is doubled (6.5).
+    pub tcp_syn_linear_timeouts: Knob<i64>,
+    /// Milliseconds (6.15).
+    pub tcp_rto_max_ms: Knob<i64>,
     /// 1: a RST does not end a TIME_WAIT.
     pub tcp_rfc1337: Knob<i64>,
     /// 1: a full accept queue answers with a RST.

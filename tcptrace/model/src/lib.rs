@@ -17,6 +17,7 @@ pub mod select;
 pub mod sock_id;
 pub mod state;
 pub mod task;
+pub mod tcp_info;
 pub mod tuple;
 pub mod verdict;
 
@@ -38,5 +39,6 @@ pub use knobs::{Knob, Knobs, NetnsKnobs, PortRange};
 pub use sock_id::SockId;
 pub use state::{StateSet, TcpState};
 pub use task::{Comm, ProcessName, Task};
+pub use tcp_info::{SnapInfo, TcpInfo, Timer, Wait, WaitFor};
 pub use tuple::{Family, Tuple};
 pub use verdict::{How, Initiator, RstWhy, Timeout, Verdict};

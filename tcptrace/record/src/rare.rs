@@ -7,7 +7,10 @@
 
 use tcptrace_common::counters::Hook;
 
-use super::wire::{Cursor, Malformed, put_bytes, put_i64, put_u64};
+use super::{
+    snap_info,
+    wire::{Cursor, Malformed, put_bytes, put_i64, put_u64},
+};
 use tcptrace_model::{
     Accounts, Clock, Exited, Input, Knob, Knobs, Lost, MinisocksBy, NetStat, NetnsCounters,
     NetnsKnobs, PortRange, Snapshot, SnapshotEnd, SockStat, SynQueue, Unseen, counters::Counters,
@@ -29,6 +32,7 @@ const KNOBS: u8 = 0x4a;
 const END: u8 = 0x4b;
 const SNAP_SYN_QUEUE: u8 = 0x4c;
 const COUNTERS: u8 = 0x4d;
+const SNAP_INFO: u8 = 0x4e;
 // 0x50 and 0x53 are those of `task`, 0x51 that of `facts`.
 const EXITED: u8 = 0x52;
 
@@ -120,6 +124,10 @@ fn body_of(out: &mut Vec<u8>, input: &Input) -> u8 {
                 numbers.into_iter().for_each(|n| put_u64(out, u64::from(n)));
                 SNAP_SYN_QUEUE
             }
+            Snapshot::Info(info) => {
+                snap_info::put(out, info);
+                SNAP_INFO
+            }
             Snapshot::End(SnapshotEnd { mono_ns, lacks_some, unseen }) => {
                 put_u64(out, *mono_ns);
                 out.push(u8::from(*lacks_some));
@@ -199,6 +207,7 @@ pub(super) fn get(tag: u8, from: &mut Cursor<'_>) -> Result<Option<Input>, Malfo
             waiting: from.u32()?,
             resent: from.u32()?,
         })),
+        SNAP_INFO => Input::Snapshot(Snapshot::Info(Box::new(snap_info::get(from)?))),
         SNAP_END => Input::Snapshot(Snapshot::End(SnapshotEnd {
             mono_ns: from.u64()?,
             lacks_some: from.bool()?,
@@ -405,6 +414,10 @@ knobs!(
     tcp_max_tw_buckets,
     tcp_max_orphans,
     tcp_orphan_retries,
+    tcp_retries2,
+    tcp_syn_retries,
+    tcp_syn_linear_timeouts,
+    tcp_rto_max_ms,
     tcp_rfc1337,
     tcp_abort_on_overflow,
     tcp_timestamps,

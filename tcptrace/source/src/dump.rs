@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use tcptrace_host::clock;
 use tcptrace_model::{
-    Input, NetnsCounters, NetnsKnobs, SnapSocket, Snapshot, SnapshotEnd, SynQueue,
+    Input, NetnsCounters, NetnsKnobs, SnapInfo, SnapSocket, Snapshot, SnapshotEnd, SynQueue,
 };
 
 /// Of what, and how much of it.
@@ -63,6 +63,8 @@ pub(super) struct Space {
     pub(super) netns: u32,
     pub(super) began_ns: u64,
     pub(super) sockets: Vec<SnapSocket>,
+    /// Of some of them.
+    pub(super) infos: Vec<SnapInfo>,
     pub(super) syn_queues: BTreeMap<u16, SynQueue>,
     pub(super) end: SnapshotEnd,
     /// Its sysctls, unless they are known to be as they were.
@@ -74,8 +76,16 @@ impl Space {
     /// A namespace that is not there any more.
     pub(super) fn gone(netns: u32, now: u64) -> Self {
         let end = SnapshotEnd { mono_ns: now, ..SnapshotEnd::default() };
-        let (sockets, syn_queues) = (Vec::new(), BTreeMap::new());
-        Self { netns, began_ns: now, sockets, syn_queues, end, knobs: None, counters: None }
+        Self {
+            netns,
+            began_ns: now,
+            sockets: Vec::new(),
+            infos: Vec::new(),
+            syn_queues: BTreeMap::new(),
+            end,
+            knobs: None,
+            counters: None,
+        }
     }
 }
 
@@ -94,9 +104,8 @@ impl Round {
 
     /// Hands it out, but for its opening, which came before.
     pub fn feed(self, sink: &mut dyn FnMut(Input)) {
-        for Space { netns, began_ns: mono_ns, sockets, syn_queues, end, knobs, counters } in
-            self.spaces
-        {
+        for space in self.spaces {
+            let Space { netns, began_ns, sockets, infos, syn_queues, end, knobs, counters } = space;
             if let Some(knobs) = knobs {
                 sink(Input::Knobs(knobs));
             }
@@ -104,8 +113,9 @@ impl Round {
                 sink(Input::Counters(counters));
             }
             let mut tell = |snapshot| sink(Input::Snapshot(snapshot));
-            tell(Snapshot::Begin { mono_ns, netns });
+            tell(Snapshot::Begin { mono_ns: began_ns, netns });
             sockets.into_iter().for_each(|socket| tell(Snapshot::Socket(socket)));
+            infos.into_iter().for_each(|info| tell(Snapshot::Info(Box::new(info))));
             syn_queues.into_values().for_each(|queue| tell(Snapshot::SynQueue(queue)));
             tell(Snapshot::End(end));
         }

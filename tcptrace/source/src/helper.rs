@@ -52,7 +52,7 @@ impl Helper {
     /// There are other threads, or the kernel refuses.
     pub fn start(only: Option<Netns>, filter: Filter, elsewhere: bool) -> io::Result<Self> {
         let is_of_one = only.is_some();
-        let scope = Scope { only, filter, owners: Some(Owners::default()) };
+        let scope = Scope { only, filter, owners: Some(Owners::default()), infos_of_all: false };
         let (tables, asked) = UnixStream::pair()?;
         let (names, asked_names) = UnixStream::pair()?;
         let child = Child::start(NAME, [asked, asked_names], |[asked, asked_names]| {

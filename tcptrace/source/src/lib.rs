@@ -4,6 +4,7 @@ mod ages;
 pub mod cgroups;
 mod dump;
 pub mod helper;
+mod infos;
 pub mod live;
 pub mod owners;
 pub mod reconcile;

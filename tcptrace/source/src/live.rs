@@ -168,7 +168,7 @@ impl Live {
         owners: Option<Owners>,
         every_ns: u64,
     ) {
-        self.read_by(Reader::here(Scope { only, filter, owners }), every_ns);
+        self.read_by(Reader::here(Scope { only, filter, owners, infos_of_all: false }), every_ns);
     }
 
     /// The same by the helper process, which has been told what to dump. It finds the names of

@@ -5,16 +5,16 @@
 //! bound is in no state.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::BTreeMap,
     io,
     net::SocketAddr,
-    num::NonZeroU64,
     sync::{Arc, Mutex, PoisonError},
 };
 
 use super::{
     ages,
     dump::{Of, Order, Round, Space},
+    infos::{self, Suspects},
     owners::Owners,
 };
 use tcptrace_host::{
@@ -25,8 +25,8 @@ use tcptrace_host::{
     sysctl,
 };
 use tcptrace_model::{
-    NetnsCounters, NetnsKnobs, Queues, SnapFull, SnapSocket, SnapshotEnd, SynQueue, TcpState,
-    Tuple, Unseen, filter::Filter,
+    NetnsCounters, NetnsKnobs, Queues, SnapFull, SnapInfo, SnapSocket, SnapshotEnd, SynQueue,
+    TcpState, Tuple, Unseen, filter::Filter,
 };
 
 /// What is to be dumped.
@@ -38,6 +38,9 @@ pub struct Scope {
     pub filter: Filter,
     /// Who holds the sockets is looked up.
     pub owners: Option<Owners>,
+    /// Timers and progress of every socket are asked for, and not only of those that may be stuck:
+    /// that takes the lock of each.
+    pub infos_of_all: bool,
 }
 
 /// The tables, and what is remembered of them from one round to the next.
@@ -82,10 +85,17 @@ impl Tables {
                 taken.take(socket, inode, &self.scope.filter, order.minisocks_told);
             }
         })?;
-        let Taken { mut sockets, unseen, syn_queues } = dump.value;
+        let Taken { mut sockets, unseen, syn_queues, suspects } = dump.value;
         let mono_ns = clock::monotonic_ns()?;
-        if !minisocks_alone && !order.told.contains(&inode) {
-            date(&mut sockets, &mut diag, mono_ns)?;
+        let infos = if minisocks_alone {
+            Vec::new()
+        } else {
+            let keeps = |socket: &DiagSocket| self.scope.filter.keeps(&tuple(socket), inode);
+            let passing = sockets.iter().any(should_pass);
+            infos::ask(&mut diag, &suspects, passing, self.scope.infos_of_all, keeps)?
+        };
+        if !order.told.contains(&inode) {
+            date(&mut sockets, &infos, mono_ns)?;
         }
         let end = SnapshotEnd { mono_ns, lacks_some: dump.interrupted, unseen };
         let knobs = if minisocks_alone {
@@ -102,7 +112,7 @@ impl Tables {
             let counters = netstat::read(netns).map_err(|error| error.to_string().into());
             Box::new(NetnsCounters { mono_ns, netns: inode, counters })
         });
-        Ok(Space { netns: inode, began_ns, sockets, syn_queues, end, knobs, counters })
+        Ok(Space { netns: inode, began_ns, sockets, infos, syn_queues, end, knobs, counters })
     }
 
     /// Takes the dumps. Never fails: what could not be done is in the remarks.
@@ -206,29 +216,22 @@ fn reachable(remarks: &mut Vec<String>) -> Vec<Netns> {
     }
 }
 
-/// Since when sockets have been in states that should pass, of those that are in `sockets`, by a
-/// second dump of these states alone. The first was over at `ended_ns`.
-fn date(sockets: &mut [SnapSocket], diag: &mut SockDiag, ended_ns: u64) -> io::Result<()> {
-    let dated = |socket: &SnapSocket| socket.full.is_some() && ages::STATES.contains(&socket.state);
-    if !sockets.iter().any(dated) {
+fn should_pass(socket: &SnapSocket) -> bool {
+    socket.full.is_some() && ages::STATES.contains(&socket.state)
+}
+
+/// Since when sockets have been in their states, by `infos` that were asked for after the dump that
+/// was over at `ended_ns`.
+fn date(sockets: &mut [SnapSocket], infos: &[SnapInfo], ended_ns: u64) -> io::Result<()> {
+    if infos.is_empty() {
         return Ok(());
     }
-    let dump =
-        diag.dump_with_info(&Family::BOTH, ages::mask(), HashMap::new, |known, socket| {
-            // A minisock may have the cookie of a full socket in the same state.
-            if !socket.is_minisock()
-                && let Some(state) = TcpState::from_kernel(socket.state)
-                && let Some(ms) = ages::at_least_ms(socket, state).and_then(NonZeroU64::new)
-            {
-                known.insert((socket.cookie, state), ms);
-            }
-        })?;
     // What was true at some moment since then was true then by so much less.
     let less_ms = clock::monotonic_ns()?.saturating_sub(ended_ns).div_ceil(1_000_000);
+    let ages = infos::ages(infos, less_ms);
     for socket in sockets {
         if let Some(full) = &mut socket.full {
-            let ms = dump.value.get(&(socket.cookie, socket.state));
-            full.in_state_ms = ms.and_then(|ms| NonZeroU64::new(ms.get().saturating_sub(less_ms)));
+            full.in_state_ms = ages.get(&(socket.cookie, socket.state)).copied();
         }
     }
     Ok(())
@@ -241,6 +244,7 @@ struct Taken {
     unseen: Unseen,
     /// By local port.
     syn_queues: BTreeMap<u16, SynQueue>,
+    suspects: Suspects,
 }
 
 impl Taken {
@@ -251,6 +255,9 @@ impl Taken {
             return;
         }
         let mini = socket.is_minisock();
+        if !mini {
+            self.suspects.look_at(socket);
+        }
         match state {
             // A request socket has no owner. Nor has a child of TCP Fast Open that was not accepted
             // yet; the two cannot be told apart.

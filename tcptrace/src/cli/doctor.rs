@@ -115,7 +115,7 @@ fn without_events(
     mut view: DoctorView,
 ) -> Result<Option<Severity>> {
     let owners = Some(Owners::default());
-    let reader = Reader::here(Scope { only, filter, owners });
+    let reader = Reader::here(Scope { only, filter, owners, infos_of_all: false });
     let mut ignored = BytesMut::new();
     let none = Tracker::default();
     let open = Input::Snapshot(Snapshot::Open);

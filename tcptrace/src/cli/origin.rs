@@ -100,7 +100,7 @@ impl Origin {
                 let owners = owners.then(Owners::default);
                 let Host { options, only, .. } = *host;
                 let filter = options.filter;
-                Ok(Look::Now(Box::new(Scope { only, filter, owners })))
+                Ok(Look::Now(Box::new(Scope { only, filter, owners, infos_of_all: false })))
             }
             Self::Host(_) if at_once => {
                 let misuse = "--save: give an interval; one look at the tables is no recording";

@@ -86,7 +86,10 @@ impl StateCounts {
                     }
                 }
             }
-            Snapshot::Socket(_) | Snapshot::SynQueue(_) | Snapshot::Over { .. } => {}
+            Snapshot::Socket(_)
+            | Snapshot::Info(_)
+            | Snapshot::SynQueue(_)
+            | Snapshot::Over { .. } => {}
         }
     }
 

@@ -116,7 +116,12 @@ impl Seeded {
     /// Takes a round of one namespace now.
     fn round_of(&mut self, netns: &Netns) -> Result<()> {
         self.feed(&[Input::Snapshot(Snapshot::Open)]);
-        let scope = Scope { only: Some(reach(netns)), filter: inside(netns), owners: None };
+        let scope = Scope {
+            only: Some(reach(netns)),
+            filter: inside(netns),
+            owners: None,
+            infos_of_all: false,
+        };
         let mut inputs = Vec::new();
         Job::all(Reader::here(scope)).run().feed(&mut |input| inputs.push(input));
         self.feed(&inputs);

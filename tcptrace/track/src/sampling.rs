@@ -257,7 +257,7 @@ impl Sampling {
                 }
                 return true;
             }
-            Snapshot::Socket(_) => {}
+            Snapshot::Socket(_) | Snapshot::Info(_) => {}
             Snapshot::End(end) => {
                 if let Some(netns) = look.current.take()
                     && let Some(space) = look.spaces.get_mut(&netns)

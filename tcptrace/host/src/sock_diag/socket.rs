@@ -71,36 +71,6 @@ impl StateMask {
     }
 }
 
-/// The timer that runs on a socket (`idiag_timer`).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Timer {
-    /// None
-    None,
-    /// Retransmission, loss probe or reordering; SYN-ACK of a request socket
-    Retransmit,
-    /// `sk_timer`: keepalive, or the remaining FIN_WAIT2 of an orphan that is still a full socket
-    KeepAlive,
-    /// A minisock's
-    TimeWait,
-    /// Zero-window probe
-    Probe,
-    /// A number that a later kernel may have added
-    Other(u8),
-}
-
-impl Timer {
-    pub(super) const fn from_number(number: u8) -> Self {
-        match number {
-            0 => Self::None,
-            1 => Self::Retransmit,
-            2 => Self::KeepAlive,
-            3 => Self::TimeWait,
-            4 => Self::Probe,
-            other => Self::Other(other),
-        }
-    }
-}
-
 /// One TCP socket, as the kernel described it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DiagSocket {
@@ -139,23 +109,11 @@ pub struct DiagSocket {
     /// Id of the cgroup (v2) that it was made in, of full sockets (`INET_DIAG_CGROUP_ID`). Kernel
     /// 5.8 with CONFIG_SOCK_CGROUP_DATA.
     pub cgroup: Option<NonZeroU64>,
-    /// Of full sockets, where a dump [asked](super::SockDiag::dump_with_info) for it.
+    /// A subflow of an MPTCP connection (`INET_DIAG_ULP_INFO`), which has no file of its own.
+    pub mptcp: bool,
+    /// Of full sockets, where it was asked for ([`dump_with_info`](super::SockDiag::dump_with_info),
+    /// [`one_with_info`](super::SockDiag::one_with_info)).
     pub info: Option<TcpInfo>,
-}
-
-/// What `struct tcp_info` says of how long a socket has waited.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct TcpInfo {
-    /// Timeouts of the oldest unacknowledged segment since the last progress
-    /// (`icsk_retransmits`).
-    pub retransmits: u8,
-    /// How often the timeout was doubled (`icsk_backoff`).
-    pub backoff: u8,
-    /// The present timeout, in microseconds (`icsk_rto`).
-    pub rto_us: u32,
-    /// Since the last segment with an acknowledgement that was not out of date, in milliseconds
-    /// (`rcv_tstamp`, which `tcp_ack()` sets): a difference of two counts of jiffies.
-    pub last_ack_recv_ms: u32,
 }
 
 impl DiagSocket {

@@ -13,10 +13,11 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::num::NonZeroU64;
 
 use zerocopy::byteorder::network_endian::U16 as NetU16;
-use zerocopy::byteorder::{I32, NativeEndian, U16, U32};
+use zerocopy::byteorder::{I32, NativeEndian, U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
-use super::socket::{DiagSocket, Family, StateMask, TcpInfo, Timer};
+use super::socket::{DiagSocket, Family, StateMask};
+use tcptrace_model::{TcpInfo, Timer};
 
 /// `SOCK_DIAG_BY_FAMILY` of `linux/sock_diag.h`: type of the request and of each socket's answer.
 const SOCK_DIAG_BY_FAMILY: u16 = 20;
@@ -30,6 +31,12 @@ const IPPROTO_TCP: u8 = 6;
 const CGROUP_ID: u16 = 21;
 /// `INET_DIAG_INFO`: a `struct tcp_info`.
 const INFO: u16 = 2;
+/// `INET_DIAG_ULP_INFO`: attributes in an attribute; comes unasked (5.4).
+const ULP_INFO: u16 = 19;
+/// `INET_ULP_INFO_NAME`, of these.
+const ULP_NAME: u16 = 1;
+/// What MPTCP calls itself there (`subflow_ulp_ops`), with its NUL.
+const MPTCP: &[u8] = b"mptcp\0";
 
 /// The extension of a request that asks for [`INFO`].
 pub(super) const WITH_INFO: u8 = 1 << (INFO - 1);
@@ -80,7 +87,7 @@ struct SocketMessage {
 
 const _: () = assert!(size_of::<SocketMessage>() == 72);
 
-/// The beginning of `struct tcp_info`, which has only ever grown at its end.
+/// The beginning of `struct tcp_info` as 4.6 had it; it has only ever grown at its end.
 #[repr(C)]
 #[derive(FromBytes, KnownLayout, Immutable, Unaligned)]
 struct RawInfo {
@@ -91,12 +98,39 @@ struct RawInfo {
     backoff: u8,
     flags: [u8; 3],
     rto_us: U32<NativeEndian>,
-    /// `tcpi_ato` to `tcpi_last_data_recv`.
-    between: [U32<NativeEndian>; 11],
+    /// `tcpi_ato` to `tcpi_fackets`.
+    between: [U32<NativeEndian>; 8],
+    last_data_sent_ms: U32<NativeEndian>,
+    last_ack_sent_ms: U32<NativeEndian>,
+    last_data_recv_ms: U32<NativeEndian>,
     last_ack_recv_ms: U32<NativeEndian>,
+    /// `tcpi_pmtu` and `tcpi_rcv_ssthresh`.
+    sizes: [U32<NativeEndian>; 2],
+    rtt_us: U32<NativeEndian>,
+    /// `tcpi_rttvar` to `tcpi_rcv_space`.
+    between2: [U32<NativeEndian>; 7],
+    total_retrans: U32<NativeEndian>,
+    /// `tcpi_pacing_rate` and `tcpi_max_pacing_rate`.
+    rates: [U64<NativeEndian>; 2],
+    bytes_acked: U64<NativeEndian>,
+    bytes_received: U64<NativeEndian>,
+    segs_out: U32<NativeEndian>,
+    segs_in: U32<NativeEndian>,
+    not_sent: U32<NativeEndian>,
+    min_rtt_us: U32<NativeEndian>,
+    data_segs_in: U32<NativeEndian>,
+    data_segs_out: U32<NativeEndian>,
 }
 
 const _: () = assert!(std::mem::offset_of!(RawInfo, last_ack_recv_ms) == 56);
+const _: () = assert!(std::mem::offset_of!(RawInfo, total_retrans) == 100);
+const _: () = assert!(std::mem::offset_of!(RawInfo, bytes_acked) == 120);
+const _: () = assert!(size_of::<RawInfo>() == 160);
+
+/// Where later kernels have `tcpi_snd_wnd` (5.4).
+const SND_WND: usize = 228;
+/// Where they have `tcpi_total_rto`, `tcpi_total_rto_recoveries` and `tcpi_total_rto_time` (6.7).
+const TOTAL_RTO: usize = 240;
 
 /// A dump's request: `struct nlmsghdr` and `struct inet_diag_req_v2`.
 #[repr(C)]
@@ -109,7 +143,7 @@ pub(super) struct Request {
     extensions: u8,
     pad: u8,
     states: U32<NativeEndian>,
-    /// A dump ignores it.
+    /// Which socket; a dump ignores it.
     id: SocketId,
 }
 
@@ -118,11 +152,52 @@ const _: () = assert!(size_of::<Request>() == 72);
 impl Request {
     /// Asks for all TCP sockets of `family` in one of `states`, with `extensions`.
     pub(super) fn dump(family: Family, states: StateMask, extensions: u8, sequence: u32) -> Self {
+        let id = SocketId {
+            local_port: NetU16::ZERO,
+            peer_port: NetU16::ZERO,
+            local: [0; 16],
+            peer: [0; 16],
+            ifindex: U32::ZERO,
+            cookie: [U32::ZERO; 2],
+        };
+        Self::new(NLM_F_REQUEST | NLM_F_DUMP, family, states, extensions, sequence, id)
+    }
+
+    /// Asks for this socket alone, whatever its state is now.
+    pub(super) fn one(socket: &DiagSocket, extensions: u8, sequence: u32) -> Self {
+        let bytes = |address: IpAddr| {
+            let mut bytes = [0; 16];
+            match address {
+                IpAddr::V4(v4) => bytes[..4].copy_from_slice(&v4.octets()),
+                IpAddr::V6(v6) => bytes = v6.octets(),
+            }
+            bytes
+        };
+        let id = SocketId {
+            local_port: NetU16::new(socket.local.port()),
+            peer_port: NetU16::new(socket.peer.port()),
+            local: bytes(socket.local.ip()),
+            peer: bytes(socket.peer.ip()),
+            ifindex: U32::new(socket.ifindex),
+            // The low half first.
+            cookie: [U32::new(socket.cookie as u32), U32::new((socket.cookie >> 32) as u32)],
+        };
+        Self::new(NLM_F_REQUEST, socket.family, StateMask::ALL, extensions, sequence, id)
+    }
+
+    fn new(
+        flags: u16,
+        family: Family,
+        states: StateMask,
+        extensions: u8,
+        sequence: u32,
+        id: SocketId,
+    ) -> Self {
         Self {
             header: Header {
                 len: U32::new(size_of::<Self>() as u32),
                 kind: U16::new(SOCK_DIAG_BY_FAMILY),
-                flags: U16::new(NLM_F_REQUEST | NLM_F_DUMP),
+                flags: U16::new(flags),
                 sequence: U32::new(sequence),
                 port: U32::ZERO,
             },
@@ -131,14 +206,7 @@ impl Request {
             extensions,
             pad: 0,
             states: U32::new(states.bits()),
-            id: SocketId {
-                local_port: NetU16::ZERO,
-                peer_port: NetU16::ZERO,
-                local: [0; 16],
-                peer: [0; 16],
-                ifindex: U32::ZERO,
-                cookie: [U32::ZERO; 2],
-            },
+            id,
         }
     }
 }
@@ -276,7 +344,9 @@ impl DiagSocket {
             expires_ms: raw.expires.get(),
             retrans: raw.retrans,
             cgroup: attribute(attributes, CGROUP_ID).and_then(cgroup_id),
-            info: attribute(attributes, INFO).and_then(TcpInfo::parse),
+            mptcp: attribute(attributes, ULP_INFO).and_then(|ulp| attribute(ulp, ULP_NAME))
+                == Some(MPTCP),
+            info: attribute(attributes, INFO).and_then(tcp_info),
         })
     }
 }
@@ -296,16 +366,46 @@ fn attribute(mut rest: &[u8], wanted: u16) -> Option<&[u8]> {
     }
 }
 
-impl TcpInfo {
-    fn parse(payload: &[u8]) -> Option<Self> {
-        let (raw, _) = RawInfo::ref_from_prefix(payload).ok()?;
-        Some(Self {
-            retransmits: raw.retransmits,
-            backoff: raw.backoff,
-            rto_us: raw.rto_us.get(),
-            last_ack_recv_ms: raw.last_ack_recv_ms.get(),
-        })
-    }
+/// `None` for less than 4.6 has.
+fn tcp_info(payload: &[u8]) -> Option<TcpInfo> {
+    let (raw, _) = RawInfo::ref_from_prefix(payload).ok()?;
+    let last = |ms: &U32<NativeEndian>, segments: &U32<NativeEndian>| {
+        // Without one the time is that of no segment: 0 in jiffies.
+        (segments.get() > 0).then(|| ms.get())
+    };
+    Some(TcpInfo {
+        retransmits: raw.retransmits,
+        probes: raw.probes,
+        backoff: raw.backoff,
+        rto_us: raw.rto_us.get(),
+        rtt_us: raw.rtt_us.get(),
+        last_data_sent_ms: last(&raw.last_data_sent_ms, &raw.data_segs_out),
+        last_data_recv_ms: last(&raw.last_data_recv_ms, &raw.data_segs_in),
+        last_ack_recv_ms: raw.last_ack_recv_ms.get(),
+        total_retrans: raw.total_retrans.get(),
+        segs_out: raw.segs_out.get(),
+        not_sent: raw.not_sent.get(),
+        bytes_acked: raw.bytes_acked.get(),
+        bytes_received: raw.bytes_received.get(),
+        snd_wnd: at::<U32<NativeEndian>>(payload, SND_WND).map(U32::get),
+        retransmitting_ms: retransmitting_ms(payload).filter(|_| raw.retransmits > 0),
+    })
+}
+
+/// Since the first of the present retransmissions: the kernel has the sum of all times in which it
+/// retransmitted, the present one included (`tcp_get_info()`), so there must have been but one.
+fn retransmitting_ms(payload: &[u8]) -> Option<u32> {
+    let [_, recoveries] = at::<[U16<NativeEndian>; 2]>(payload, TOTAL_RTO)?;
+    let total_ms = at::<U32<NativeEndian>>(payload, TOTAL_RTO + 4)?;
+    (recoveries.get() == 1).then(|| total_ms.get())
+}
+
+/// What is at `offset`, if the kernel has so much.
+fn at<T: FromBytes + Unaligned + Immutable + KnownLayout + Copy>(
+    payload: &[u8],
+    offset: usize,
+) -> Option<T> {
+    T::read_from_prefix(payload.get(offset..)?).ok().map(|(value, _)| value)
 }
 
 fn cgroup_id(payload: &[u8]) -> Option<NonZeroU64> {
@@ -373,6 +473,7 @@ mod tests {
             expires_ms: 58_200,
             retrans: 0,
             cgroup: None,
+            mptcp: false,
             info: None,
         };
         assert!(expected.is_minisock());
@@ -429,22 +530,107 @@ mod tests {
         }
     }
 
+    /// A `struct tcp_info` of the longest length that is known.
+    fn raw_info() -> Vec<u8> {
+        let mut payload = vec![0_u8; 248];
+        (payload[2], payload[3], payload[4]) = (3, 1, 2);
+        let mut put = |at: usize, value: u32| {
+            payload[at..at + 4].copy_from_slice(&value.to_ne_bytes());
+        };
+        put(8, 800_000);
+        put(44, 11);
+        put(52, 12);
+        put(56, 7_200_000);
+        put(68, 250);
+        put(100, 9);
+        put(120, 1001);
+        put(128, 2001);
+        put(136, 30);
+        put(144, 4_000);
+        put(152, 5);
+        put(156, 6);
+        put(SND_WND, 65_536);
+        put(TOTAL_RTO + 4, 5_400);
+        payload[TOTAL_RTO + 2..TOTAL_RTO + 4].copy_from_slice(&1_u16.to_ne_bytes());
+        payload
+    }
+
     #[test]
-    fn of_tcp_info_its_beginning_is_enough_and_less_is_none() {
-        let mut payload = vec![0_u8; 60];
-        (payload[2], payload[4]) = (3, 2);
-        payload[8..12].copy_from_slice(&800_000_u32.to_ne_bytes());
-        payload[52..56].copy_from_slice(&1_u32.to_ne_bytes());
-        payload[56..60].copy_from_slice(&7_200_000_u32.to_ne_bytes());
-        let info =
-            TcpInfo { retransmits: 3, backoff: 2, rto_us: 800_000, last_ack_recv_ms: 7_200_000 };
-        for length in [60, 61, 248] {
+    fn tcp_info_is_read_as_far_as_the_kernel_has_it() {
+        let payload = raw_info();
+        let newest = TcpInfo {
+            retransmits: 3,
+            probes: 1,
+            backoff: 2,
+            rto_us: 800_000,
+            rtt_us: 250,
+            last_data_sent_ms: Some(11),
+            last_data_recv_ms: Some(12),
+            last_ack_recv_ms: 7_200_000,
+            total_retrans: 9,
+            segs_out: 30,
+            not_sent: 4_000,
+            bytes_acked: 1001,
+            bytes_received: 2001,
+            snd_wnd: Some(65_536),
+            retransmitting_ms: Some(5_400),
+        };
+        let with_window = TcpInfo { retransmitting_ms: None, ..newest };
+        let oldest = TcpInfo { snd_wnd: None, ..with_window };
+        for length in 0..=payload.len() + 1 {
+            let mut payload = payload.clone();
             payload.resize(length, 0xff);
-            assert_eq!(TcpInfo::parse(&payload), Some(info));
+            let expected = match length {
+                0..160 => None,
+                160..232 => Some(oldest),
+                232..248 => Some(with_window),
+                _ => Some(newest),
+            };
+            assert_eq!(tcp_info(&payload), expected, "{length}");
         }
-        for length in [0, 1, 59] {
-            assert_eq!(TcpInfo::parse(&payload[..length]), None);
+    }
+
+    #[test]
+    fn what_never_was_has_no_time() {
+        let mut payload = raw_info();
+        payload[152..160].fill(0);
+        let never = tcp_info(&payload).unwrap();
+        assert_eq!((never.last_data_sent_ms, never.last_data_recv_ms), (None, None));
+        // Of two recoveries only the sum is known; without a timeout none goes on.
+        for (at, value) in [(TOTAL_RTO + 2, 2), (2, 0)] {
+            let mut payload = raw_info();
+            payload[at] = value;
+            assert_eq!(tcp_info(&payload).unwrap().retransmitting_ms, None);
         }
+    }
+
+    #[test]
+    fn a_subflow_is_told_by_the_name_of_its_protocol() {
+        let with = |name: &[u8]| {
+            let mut body = time_wait();
+            let inner = (name.len() + 4) as u16;
+            let outer = inner.next_multiple_of(4) + 4;
+            body.extend_from_slice(&outer.to_ne_bytes());
+            body.extend_from_slice(&(ULP_INFO | 0x8000).to_ne_bytes());
+            body.extend_from_slice(&inner.to_ne_bytes());
+            body.extend_from_slice(&ULP_NAME.to_ne_bytes());
+            body.extend_from_slice(name);
+            body.resize(body.len().next_multiple_of(4), 0);
+            DiagSocket::parse(&body).unwrap().mptcp
+        };
+        assert!(with(b"mptcp\0"));
+        assert!(!with(b"tls\0") && !with(b"mptcp") && !with(b""));
+        assert!(!DiagSocket::parse(&time_wait()).unwrap().mptcp);
+    }
+
+    #[test]
+    fn one_socket_is_asked_for_by_its_ends_and_cookie() {
+        let body = DiagSocket::parse(&time_wait()).unwrap();
+        let request = Request::one(&body, WITH_INFO, SEQUENCE);
+        let bytes = request.as_bytes();
+        assert_eq!(bytes[6..8], NLM_F_REQUEST.to_ne_bytes(), "no dump");
+        assert_eq!(bytes[16..19], [2, 6, 2]);
+        assert_eq!(bytes[24..72], time_wait()[4..52], "the id as the kernel wrote it");
     }
 
     #[test]

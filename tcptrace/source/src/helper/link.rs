@@ -191,6 +191,7 @@ pub(super) fn exchange(
                 round.spaces.push(space);
             }
             (Piece::Sockets(mut sockets), Some(space)) => space.sockets.append(&mut sockets),
+            (Piece::Infos(mut infos), Some(space)) => space.infos.append(&mut infos),
             (Piece::SynQueues(queues), Some(space)) => {
                 space.syn_queues.extend(queues.into_iter().map(|queue| (queue.lport, queue)));
             }

@@ -114,17 +114,21 @@ fn hand_over_space(
     space: Space,
     room: &mut usize,
 ) -> Result<bool, WireError> {
-    let Space { netns, began_ns, sockets, syn_queues, mut end, knobs, counters } = space;
+    let Space { netns, began_ns, sockets, infos, syn_queues, mut end, knobs, counters } = space;
     let mut sent = frames.send(&Piece::Space { netns, began_ns, knobs, counters })?;
     let mut sockets = sockets.into_iter();
     while sent < *room && sockets.len() > 0 {
         sent += frames.send(&Piece::Sockets(sockets.by_ref().take(SOCKETS).collect()))?;
     }
+    let mut infos = infos.into_iter();
+    while sent < *room && infos.len() > 0 {
+        sent += frames.send(&Piece::Infos(infos.by_ref().take(SOCKETS).collect()))?;
+    }
     let mut queues = syn_queues.into_values();
     while sent < *room && queues.len() > 0 {
         sent += frames.send(&Piece::SynQueues(queues.by_ref().take(SOCKETS).collect()))?;
     }
-    let whole = sockets.len() == 0 && queues.len() == 0;
+    let whole = sockets.len() == 0 && infos.len() == 0 && queues.len() == 0;
     end.lacks_some |= !whole;
     sent += frames.send(&Piece::End(end))?;
     *room = room.saturating_sub(sent);

@@ -75,6 +75,26 @@ fn socket(cookie: u64) -> SnapSocket {
     }
 }
 
+fn info(cookie: u64) -> SnapInfo {
+    let tcp = TcpInfo {
+        rto_us: u32::MAX,
+        last_data_sent_ms: Some(u32::MAX),
+        bytes_acked: u64::MAX,
+        snd_wnd: Some(u32::MAX),
+        retransmitting_ms: Some(u32::MAX),
+        ..TcpInfo::default()
+    };
+    SnapInfo {
+        cookie,
+        state: TcpState::CloseWait,
+        timer: Timer::Other(9),
+        expires_ms: u32::MAX,
+        unacked: u32::MAX,
+        mptcp: true,
+        tcp,
+    }
+}
+
 /// Of three namespaces: one with all that there can be, two without.
 fn round(sockets: usize) -> Round {
     let ports = (1..u16::MAX).step_by(2).map(|port| PortRange { low: port, high: port });
@@ -92,6 +112,7 @@ fn round(sockets: usize) -> Round {
         netns: u32::MAX,
         began_ns: u64::MAX,
         sockets: (0..sockets as u64).map(socket).collect(),
+        infos: (0..sockets as u64).map(info).collect(),
         syn_queues: (0..=u16::MAX).map(syn_queue).collect(),
         end: SnapshotEnd {
             mono_ns: 3,
