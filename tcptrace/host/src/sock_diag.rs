@@ -28,7 +28,7 @@ mod wire;
 #[cfg(test)]
 mod kernel_tests;
 
-pub use socket::{DiagSocket, Family, StateMask, TcpInfo, Timer};
+pub use socket::{DiagSocket, Family, StateMask};
 pub use wire::Malformed;
 use wire::{Body, Messages, Request, WITH_INFO};
 
@@ -196,7 +196,7 @@ impl SockDiag {
         self.passes(families, states, 0, init, fold)
     }
 
-    /// The same, and each full socket comes with its [`TcpInfo`]. That takes the lock of each
+    /// The same, and each full socket comes with its [`TcpInfo`](tcptrace_model::TcpInfo). That takes the lock of each
     /// (`tcp_get_info()`), and four times the bytes.
     pub fn dump_with_info<S>(
         &mut self,
@@ -208,7 +208,7 @@ impl SockDiag {
         self.passes(families, states, WITH_INFO, init, fold)
     }
 
-    /// Asks for this full socket alone, as it is now, with its [`TcpInfo`]; `None` if it is there no
+    /// Asks for this full socket alone, as it is now, with its [`TcpInfo`](tcptrace_model::TcpInfo); `None` if it is there no
     /// more. Two system calls and one look into the hash table
     /// (`inet_diag_dump_one_icsk()`), where [`Self::dump_with_info`] takes the lock of every socket
     /// in a state.

@@ -12,6 +12,7 @@
 //! 1ms snapshot 5
 //! 1ms socket TIME_WAIT 9b2d 10.0.0.1:7 10.0.0.2:443 12000
 //! 1ms socket CLOSE_WAIT 9b2e 10.0.0.1:8 10.0.0.2:443 pid=812 comm=app unread=1 cgroup=7
+//! 1ms info 9b2e CLOSE_WAIT timer=on expires=292 unacked=1000 retransmits=3 backoff=3 rto=1632
 //! 1ms syn-queue 443 12 3            (12 wait, to 3 of them the SYN-ACK was sent again)
 //! 1ms exited 812 77               (the process that was started at 77)
 //! 1ms cgroup 7 /system.slice/app.service
@@ -43,8 +44,8 @@ use tcptrace_common::counters::Hook;
 use crate::{
     Accept, AtClose, Clock, Comm, Event, Exited, Holder, Input, Knob, Knobs, Linger, Lost,
     Minisock, MinisockEvent, MinisocksBy, NetStat, NetnsCounters, NetnsKnobs, PortRange, Reset,
-    ResetDirection, RstReason, SnapFull, SnapSocket, Snapshot, SnapshotEnd, SockFacts, StateSet,
-    Stopper, SynQueue, Task, TcpState, Totals, Transition, Tuple, knobs,
+    ResetDirection, RstReason, SnapFull, SnapInfo, SnapSocket, Snapshot, SnapshotEnd, SockFacts,
+    StateSet, Stopper, SynQueue, Task, TcpInfo, TcpState, Timer, Totals, Transition, Tuple, knobs,
 };
 
 /// A connection that is closed here, expires after 60 s, and was opened at 1 ms.
@@ -159,6 +160,7 @@ fn input(line: &str) -> Result<Input> {
             }
             Input::Snapshot(Snapshot::Socket(socket))
         }
+        "info" => Input::Snapshot(Snapshot::Info(Box::new(info(word()?, word()?, words)?))),
         "syn-queue" => Input::Snapshot(Snapshot::SynQueue(SynQueue {
             lport: word()?.parse()?,
             waiting: word()?.parse()?,
@@ -329,6 +331,47 @@ fn full(full: &mut SnapFull, key: &str, value: &str) -> Result<()> {
     Ok(())
 }
 
+/// `COOKIE STATE [timer=on|keepalive|persist] [mptcp] [KEY=NUMBER…]`; times are in ms.
+fn info<'a>(cookie: &str, name: &str, words: impl Iterator<Item = &'a str>) -> Result<SnapInfo> {
+    let mut info = SnapInfo {
+        cookie: u64::from_str_radix(cookie, 16)?,
+        state: state(name)?,
+        timer: Timer::None,
+        expires_ms: 0,
+        unacked: 0,
+        mptcp: false,
+        tcp: TcpInfo { segs_out: 1, ..TcpInfo::default() },
+    };
+    for word in words {
+        let tcp = &mut info.tcp;
+        match word.split_once('=') {
+            None if word == "mptcp" => info.mptcp = true,
+            Some(("timer", "on")) => info.timer = Timer::Retransmit,
+            Some(("timer", "keepalive")) => info.timer = Timer::KeepAlive,
+            Some(("timer", "persist")) => info.timer = Timer::Probe,
+            Some(("expires", ms)) => info.expires_ms = ms.parse()?,
+            Some(("unacked", bytes)) => info.unacked = bytes.parse()?,
+            Some(("retransmits", n)) => tcp.retransmits = n.parse()?,
+            Some(("probes", n)) => tcp.probes = n.parse()?,
+            Some(("backoff", n)) => tcp.backoff = n.parse()?,
+            Some(("rto", ms)) => tcp.rto_us = ms.parse::<u32>()? * 1000,
+            Some(("rtt-us", us)) => tcp.rtt_us = us.parse()?,
+            Some(("last-sent", ms)) => tcp.last_data_sent_ms = Some(ms.parse()?),
+            Some(("last-received", ms)) => tcp.last_data_recv_ms = Some(ms.parse()?),
+            Some(("last-ack", ms)) => tcp.last_ack_recv_ms = ms.parse()?,
+            Some(("total-retrans", n)) => tcp.total_retrans = n.parse()?,
+            Some(("segs-out", n)) => tcp.segs_out = n.parse()?,
+            Some(("not-sent", bytes)) => tcp.not_sent = bytes.parse()?,
+            Some(("acked", bytes)) => tcp.bytes_acked = bytes.parse()?,
+            Some(("received", bytes)) => tcp.bytes_received = bytes.parse()?,
+            Some(("window", bytes)) => tcp.snd_wnd = Some(bytes.parse()?),
+            Some(("retransmitting", ms)) => tcp.retransmitting_ms = Some(ms.parse()?),
+            _ => bail!("unknown detail {word}"),
+        }
+    }
+    Ok(info)
+}
+
 /// `NAME=VALUE`; a range is `LOW-HIGH`.
 fn knob(knobs: &mut Knobs, word: &str) -> Result<()> {
     let (name, value) = word.split_once('=').context("no key=value")?;
@@ -338,6 +381,10 @@ fn knob(knobs: &mut Knobs, word: &str) -> Result<()> {
         "tcp_tw_reuse_delay" => knobs.tcp_tw_reuse_delay = Knob::Is(number()?),
         "tcp_fin_timeout" => knobs.tcp_fin_timeout = Knob::Is(number()?),
         "tcp_timestamps" => knobs.tcp_timestamps = Knob::Is(number()?),
+        "tcp_retries2" => knobs.tcp_retries2 = Knob::Is(number()?),
+        "tcp_orphan_retries" => knobs.tcp_orphan_retries = Knob::Is(number()?),
+        "tcp_syn_retries" => knobs.tcp_syn_retries = Knob::Is(number()?),
+        "tcp_rto_max_ms" => knobs.tcp_rto_max_ms = Knob::Is(number()?),
         "ip_local_port_range" => {
             knobs.ip_local_port_range = Knob::Is(knobs::range(&value.replace('-', " "))?);
         }

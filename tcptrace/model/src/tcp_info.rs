@@ -167,7 +167,8 @@ impl SnapInfo {
         let us = match (what, self.timer) {
             (WaitFor::Ack, _) => self.unanswered_us() + self.since_sent_us(),
             (_, Timer::Probe) => {
-                let first = if what == WaitFor::Window { 0 } else { backoff.saturating_sub(probes) + 1 };
+                let first =
+                    if what == WaitFor::Window { 0 } else { backoff.saturating_sub(probes) + 1 };
                 self.probed_us(first)
             }
             (WaitFor::Window, _) => {

@@ -13,6 +13,7 @@ mod layout;
 mod rare;
 mod reader;
 mod scene;
+mod snap_info;
 mod tap;
 mod task;
 mod wire;

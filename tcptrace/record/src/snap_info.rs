@@ -39,14 +39,7 @@ pub(super) fn put(out: &mut Vec<u8>, info: &SnapInfo) {
     ];
     let there = optional.iter().filter(|(_, value)| value.is_some());
     let flags = there.fold(if *mptcp { MPTCP } else { 0 }, |flags, (bit, _)| flags | bit);
-    out.extend_from_slice(&[
-        flags,
-        *state as u8,
-        timer.number(),
-        *retransmits,
-        *probes,
-        *backoff,
-    ]);
+    out.extend_from_slice(&[flags, *state as u8, timer.number(), *retransmits, *probes, *backoff]);
     put_u64(out, *cookie);
     let numbers = [expires_ms, unacked, rto_us, rtt_us, last_ack_recv_ms, total_retrans];
     numbers.into_iter().for_each(|n| put_u64(out, u64::from(*n)));

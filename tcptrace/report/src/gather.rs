@@ -170,5 +170,5 @@ pub(super) fn most_first(mut closers: Vec<(Group, Tally)>) -> Vec<(Group, Tally)
 
 /// How many connections are stuck.
 fn badness(report: &stuck::Report) -> u64 {
-    report.states.iter().map(|state| state.stuck).sum()
+    report.stuck()
 }

@@ -26,6 +26,7 @@ use tcptrace_stats::{
     group::Key,
     named::{Group, named},
     since_start::{End, SinceStart},
+    stuck::{self, Cause, STATES, diagnosis},
 };
 use tcptrace_track::Tracker;
 use tcptrace_view::View;
@@ -126,8 +127,7 @@ impl Book {
         };
         self.renew_page(now, tracker);
         let stuck = self.pages.stuck();
-        let stuck =
-            stuck.map(|(_, report)| report.states.iter().map(|of| (of.state, of.stuck)).collect());
+        let stuck = stuck.map(|(_, report)| by_cause(report).collect());
         let figures = Figures {
             mono_ns: now,
             whole: self.whole,
@@ -294,6 +294,17 @@ impl View for Book {
     fn is_done(&self) -> bool {
         false
     }
+}
+
+/// How many are stuck, by state and cause: all that there may be, so that a series does not begin with
+/// its first trouble.
+fn by_cause(report: &stuck::Report) -> impl Iterator<Item = (TcpState, Cause, u64)> {
+    let all = STATES.into_iter().flat_map(|state| Cause::ALL.map(|cause| (state, cause)));
+    let there_may_be = all.filter(|&(state, cause)| !diagnosis(state, cause).is_empty());
+    there_may_be.map(|(state, cause)| {
+        let of = report.sections.iter().find(|of| (of.state, of.cause) == (state, cause));
+        (state, cause, of.map_or(0, |of| of.stuck))
+    })
 }
 
 #[cfg(test)]

@@ -200,10 +200,10 @@ impl Moment {
         }
         if let Some(stuck) = &self.figures.stuck {
             let name = "tcptrace_stuck_sockets";
-            let help = "Connections that have been too long in a state that should pass";
+            let help = "Connections that are stuck, by state and by what they wait for";
             let family = to.gauge(name, help);
-            for (state, count) in stuck {
-                family.is(&[("state", state.name())], *count);
+            for (state, cause, count) in stuck {
+                family.is(&[("state", state.name()), ("cause", cause.name())], *count);
             }
         }
         if let Some(used) = self.figures.ports_used {

@@ -12,6 +12,7 @@ use tcptrace_report::facts::Facts;
 use tcptrace_stats::{
     group::By,
     since_start::{End, SinceStart},
+    stuck::Cause,
 };
 use tcptrace_track::Counts;
 
@@ -35,9 +36,8 @@ pub struct Figures {
     pub(super) ends: BTreeMap<(Label, End), u64>,
     /// What the kernel counted since the start; `None` where it does not tell.
     pub(super) time_wait_overflow: Option<u64>,
-    /// Of each state that should pass, how many have been in it for too long; `None`: not looked
-    /// at yet.
-    pub(super) stuck: Option<Vec<(TcpState, u64)>>,
+    /// Of each state and cause, how many connections are stuck; `None`: not looked at yet.
+    pub(super) stuck: Option<Vec<(TcpState, Cause, u64)>>,
     /// As [`tcptrace_stats::ports::Interval::worst_used`].
     pub(super) ports_used: Option<f64>,
     /// Since the start, in the order of [`Hook::ALL`].

@@ -21,7 +21,7 @@ use tcptrace_host::{
     clock,
     netns::{self, Netns},
     netstat,
-    sock_diag::{DiagSocket, Family, SockDiag, StateMask},
+    sock_diag::{DiagSocket, Family, StateMask},
     sysctl,
 };
 use tcptrace_model::{

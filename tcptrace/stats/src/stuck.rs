@@ -1,22 +1,34 @@
-//! Connections that have been too long in a state that should pass, and whose they are.
+//! Connections that are stuck, whose they are, and when the kernel will give them up.
 //!
-//! Counted anew from what is known at each report. What is not known to have been there for long
-//! is not stuck: a lower bound counts as what it is.
+//! Counted anew from what is known at each report. What is not known to have been stuck for long is
+//! not: a lower bound counts as what it is. Why a connection stays where it is, [`cause`] decides.
+
+pub mod cause;
+pub mod give_up;
+mod whose;
 
 use std::{cmp::Reverse, collections::BTreeMap, time::Duration};
 
+use self::give_up::give_up;
+pub use self::{
+    cause::{Cause, diagnosis, threshold, threshold_of},
+    give_up::{GiveUp, Limit, Limits},
+    whose::{Door, Doors, Whose},
+};
 use super::{
     conns::least_ns,
     group::{By, Key},
 };
 use tcptrace_model::{
-    Age, Cgroup, Found, Input, Queues, Snapshot, StateSet, SynQueue, TcpState, hash::Map,
+    Age, Found, Input, Queues, Snapshot, StateSet, SynQueue, TcpState, hash::Map,
 };
-use tcptrace_track::{Standing, Tracker};
+use tcptrace_track::{Scan, Standing, Tracker};
 
-/// States that should pass, those that do not pass by themselves first.
-pub const STATES: [TcpState; 7] = [
+/// States that a connection can be stuck in, those that do not pass by themselves first.
+/// ESTABLISHED is one only where it waits for its peer.
+pub const STATES: [TcpState; 8] = [
     TcpState::CloseWait,
+    TcpState::Established,
     TcpState::FinWait2,
     TcpState::FinWait1,
     TcpState::Closing,
@@ -27,41 +39,19 @@ pub const STATES: [TcpState; 7] = [
 
 /// Groups that are counted apart in each state; the others are one.
 const LIMIT: usize = 10_000;
+/// Namespaces whose sysctls are kept.
+const SPACES: usize = 1 << 16;
 
-/// Whose bug it is when a connection stays in `state`, in at most 60 characters; empty for a state
-/// that need not pass.
-pub const fn diagnosis(state: TcpState) -> &'static str {
-    match state {
-        TcpState::CloseWait => "the peer has closed, the program here has not: fix it here",
-        TcpState::FinWait2 => "closed here, and the peer's program does not: fix it there",
-        TcpState::FinWait1 => "the peer's host acknowledges no data or FIN, or has no room",
-        TcpState::Closing => "both ends closed; the peer's host acknowledges no FIN",
-        TcpState::LastAck => "both ends closed; the peer's host acknowledges no FIN",
-        TcpState::SynSent => "nobody answers the SYN: no such host, a firewall, a full queue",
-        TcpState::SynRecv => "no last ACK from the client, or a full accept queue here",
-        _ => "",
-    }
-}
-
-/// How long a connection may be in `state` before it is stuck, unless told otherwise.
-///
-/// For a handshake, until two SYNs were not answered (1 s and 2 s). For states that an
-/// acknowledgement ends, many round trips. For those that a program ends, as long as the kernel
-/// itself waits for a peer (`tcp_fin_timeout`): a half-closed connection is no bug as such.
-pub const fn patience(state: TcpState) -> Duration {
-    Duration::from_secs(match state {
-        TcpState::SynSent | TcpState::SynRecv => 3,
-        TcpState::FinWait1 | TcpState::Closing | TcpState::LastAck => 10,
-        _ => 60,
-    })
-}
+/// From so many connections of one group in one state on, for one cause, they are a leak in the making,
+/// whatever their age: as many as `doctor` takes for one.
+pub const LEAK: u64 = 10;
 
 /// What is looked for.
 #[derive(Clone, Copy, Debug)]
 pub struct Wanted {
     /// In these of [`STATES`].
     pub states: StateSet,
-    /// For so long; `None`: [`patience`].
+    /// For so long; `None`: [`threshold`].
     pub older: Option<Duration>,
     /// What tells groups apart.
     pub by: By,
@@ -76,60 +66,15 @@ impl Wanted {
     }
 
     /// How long is too long.
-    pub fn older(&self, state: TcpState) -> Duration {
-        self.older.unwrap_or_else(|| patience(state))
+    pub fn older(&self, state: TcpState, cause: Cause) -> Duration {
+        self.older.unwrap_or_else(|| threshold(state, cause))
     }
 
-    fn older_ns(&self, state: TcpState) -> u64 {
-        u64::try_from(self.older(state).as_nanos()).unwrap_or(u64::MAX)
-    }
-}
-
-/// A group.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Whose {
-    /// Those of one key.
-    Known(Key),
-    /// Those that no process holds any more (`--by owner`: and whose owner is not known).
-    Orphan,
-    /// Those that no process has accepted yet.
-    NotAccepted,
-}
-
-impl Whose {
-    /// That of a connection.
-    pub fn of(by: By, standing: &Standing) -> Self {
-        let key = by.key(&standing.found);
-        match (key, standing.held) {
-            (Key::Owner(None) | Key::Holder(None), Some(false)) => match standing.found.state {
-                TcpState::CloseWait | TcpState::SynRecv => Self::NotAccepted,
-                TcpState::SynSent => Self::Known(key),
-                _ => Self::Orphan,
-            },
-            _ => Self::Known(key),
-        }
-    }
-
-    /// The kind of what was left out of a report.
-    pub const REST: &'static str = "other";
-
-    /// What it is called; `None` where that is not known.
-    pub fn label(&self) -> Option<String> {
-        match self {
-            Self::Known(key) => key.label(),
-            Self::Orphan => Some("(orphan)".to_owned()),
-            Self::NotAccepted => Some("(not accepted)".to_owned()),
-        }
-    }
-
-    /// What kind of a group it is, for programs: a process may call itself anything.
-    pub const fn kind(&self) -> &'static str {
-        match self {
-            Self::Known(Key::Other) => Self::REST,
-            Self::Known(_) => "known",
-            Self::Orphan => "orphan",
-            Self::NotAccepted => "not-accepted",
-        }
+    fn is_over(&self, state: TcpState, cause: Cause, age: Age) -> bool {
+        // Two keepalive probes in a row were not answered: since when, only the program's settings say.
+        let enough = age == Age::Unknown && cause == Cause::NoProbeAnswer && self.older.is_none();
+        let older_ns = u64::try_from(self.older(state, cause).as_nanos()).unwrap_or(u64::MAX);
+        enough || least_ns(age) >= older_ns
     }
 }
 
@@ -207,19 +152,47 @@ fn longer(one: Option<Age>, other: Option<Age>) -> Option<Age> {
     Some(if least_ns(b) > least_ns(a) { b } else { a })
 }
 
-/// One state of a report.
+/// The connections in one state that stay there for one cause.
 #[derive(Clone, Debug, PartialEq)]
-pub struct OfState {
+pub struct Section {
     /// The state.
     pub state: TcpState,
-    /// Groups of which some are stuck, those with most of them first.
+    /// The cause.
+    pub cause: Cause,
+    /// How long is too long.
+    pub older: Duration,
+    /// Groups, those with most that are stuck first, then those with most.
     pub groups: Vec<(Whose, Count)>,
-    /// How many more such groups there are, and their counts.
+    /// How many more groups there are, and their counts.
     pub rest: (usize, Count),
-    /// How many are in this state, for whatever time.
+    /// How many connections there are, for whatever time.
     pub all: u64,
     /// How many of them for too long.
     pub stuck: u64,
+}
+
+impl Section {
+    /// Groups of which some are stuck.
+    pub fn stuck_groups(&self) -> impl Iterator<Item = &(Whose, Count)> {
+        self.groups.iter().filter(|(_, count)| count.stuck > 0)
+    }
+
+    /// How many are not stuck yet.
+    pub fn below(&self) -> u64 {
+        self.all - self.stuck
+    }
+
+    /// By how many there are more than at the report before; `None` in the first.
+    pub fn change(&self) -> Option<i64> {
+        let groups = self.groups.iter().map(|(_, count)| count);
+        let rest = (self.rest.0 > 0).then_some(&self.rest.1);
+        groups.chain(rest).map(Count::change).sum()
+    }
+
+    /// Whether none is stuck, and yet so many of one group are here that they are likely to be.
+    pub fn is_leak(&self) -> bool {
+        self.stuck == 0 && self.groups.iter().any(|(_, count)| count.all >= LEAK)
+    }
 }
 
 /// A connection that is stuck.
@@ -227,14 +200,31 @@ pub struct OfState {
 pub struct Stuck {
     /// It.
     pub found: Found,
+    /// Why.
+    pub cause: Cause,
+    /// How long it has been stuck.
+    pub age: Age,
     /// How long it has been in its state.
     pub in_state: Age,
     /// Whether a process had it open when it was last looked at.
     pub held: Option<bool>,
     /// What hung in its queues then.
     pub bytes: Option<Bytes>,
+    /// Its timer and progress, as of the last scan.
+    pub scan: Option<Scan>,
+    /// When the kernel gives it up, as of that scan, if that can be told.
+    pub give_up: Option<GiveUp>,
     /// What its cgroup is called. Untrusted text.
     pub unit: Option<Box<str>>,
+}
+
+impl Stuck {
+    /// In how many milliseconds from `now` on the kernel gives it up, about; `None` for never, and
+    /// where that is not known.
+    pub fn gives_up_in_ms(&self, now: u64) -> Option<u64> {
+        let since_scan_ns = now.saturating_sub(self.scan?.mono_ns);
+        Some(self.give_up?.in_ms?.saturating_sub(since_scan_ns / 1_000_000))
+    }
 }
 
 /// The SYN queues at a port, as of the last snapshot.
@@ -252,19 +242,36 @@ pub struct SynRow {
 impl SynRow {
     /// Whether the accept queue takes no more (`sk_acceptq_is_full()`): last ACKs are dropped.
     pub fn accept_full(&self) -> Option<bool> {
-        self.accept.map(|accept| accept.unread > accept.unsent)
+        self.accept.map(is_full)
     }
 }
 
 /// What there is at a moment.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Report {
-    /// The states, in the order of [`STATES`].
-    pub states: Vec<OfState>,
+    /// What there is of each state and cause, in the order of [`STATES`] and [`Cause`].
+    pub sections: Vec<Section>,
     /// The connections that have been stuck for longest, the oldest first.
     pub oldest: Vec<Stuck>,
-    /// The SYN queues, which have no ages, the longest first.
+    /// The SYN queues, which have no ages, and full accept queues, the longest first.
     pub syn_queues: Vec<SynRow>,
+}
+
+impl Report {
+    /// Connections in `state`, for whatever time: of ESTABLISHED those that wait for their peer.
+    pub fn all_in(&self, state: TcpState) -> u64 {
+        self.sections.iter().filter(|of| of.state == state).map(|of| of.all).sum()
+    }
+
+    /// How many are stuck.
+    pub fn stuck(&self) -> u64 {
+        self.sections.iter().map(|of| of.stuck).sum()
+    }
+
+    /// How many are in these states, but not for too long.
+    pub fn below(&self) -> u64 {
+        self.sections.iter().map(Section::below).sum()
+    }
 }
 
 /// Makes reports.
@@ -272,7 +279,11 @@ pub struct Report {
 pub struct Survey {
     wanted: Wanted,
     /// How many were in each state at the report before.
-    before: Option<Map<(TcpState, Whose), u64>>,
+    before: Option<Map<(TcpState, Cause, Whose), u64>>,
+    /// Timer ticks a second.
+    hz: u32,
+    /// By namespace, what decides when connections are given up.
+    limits: BTreeMap<u32, Limits>,
     syn_queues: BTreeMap<u32, Vec<SynQueue>>,
     /// The namespace whose sockets are being told, unless they are minisocks alone.
     netns: Option<u32>,
@@ -285,6 +296,8 @@ impl Survey {
         Self {
             wanted,
             before: None,
+            hz: 0,
+            limits: BTreeMap::new(),
             syn_queues: BTreeMap::new(),
             netns: None,
             minisocks_alone: false,
@@ -296,9 +309,22 @@ impl Survey {
         &self.wanted
     }
 
-    /// Takes in what only snapshots tell.
+    /// Takes in what is no event.
     pub fn input(&mut self, input: &Input) {
-        let Input::Snapshot(snapshot) = input else { return };
+        let snapshot = match input {
+            Input::Begin { hz, .. } => {
+                self.hz = *hz;
+                return;
+            }
+            Input::Knobs(knobs) => {
+                if self.limits.len() < SPACES || self.limits.contains_key(&knobs.netns) {
+                    self.limits.insert(knobs.netns, Limits::new(&knobs.knobs, self.hz));
+                }
+                return;
+            }
+            Input::Snapshot(snapshot) => snapshot,
+            _ => return,
+        };
         match snapshot {
             Snapshot::Open => self.minisocks_alone = false,
             Snapshot::OpenMinisocks => self.minisocks_alone = true,
@@ -314,7 +340,7 @@ impl Survey {
                 }
             }
             Snapshot::End(_) => self.netns = None,
-            Snapshot::Socket(_) | Snapshot::Over { .. } => {}
+            Snapshot::Socket(_) | Snapshot::Info(_) | Snapshot::Over { .. } => {}
         }
     }
 
@@ -331,39 +357,43 @@ impl Survey {
         keep: impl Fn(&Found) -> bool,
     ) -> Report {
         let wanted = self.wanted;
-        let mut counts: Map<(TcpState, Whose), Count> = Map::default();
-        let mut groups: Map<TcpState, usize> = Map::default();
+        let mut counts: Map<Group, Count> = Map::default();
+        let mut groups: Map<(TcpState, Cause), usize> = Map::default();
         let mut oldest = Oldest::new(wanted.top);
         let mut accept_queues: Map<(u32, u16), Queues> = Map::default();
+        let mut doors = Doors::default();
         for standing in tracker.standing(now) {
             let found = &standing.found;
             let state = found.state;
             if state == TcpState::Listen {
+                doors.add(found);
                 if let (Some(netns), Some(queues)) = (found.netns, found.queues) {
                     let fullest = accept_queues.entry((netns, found.tuple.lport)).or_insert(queues);
                     *fullest = fuller(*fullest, queues);
                 }
                 continue;
             }
-            if !wanted.states.contains(state) || !STATES.contains(&state) || !keep(found) {
+            if !wanted.states.contains(state) || !STATES.contains(&state) {
                 continue;
             }
-            let mut whose = Whose::of(wanted.by, &standing);
-            if !counts.contains_key(&(state, whose)) {
-                let known = groups.entry(state).or_default();
+            let Some(cause) = Cause::of(&standing).filter(|_| keep(found)) else { continue };
+            let mut whose = Whose::of(wanted.by, Some(cause), &standing);
+            if !counts.contains_key(&(state, cause, whose)) {
+                let known = groups.entry((state, cause)).or_default();
                 if *known >= LIMIT {
                     whose = Whose::Known(Key::Other);
                 } else {
                     *known += 1;
                 }
             }
-            let count = counts.entry((state, whose)).or_default();
+            let count = counts.entry((state, cause, whose)).or_default();
             count.all += 1;
-            if least_ns(standing.in_state) < wanted.older_ns(state) {
+            let age = cause::stuck_for(&standing, cause, now);
+            if !wanted.is_over(state, cause, age) {
                 continue;
             }
             count.stuck += 1;
-            count.oldest = longer(count.oldest, Some(standing.in_state));
+            count.oldest = longer(count.oldest, Some(age));
             if let Some(queues) = found.queues {
                 let bytes = Bytes::of(state, queues);
                 count.looked_at += 1;
@@ -371,8 +401,9 @@ impl Survey {
                 count.unsent += bytes.unsent;
                 count.eof_unread += u64::from(bytes.eof_read == Some(false));
             }
-            oldest.add(standing);
+            oldest.add(Candidate { standing, cause, age });
         }
+        let mut counts = resolved(counts, &doors);
         let before = self.before.take();
         self.before = Some(counts.iter().map(|(group, count)| (*group, count.all)).collect());
         if let Some(before) = before {
@@ -380,10 +411,28 @@ impl Survey {
                 count.before = Some(before.get(group).copied().unwrap_or(0));
             }
         }
+        let stuck = oldest.finish();
         Report {
-            states: wanted.states().map(|state| of_state(state, &counts, wanted.top)).collect(),
-            oldest: oldest.finish(|id| tracker.cgroup(id)),
+            sections: sections(&wanted, &counts),
+            oldest: stuck.into_iter().map(|one| self.stuck(one, tracker)).collect(),
             syn_queues: self.syn_rows(&accept_queues),
+        }
+    }
+
+    fn stuck(&self, Candidate { standing, cause, age }: Candidate<'_>, tracker: &Tracker) -> Stuck {
+        let Standing { found, in_state, held, scan } = standing;
+        let limits = found.netns.and_then(|netns| self.limits.get(&netns));
+        let given_up = |scan: &Scan| give_up(&scan.info, held?, limits?);
+        Stuck {
+            cause,
+            age,
+            in_state,
+            held,
+            bytes: found.queues.map(|queues| Bytes::of(found.state, queues)),
+            scan: scan.copied(),
+            give_up: scan.and_then(given_up),
+            unit: found.cgroup.and_then(|id| tracker.cgroup(id)).map(|cgroup| cgroup.name().into()),
+            found,
         }
     }
 
@@ -399,10 +448,26 @@ impl Survey {
             })
         });
         let mut rows: Vec<_> = rows.collect();
-        rows.sort_by_key(|row| Reverse((row.queue.resent, row.queue.waiting)));
+        // A full accept queue is one whether or not somebody knocks just now.
+        let full = accept_queues.iter().filter(|(_, queues)| is_full(**queues));
+        for (&(netns, lport), &queues) in full {
+            if !rows.iter().any(|row| (row.netns, row.queue.lport) == (netns, lport)) {
+                let queue = SynQueue { lport, waiting: 0, resent: 0 };
+                rows.push(SynRow { netns, queue, accept: Some(queues) });
+            }
+        }
+        rows.sort_by_key(|row| {
+            let full = row.accept_full() == Some(true);
+            (Reverse((row.queue.resent, row.queue.waiting, full)), row.netns, row.queue.lport)
+        });
         rows.truncate(self.wanted.top);
         rows
     }
+}
+
+/// Whether an accept queue takes no more.
+fn is_full(accept: Queues) -> bool {
+    accept.unread > accept.unsent
 }
 
 /// The accept queue with less room left.
@@ -411,55 +476,81 @@ fn fuller(one: Queues, other: Queues) -> Queues {
     if room(other) < room(one) { other } else { one }
 }
 
-fn of_state(state: TcpState, counts: &Map<(TcpState, Whose), Count>, top: usize) -> OfState {
-    let here = || counts.iter().filter(|((of, _), _)| *of == state);
-    let all = here().map(|(_, count)| count.all).sum();
-    let mut groups: Vec<(Whose, Count)> = here()
-        .filter(|(_, count)| count.stuck > 0)
-        .map(|((_, whose), count)| (*whose, *count))
-        .collect();
-    groups.sort_by_key(|(whose, count)| (Reverse(count.stuck), *whose));
+/// Connections that are counted together.
+type Group = (TcpState, Cause, Whose);
+
+/// With the listeners by name: those of one listener are one group, whatever address they came to.
+fn resolved(counts: Map<Group, Count>, doors: &Doors) -> Map<Group, Count> {
+    let mut merged: Map<Group, Count> = Map::default();
+    for ((state, cause, whose), count) in counts {
+        merged.entry((state, cause, doors.resolve(whose))).or_default().add(&count);
+    }
+    merged
+}
+
+fn sections(wanted: &Wanted, counts: &Map<Group, Count>) -> Vec<Section> {
+    let mut of: BTreeMap<(usize, Cause), Vec<(Whose, Count)>> = BTreeMap::new();
+    for ((state, cause, whose), count) in counts {
+        if let Some(rank) = STATES.iter().position(|one| one == state) {
+            of.entry((rank, *cause)).or_default().push((*whose, *count));
+        }
+    }
+    let section = |((rank, cause), groups): ((usize, Cause), _)| {
+        let state = STATES[rank];
+        section(state, cause, wanted.older(state, cause), groups, wanted.top)
+    };
+    of.into_iter().map(section).collect()
+}
+
+fn section(
+    state: TcpState,
+    cause: Cause,
+    older: Duration,
+    mut groups: Vec<(Whose, Count)>,
+    top: usize,
+) -> Section {
+    let all = groups.iter().map(|(_, count)| count.all).sum();
     let stuck = groups.iter().map(|(_, count)| count.stuck).sum();
+    groups.sort_by_key(|(whose, count)| (Reverse((count.stuck, count.all)), *whose));
     let cut = groups.split_off(top.min(groups.len()));
     let mut rest = cut.first().map(|(_, count)| *count).unwrap_or_default();
     cut.iter().skip(1).for_each(|(_, count)| rest.add(count));
-    OfState { state, groups, rest: (cut.len(), rest), all, stuck }
+    Section { state, cause, older, groups, rest: (cut.len(), rest), all, stuck }
+}
+
+/// One that may be among the oldest.
+struct Candidate<'a> {
+    standing: Standing<'a>,
+    cause: Cause,
+    age: Age,
 }
 
 /// The oldest few of many.
-struct Oldest {
+struct Oldest<'a> {
     top: usize,
-    kept: Vec<Standing>,
+    kept: Vec<Candidate<'a>>,
 }
 
-impl Oldest {
+impl<'a> Oldest<'a> {
     fn new(top: usize) -> Self {
         Self { top, kept: Vec::new() }
     }
 
-    fn add(&mut self, standing: Standing) {
-        self.kept.push(standing);
+    fn add(&mut self, candidate: Candidate<'a>) {
+        self.kept.push(candidate);
         if self.kept.len() >= self.top.saturating_mul(2).max(1024) {
             self.cut();
         }
     }
 
     fn cut(&mut self) {
-        let age = |standing: &Standing| least_ns(standing.in_state);
-        self.kept.sort_by_key(|standing| (Reverse(age(standing)), standing.found.id));
+        self.kept.sort_by_key(|one| (Reverse(least_ns(one.age)), one.standing.found.id));
         self.kept.truncate(self.top);
     }
 
-    fn finish<'a>(mut self, cgroup: impl Fn(u64) -> Option<&'a Cgroup>) -> Vec<Stuck> {
+    fn finish(mut self) -> Vec<Candidate<'a>> {
         self.cut();
-        let stuck = self.kept.into_iter().map(|Standing { found, in_state, held }| Stuck {
-            bytes: found.queues.map(|queues| Bytes::of(found.state, queues)),
-            unit: found.cgroup.and_then(&cgroup).map(|cgroup| cgroup.name().into()),
-            found,
-            in_state,
-            held,
-        });
-        stuck.collect()
+        self.kept
     }
 }
 

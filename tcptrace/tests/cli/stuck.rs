@@ -53,7 +53,7 @@ fn a_leak_is_shown_at_once_without_hooks() {
         let ended = stuck(&netns, &["--older", "0", "-o", "json", "--by", "port"]);
         ended
             .text()
-            .contains("FIN_WAIT2\",\"ms\"")
+            .contains("\"FIN_WAIT2\",\"cause\":\"half-closed\",\"ms\"")
             .then(|| serde_json::from_str(ended.text().trim_end()).unwrap())
     });
     let sockets = line["sockets"].as_array().unwrap();
@@ -69,7 +69,9 @@ fn a_leak_is_shown_at_once_without_hooks() {
     );
 
     let young = stuck(&netns, &[]);
-    assert!(young.text().contains("nothing is stuck\n... 2 more"), "{young:?}");
+    assert!(young.text().contains("no connection is past its threshold yet\n"), "{young:?}");
+    let below = "... below the threshold: 1 CLOSE_WAIT (60s), 1 FIN_WAIT2 (60s); --older 0 lists";
+    assert!(young.text().contains(below), "{young:?}");
     let csv = stuck(&netns, &["-o", "csv", "--older", "0"]);
     assert_eq!(csv.text().lines().count(), 3, "{csv:?}");
 }

@@ -158,7 +158,7 @@ fn a_leak_is_known_at_once_and_as_it_grows() {
                     ensure!(bytes.eof_read == eof_read && stuck.held == Some(true), "{stuck:?}");
                 }
             }
-            let close_wait = &report.states[0];
+            let close_wait = &report.sections[0];
             let [(_, group)] = &close_wait.groups[..] else { bail!("{close_wait:?}") };
             ensure!((group.stuck, group.looked_at, group.unread) == (5, 5, 25), "{group:?}");
             ensure!((group.eof_unread, group.change()) == (5, None), "{group:?}");
@@ -182,7 +182,7 @@ fn a_leak_is_known_at_once_and_as_it_grows() {
                     let Age::Exactly(ns) = stuck.in_state else { bail!("{stuck:?}") };
                     ensure!((at - seen..=at - from).contains(&ns), "{stuck:?}: {from} {seen} {at}");
                 }
-                let of = report.states.iter().find(|of| of.state == state).context("no row")?;
+                let of = report.sections.iter().find(|of| of.state == state).context("no row")?;
                 let change: i64 = of.groups.iter().filter_map(|(_, count)| count.change()).sum();
                 ensure!(change == SINCE as i64, "{of:?}");
             }
@@ -257,7 +257,8 @@ fn what_nobody_answers_is_bounded_by_its_timeouts() {
         if let Age::AtLeast(ns) = stuck.in_state {
             ensure!(ns <= at - orphan_from, "{stuck:?}");
         }
-        let of = report.states.iter().find(|of| of.state == TcpState::FinWait1).context("none")?;
+        let of =
+            report.sections.iter().find(|of| of.state == TcpState::FinWait1).context("none")?;
         ensure!(matches!(of.groups[..], [(Whose::Orphan, _)]), "{of:?}");
         ensure!(u32::from(stuck.found.tuple.lport) == u32::from(orphan.1.client.port()));
         drop((connecting, last_ack, orphan));
@@ -301,7 +302,7 @@ fn a_handshake_that_waits_is_counted_at_its_port() {
 fn what_was_not_accepted_has_no_owner_yet() {
     let outcome = || -> Result<()> {
         let netns = Netns::new()?;
-        let (_listener, client) = netns.run(|| -> Result<_> {
+        let (listener, client) = netns.run(|| -> Result<_> {
             let listener = Listener::open(Family::V4, 0)?;
             let client = Family::V4.socket()?;
             client.connect(&listener.address.into())?;
@@ -310,8 +311,11 @@ fn what_was_not_accepted_has_no_owner_yet() {
             Ok((listener, client))
         })?;
         let (report, _) = Traced::start(&netns)?.report()?;
-        let of = &report.states[0];
-        ensure!(matches!(of.groups[..], [(Whose::NotAccepted, _)]), "{of:?}");
+        let of = &report.sections[0];
+        let [(Whose::NotAccepted(door), _)] = of.groups[..] else { bail!("{of:?}") };
+        ensure!(door.lport == listener.address.port(), "{door:?}");
+        let pid = door.listener.map(|(pid, _)| pid);
+        ensure!(pid == Some(process::id()), "{door:?}");
         let stuck = all_in(&report, TcpState::CloseWait, 1)?[0];
         ensure!(stuck.held == Some(false) && stuck.found.owner.is_none(), "{stuck:?}");
         drop(client);

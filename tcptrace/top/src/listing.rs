@@ -1,7 +1,11 @@
 //! A list as it is shown: rows of text, and where Enter leads from each.
 
 use tcptrace_model::TcpState;
-use tcptrace_stats::{group::Key, ports::Path, stuck::Whose};
+use tcptrace_stats::{
+    group::Key,
+    ports::Path,
+    stuck::{Cause, Whose},
+};
 
 /// How a piece of text is meant; what that looks like is the theme's.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -24,8 +28,8 @@ pub(super) enum Among {
     Service(Key),
     /// In one state.
     State(TcpState),
-    /// Of one owner in one state.
-    Stuck(TcpState, Whose),
+    /// Of one owner in one state, for one cause.
+    Stuck(TcpState, Cause, Whose),
     /// On one path.
     Path(Path),
 }

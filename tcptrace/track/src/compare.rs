@@ -24,7 +24,7 @@ use super::{
     seed::{Seed, time_wait_since},
 };
 use tcptrace_model::{
-    Change, SnapSocket, Snapshot, SockId, TcpState, Tuple,
+    Change, SnapInfo, SnapSocket, Snapshot, SockId, TcpState, Tuple,
     hash::{Map, Set},
 };
 
@@ -50,6 +50,8 @@ struct Round {
     ends_cut: bool,
     /// No namespace that can be reached is missing.
     whole: bool,
+    /// By cookie, timer and progress of some of the sockets.
+    infos: Map<u64, SnapInfo>,
 }
 
 /// The dump of one namespace.
@@ -211,7 +213,13 @@ impl Rounds {
         }
         let Some(round) = &mut self.round else { return };
         match snapshot {
-            Snapshot::Open | Snapshot::OpenMinisocks | Snapshot::SynQueue(_) => {}
+            Snapshot::Info(info) if round.infos.len() < self.limit => {
+                round.infos.insert(info.cookie, **info);
+            }
+            Snapshot::Open
+            | Snapshot::OpenMinisocks
+            | Snapshot::Info(_)
+            | Snapshot::SynQueue(_) => {}
             Snapshot::Begin { .. } if round.spaces.len() >= SPACES => {
                 (round.current, round.cut) = (None, true);
             }
@@ -248,9 +256,10 @@ impl Rounds {
         let told = |round: &mut Round| round.over_ns.is_some_and(|over_ns| over_ns <= now);
         let Some(mut round) = self.round.take_if(told) else { return };
         let told = |netns| round.whole || round.spaces.contains_key(&netns);
-        known.queues.replace(told, round.rows.iter(), self.limit);
+        let over_ns = round.over_ns.unwrap_or(now);
+        known.scans.replace(over_ns, told, round.rows.iter(), &round.infos, self.limit);
         let Round { rows, spaces, .. } = &mut round;
-        known.take_holders(rows, |netns| spaces.get(&netns).map(|space| space.began_ns));
+        known.take_rows(rows, |netns| spaces.get(&netns).map(|space| space.began_ns));
         let mut findings = Vec::new();
         known.each(|place, conn, mini| match round.judge(conn, mini) {
             Finding::AsKnown => {}

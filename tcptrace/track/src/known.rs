@@ -9,8 +9,8 @@ use super::{
     listeners::Listeners,
     minisock::{Minisocks, promoted},
     processes::Processes,
-    queues::LastQueues,
     rows::Rows,
+    scans::LastScans,
     seed::{Seed, Seeds, holder_of, owner_by},
     table::Table,
 };
@@ -34,7 +34,7 @@ pub(super) struct Known {
     pub(super) seeds: Seeds,
     pub(super) ids: Ids,
     pub(super) listeners: Listeners,
-    pub(super) queues: LastQueues,
+    pub(super) scans: LastScans,
     pub(super) processes: Processes,
     limit: usize,
 }
@@ -48,7 +48,7 @@ impl Known {
             seeds: Seeds::default(),
             ids: Ids::default(),
             listeners: Listeners::default(),
-            queues: LastQueues::default(),
+            scans: LastScans::default(),
             processes: Processes::default(),
             limit,
         }
@@ -70,9 +70,10 @@ impl Known {
         self.seeds.iter().for_each(|seed| f(Place::Seed(seed.sock_id()), &seed.conn(), seed.mini));
     }
 
-    /// Takes up who holds the sockets that `rows` has, of those that have not been closed since the
+    /// Takes up who holds the sockets that `rows` has, and the local ports of those that connect, of those that have not been closed since the
     /// dump of their namespace began, which `began_ns` says.
-    pub(super) fn take_holders(&mut self, rows: &mut Rows, began_ns: impl Fn(u32) -> Option<u64>) {
+    pub(super) fn take_rows(&mut self, rows: &mut Rows, began_ns: impl Fn(u32) -> Option<u64>) {
+        use TcpState::SynSent;
         let Self { conns, seeds, processes, .. } = self;
         for conn in conns.iter_mut().map(|(_, conn)| conn) {
             let Some(row) = rows.of(conn) else { continue };
@@ -81,6 +82,10 @@ impl Known {
             let told = |netns| began_ns(netns).is_some_and(|began_ns| conn.since_ns < began_ns);
             if conn.netns.is_none_or(told) {
                 conn.people.holder = holder.and_then(|holder| processes.keep_holder(holder));
+                // A local port that the kernel chose in connect() comes with no event before the next.
+                if conn.tuple.lport == 0 && (conn.state, row.state) == (SynSent, SynSent) {
+                    conn.tuple = conn.tuple.completed_by(&row.tuple);
+                }
             }
         }
         for seed in seeds.iter_mut().filter(|seed| !seed.mini) {

@@ -17,9 +17,9 @@ mod minisock;
 mod peek;
 mod pending;
 mod processes;
-mod queues;
 mod rows;
 mod sampling;
+mod scans;
 mod seed;
 mod slab;
 mod table;
@@ -27,6 +27,7 @@ mod tracker;
 mod verdict;
 mod watch;
 
+pub use scans::Scan;
 pub use table::Table;
 pub use tracker::{Counts, DEFAULT_LIMIT, Standing, Tracker};
 pub use watch::Watch;

@@ -10,6 +10,7 @@ use super::{
     pending::PendingVerdicts,
     processes::Processes,
     sampling::Sampling,
+    scans::{Last, Scan},
     verdict::{Close, Judgement},
 };
 use tcptrace_model::{
@@ -41,7 +42,7 @@ pub struct Counts {
 
 /// A connection, and how it stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Standing {
+pub struct Standing<'a> {
     /// The connection.
     pub found: Found,
     /// How long it has been in its state.
@@ -49,6 +50,9 @@ pub struct Standing {
     /// Whether a process had it open when the last snapshot was taken; never of a minisock. `None`
     /// where no snapshot has told of it.
     pub held: Option<bool>,
+    /// Timer and progress, as of the last snapshot; of an ESTABLISHED one only if it seemed to wait
+    /// for its peer. `None` if it has changed its state since.
+    pub scan: Option<&'a Scan>,
 }
 
 /// Turns inputs into changes.
@@ -137,29 +141,34 @@ impl Tracker {
     }
 
     /// The same, with how long each has been in its state, at `now`.
-    pub fn standing(&self, now: u64) -> impl Iterator<Item = Standing> {
+    pub fn standing(&self, now: u64) -> impl Iterator<Item = Standing<'_>> {
         let who = &self.known.processes;
-        let of = move |conn: &Conn| (conn.found(conn.since_ns, who), conn.age(now, self.last_loss));
-        let full = self.known.conns.iter().map(move |(_, conn)| (of(conn), false));
+        let of = move |conn: &Conn, mini: bool| {
+            // When FIN_WAIT1 was left, what was shut down was told from what was closed. A close()
+            // since then makes it a minisock.
+            let sock = conn.sock().filter(|_| conn.state == TcpState::FinWait2);
+            let held = if mini { Some(false) } else { sock.map(|sock| !sock.dead) };
+            (conn.found(conn.since_ns, who), conn.age(now, self.last_loss), held, mini)
+        };
+        let full = self.known.conns.iter().map(move |(_, conn)| of(conn, false));
         let pending = self.pending.iter();
-        let pending = pending.map(|moved| ((PendingVerdicts::found(moved), moved.in_old), false));
-        let minis = self.known.minisocks.iter().map(move |(_, conn)| (of(conn), true));
-        let seeds = self.known.seeds.iter().map(move |seed| (of(&seed.conn()), seed.mini));
-        let sampled = self.sampling.iter().map(move |conn| (of(conn), true));
+        let pending =
+            pending.map(|moved| (PendingVerdicts::found(moved), moved.in_old, None, false));
+        let minis = self.known.minisocks.iter().map(move |(_, conn)| of(conn, true));
+        let seeds = self.known.seeds.iter().map(move |seed| of(&seed.conn(), seed.mini));
+        let sampled = self.sampling.iter().map(move |conn| of(conn, true));
         let all = full.chain(pending).chain(minis).chain(sampled).chain(seeds);
-        all.map(|((found, in_state), mini)| {
+        all.map(|(found, in_state, held, mini)| {
             // A minisock has no queues, and its cookie may be that of a full socket too.
             let last = found
                 .cookie
                 .filter(|_| !mini)
-                .and_then(|cookie| self.known.queues.get(cookie, &found.tuple));
+                .and_then(|cookie| self.known.scans.get(cookie, &found.tuple));
             Standing {
                 in_state,
-                held: if mini { Some(false) } else { last.map(|last| last.held) },
-                found: Found {
-                    queues: last.filter(|last| last.state == found.state).map(|last| last.queues),
-                    ..found
-                },
+                held: held.or(last.and_then(Last::held)),
+                scan: last.and_then(|last| last.scan(found.state)),
+                found: Found { queues: last.and_then(|last| last.queues(found.state)), ..found },
             }
         })
     }

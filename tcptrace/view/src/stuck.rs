@@ -5,6 +5,7 @@
 mod csv;
 mod json;
 mod moment;
+pub mod say;
 pub mod text;
 
 use bytes::{BufMut as _, BytesMut};

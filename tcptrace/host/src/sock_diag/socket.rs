@@ -2,6 +2,8 @@
 
 use std::{net::SocketAddr, num::NonZeroU64};
 
+use tcptrace_model::{TcpInfo, Timer};
+
 /// `TCP_FIN_WAIT2`
 pub(super) const FIN_WAIT2: u8 = 5;
 /// `TCP_TIME_WAIT`

@@ -9,9 +9,14 @@ use tcptrace_doctor::finding::{About, Finding, Severity};
 use tcptrace_model::task::escape;
 use tcptrace_stats::{
     ports,
-    stuck::{OfState, Stuck, diagnosis},
+    stuck::{Section, Stuck},
 };
-use tcptrace_view::{ports::describe, stuck::age, who};
+use tcptrace_view::{
+    ports::describe,
+    stuck::{age, say},
+    table::end,
+    who,
+};
 
 /// A moment, UTC; `-` where the clocks are not known.
 fn moment(facts: &Facts, mono_ns: u64) -> String {
@@ -152,33 +157,37 @@ pub(super) fn stuck(facts: &Facts) -> Markup {
     let Some((at, report)) = &facts.stuck else {
         return html! { section #stuck { h2 { "Stuck" } p { "Nothing was looked at." } } };
     };
-    let states: Vec<&OfState> = report.states.iter().filter(|state| state.stuck > 0).collect();
+    let some: Vec<&Section> = report.sections.iter().filter(|of| say::is_shown(of)).collect();
+    let below = say::below(report, "", |_| None);
     html! {
         section #stuck {
             h2 { "Stuck: too long in a state that should pass" }
-            @if states.is_empty() {
+            @if some.is_empty() && below.is_empty() {
                 p { "Nothing was stuck." }
+            } @else if some.is_empty() {
+                p { "No connection was past its threshold: " (below.join(" ")) }
             } @else {
                 p { "As of " (moment(facts, *at)) @if !facts.live { ", when most were" } "." }
                 ul {
-                    @for state in &states {
-                        li { b { (state.stuck) " in " (state.state.name()) } ": "
-                            (diagnosis(state.state)) }
+                    @for of in &some {
+                        li { b { (of.stuck) " of " (of.all) } " " (say::heading(of)) }
                     }
                 }
-                (table(&groups(&states), "Whose they are"))
-                (table(&sockets(&report.oldest), "Those that were stuck for longest"))
+                @if !below.is_empty() { p { (below.join(" ")) } }
+                (table(&groups(&some), "Whose they are"))
+                (table(&sockets(&report.oldest, *at), "Those that were stuck for longest"))
             }
         }
     }
 }
 
-fn groups(states: &[&OfState]) -> Table {
-    let rows = states.iter().flat_map(|state| {
-        state.groups.iter().map(|(whose, count)| {
+fn groups(sections: &[&Section]) -> Table {
+    let rows = sections.iter().flat_map(|of| {
+        of.groups.iter().map(|(whose, count)| {
             vec![
                 whose.label().unwrap_or_else(|| "–".to_owned()),
-                state.state.name().to_owned(),
+                of.state.name().to_owned(),
+                of.cause.name().to_owned(),
                 count.stuck.to_string(),
                 count.all.to_string(),
                 count.oldest.map_or_else(|| "–".to_owned(), age),
@@ -188,14 +197,23 @@ fn groups(states: &[&OfState]) -> Table {
         })
     });
     Table {
-        columns: ["held by", "state", "stuck", "all", "oldest", "unread bytes", "unsent bytes"]
-            .map(str::to_owned)
-            .to_vec(),
+        columns: [
+            "held by",
+            "state",
+            "cause",
+            "stuck",
+            "all",
+            "oldest",
+            "unread bytes",
+            "unsent bytes",
+        ]
+        .map(str::to_owned)
+        .to_vec(),
         rows: rows.collect(),
     }
 }
 
-fn sockets(oldest: &[Stuck]) -> Table {
+fn sockets(oldest: &[Stuck], now: u64) -> Table {
     let row = |one: &Stuck| {
         let tuple = &one.found.tuple;
         let (pid, process) = who::holder(&one.found, one.held, usize::MAX);
@@ -203,20 +221,21 @@ fn sockets(oldest: &[Stuck]) -> Table {
         vec![
             format!(
                 "{} → {}",
-                std::net::SocketAddr::new(tuple.local_ip(), tuple.lport),
-                std::net::SocketAddr::new(tuple.remote_ip(), tuple.rport)
+                end(tuple.local_ip(), tuple.lport),
+                end(tuple.remote_ip(), tuple.rport)
             ),
             one.found.state.name().to_owned(),
-            age(one.in_state),
+            age(one.age),
             process,
             pid,
             known(one.unit.as_deref().map(harmless)),
             known(one.bytes.map(|bytes| bytes.unread.to_string())),
             known(one.bytes.map(|bytes| bytes.unsent.to_string())),
+            known(say::detail(one, now)),
         ]
     };
     Table {
-        columns: ["socket", "state", "for", "held by", "pid", "unit", "unread", "unsent"]
+        columns: ["socket", "state", "for", "held by", "pid", "unit", "unread", "unsent", "timer"]
             .map(str::to_owned)
             .to_vec(),
         rows: oldest.iter().map(row).collect(),

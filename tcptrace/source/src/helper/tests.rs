@@ -16,8 +16,8 @@ use super::{
     wire::{Frames, MAX_FRAME, Piece, SOCKETS, Used, WireError},
 };
 use tcptrace_model::{
-    Comm, Holder, NetStat, NetnsCounters, NetnsKnobs, Queues, SnapFull, SnapSocket, SnapshotEnd,
-    SynQueue, Task, TcpState, Tuple, Unseen,
+    Comm, Holder, NetStat, NetnsCounters, NetnsKnobs, Queues, SnapFull, SnapInfo, SnapSocket,
+    SnapshotEnd, SynQueue, Task, TcpInfo, TcpState, Timer, Tuple, Unseen,
     knobs::{Knob, Knobs, PortRange},
 };
 

@@ -14,7 +14,7 @@ use tcptrace_stats::{
     conns::{Connection, least_ns},
     group::{self, By},
     ports::Path,
-    stuck::{Bytes, Whose},
+    stuck::{Bytes, Cause, Doors, Whose},
 };
 use tcptrace_track::Standing;
 use tcptrace_view::{
@@ -32,7 +32,7 @@ pub(in super::super) fn title(among: &Among) -> String {
     match among {
         Among::Service(key) => key.to_string(),
         Among::State(state) => state.to_string(),
-        Among::Stuck(state, whose) => {
+        Among::Stuck(state, _, whose) => {
             format!("{state} of {}", whose.label().unwrap_or_else(|| "-".to_owned()))
         }
         Among::Path(path) => {
@@ -41,13 +41,17 @@ pub(in super::super) fn title(among: &Among) -> String {
     }
 }
 
-fn is_among(among: &Among, standing: &Standing) -> bool {
+/// `doors`: the listeners, for those that were not accepted.
+fn is_among(among: &Among, standing: &Standing<'_>, doors: &Doors) -> bool {
     let found = &standing.found;
     match among {
         Among::Service(key) => group::service(found) == *key,
         Among::State(state) => found.state == *state,
-        Among::Stuck(state, whose) => {
-            found.state == *state && Whose::of(By::Holder, standing) == *whose
+        Among::Stuck(state, cause, whose) => {
+            let of = Cause::of(standing);
+            found.state == *state
+                && of == Some(*cause)
+                && doors.resolve(Whose::of(By::Holder, of, standing)) == *whose
         }
         Among::Path(path) => Path::of(found.netns, &found.tuple) == *path,
     }
@@ -55,11 +59,16 @@ fn is_among(among: &Among, standing: &Standing) -> bool {
 
 pub(in super::super) fn listing(look: &mut Look<'_>, among: &Among) -> Listing {
     let standing = look.tracker.standing(look.now_ns);
-    let shown =
-        |standing: &Standing| is_among(among, standing) && look.shown.found(&standing.found);
-    let mut open: Vec<Standing> = standing.filter(shown).collect();
+    let doors = match among {
+        Among::Stuck(_, _, Whose::NotAccepted(_)) => Doors::of(look.tracker.census()),
+        _ => Doors::default(),
+    };
+    let shown = |standing: &Standing<'_>| {
+        is_among(among, standing, &doors) && look.shown.found(&standing.found)
+    };
+    let mut open: Vec<Standing<'_>> = standing.filter(shown).collect();
     let count = open.len();
-    let old = |standing: &Standing| least_ns(standing.in_state);
+    let old = |standing: &Standing<'_>| least_ns(standing.in_state);
     match look.sort % SORTS.len() {
         1 => open.sort_by_key(|standing| (old(standing), standing.found.id)),
         2 => open.sort_by_key(|standing| {
@@ -71,7 +80,7 @@ pub(in super::super) fn listing(look: &mut Look<'_>, among: &Among) -> Listing {
     let more = cut(&mut open, ROWS);
     let mut rows: Vec<Row> = open
         .iter()
-        .map(|Standing { found, in_state, held }| {
+        .map(|Standing { found, in_state, held, scan: _ }| {
             let bytes = found.queues.map(|queues| Bytes::of(found.state, queues));
             let cgroup = found.cgroup.and_then(|id| look.tracker.cgroup(id));
             row(found, *in_state, *held, bytes, cgroup.map(|cgroup| cgroup.name()), look.width)
@@ -102,8 +111,9 @@ fn ended(look: &Look<'_>, among: &Among) -> Vec<Row> {
         return Vec::new();
     }
     let of = |one: &&Connection| {
-        let standing = Standing { found: found(one), in_state: Age::Unknown, held: None };
-        is_among(among, &standing) && look.shown.found(&standing.found)
+        let standing =
+            Standing { found: found(one), in_state: Age::Unknown, held: None, scan: None };
+        is_among(among, &standing, &Doors::default()) && look.shown.found(&standing.found)
     };
     let newest_first = look.data.lives.ended();
     let rows = newest_first.iter().filter(of).take(ROWS).map(|one| {

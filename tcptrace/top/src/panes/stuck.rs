@@ -8,11 +8,14 @@ use super::{
 };
 use tcptrace_stats::{
     conns::least_ns,
-    stuck::{Count, OfState, Whose, diagnosis, patience},
+    stuck::{Count, Section, Whose},
 };
 use tcptrace_view::{
     number::bytes_short,
-    stuck::text::{age, cut},
+    stuck::{
+        say,
+        text::{age, cut},
+    },
 };
 
 /// What it can be ordered by.
@@ -30,8 +33,8 @@ pub(in super::super) fn listing(look: &mut Look<'_>) -> Listing {
         "OWNER", "STUCK", "ALL", "GROWTH", "OLDEST", "UNREAD", "UNSENT"
     );
     let mut rows = Vec::new();
-    for of in report.states.iter().filter(|of| of.stuck > 0) {
-        state(look.sort, of, name_width, &mut rows);
+    for of in report.sections.iter().filter(|of| say::is_shown(of)) {
+        section(look.sort, of, name_width, &mut rows);
     }
     for syn in &report.syn_queues {
         let full = syn.accept_full() == Some(true);
@@ -49,29 +52,32 @@ pub(in super::super) fn listing(look: &mut Look<'_>) -> Listing {
     if !report.oldest.is_empty() {
         rows.push(Row::default());
         rows.push(Row::new(conns::head(look.width), Tone::Head));
-        let oldest = report.oldest.iter();
-        rows.extend(oldest.map(|stuck| {
+        for stuck in &report.oldest {
             let (found, unit) = (&stuck.found, stuck.unit.as_deref());
-            conns::row(found, stuck.in_state, stuck.held, stuck.bytes, unit, look.width)
-        }));
+            let row = conns::row(found, stuck.age, stuck.held, stuck.bytes, unit, look.width);
+            rows.push(row);
+            if let Some(detail) = say::detail(stuck, look.now_ns) {
+                rows.push(Row::new(format!("         {detail}"), Tone::Dim));
+            }
+        }
     }
     let sort = SORTS[look.sort % SORTS.len()];
-    let others: u64 = report.states.iter().map(|of| of.all - of.stuck).sum();
-    let mut notes = vec![if rows.is_empty() {
-        "nothing is stuck".to_owned()
-    } else {
-        format!("by {sort}  (s: sort, enter: its connections)")
+    let below = say::below(&report, "", |_| None);
+    let mut notes = vec![match (rows.is_empty(), below.is_empty()) {
+        (true, true) => "nothing is stuck".to_owned(),
+        (true, false) => "no connection is past its threshold yet".to_owned(),
+        (false, _) => format!("by {sort}  (s: sort, enter: its connections)"),
     }];
-    if others > 0 {
-        notes.push(format!("{others} more in these states, not known to be there for so long"));
-    }
+    notes.extend(below);
     Listing { head, rows, notes }
 }
 
-fn state(sort: usize, of: &OfState, name_width: usize, rows: &mut Vec<Row>) {
-    let text = format!("{} {}s: {}", of.state, patience(of.state).as_secs(), diagnosis(of.state));
-    rows.push(Row::new(text, Tone::Head));
-    let mut groups: Vec<(Whose, Count)> = of.groups.clone();
+fn section(sort: usize, of: &Section, name_width: usize, rows: &mut Vec<Row>) {
+    rows.push(Row::new(say::heading(of), Tone::Head));
+    // Of groups that are not stuck only those of a section that is not: it may be a leak.
+    let some = |count: &Count| count.stuck > 0 || of.stuck == 0;
+    let mut groups: Vec<(Whose, Count)> =
+        of.groups.iter().filter(|(_, count)| some(count)).copied().collect();
     match sort % SORTS.len() {
         1 => groups.sort_by_key(|(_, count)| Reverse(count.oldest.map_or(0, least_ns))),
         2 => groups.sort_by_key(|(_, count)| Reverse(count.change().unwrap_or(0))),
@@ -79,11 +85,11 @@ fn state(sort: usize, of: &OfState, name_width: usize, rows: &mut Vec<Row>) {
     }
     for (whose, count) in groups {
         let name = whose.label().unwrap_or_else(|| "-".to_owned());
-        let goes = Goes::Among(Among::Stuck(of.state, whose));
+        let goes = Goes::Among(Among::Stuck(of.state, of.cause, whose));
         rows.push(group(&name, &count, name_width).leading(goes));
     }
     let (more, count) = &of.rest;
-    if *more > 0 {
+    if *more > 0 && some(count) {
         rows.push(group(&format!("({more} more)"), count, name_width));
     }
 }

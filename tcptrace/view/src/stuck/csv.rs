@@ -15,10 +15,11 @@ use tcptrace_stats::{
 };
 
 pub(super) const HEADER: &str = "time,mono_ns,seconds,state,by,group,kind,stuck,all,change,\
-    oldest_ms,at_least,looked_at,unread,unsent,eof_unread\n";
+    oldest_ms,at_least,looked_at,unread,unsent,eof_unread,cause,\
+    older_ms\n";
 
 pub(super) fn print(moment: &Moment<'_>, wall: &mut WallClock, out: &mut BytesMut) {
-    for of in &moment.report.states {
+    for of in &moment.report.sections {
         let mut row = |label: Option<String>, kind: &str, count: &Count| {
             wall.put_rfc3339(out, moment.mono_ns);
             put_field(out, Some(moment.mono_ns));
@@ -40,6 +41,8 @@ pub(super) fn print(moment: &Moment<'_>, wall: &mut WallClock, out: &mut BytesMu
             put_field(out, looked(count.unread));
             put_field(out, looked(count.unsent));
             put_field(out, looked(count.eof_unread));
+            put_field(out, Some(of.cause.name()));
+            put_field(out, Some(of.older.as_millis()));
             out.put_u8(b'\n');
         };
         for (whose, count) in &of.groups {

@@ -1,16 +1,16 @@
 //! `{"v":1,"type":"stuck",…}`: an object a report.
 
-use std::{collections::BTreeMap, net::IpAddr};
+use std::{collections::BTreeMap, net::IpAddr, time::Duration};
 
 use bytes::{BufMut as _, BytesMut};
 use serde::Serialize;
 
 use super::moment::Moment;
 use crate::time::WallClock;
-use tcptrace_model::{Age, OwnerFrom, TcpState, task::escape};
+use tcptrace_model::{Age, OwnerFrom, TcpState, Timer, task::escape};
 use tcptrace_stats::{
     conns::least_ns,
-    stuck::{Count, Stuck, SynRow, Whose, diagnosis},
+    stuck::{Count, Section, Stuck, SynRow, Whose, diagnosis, threshold_of},
 };
 
 #[derive(Serialize)]
@@ -34,8 +34,11 @@ struct Line {
 #[derive(Serialize)]
 struct Group {
     state: &'static str,
+    cause: &'static str,
+    older_ms: u64,
     group: Option<String>,
     kind: &'static str,
+    listener: Option<Listener>,
     stuck: u64,
     all: u64,
     change: Option<i64>,
@@ -49,11 +52,24 @@ struct Group {
     diagnosis: &'static str,
 }
 
+/// Where connections wait for accept().
+#[derive(Serialize)]
+struct Listener {
+    netns: Option<u32>,
+    laddr: IpAddr,
+    lport: u16,
+    pid: Option<u32>,
+    comm: Option<String>,
+}
+
 #[derive(Serialize)]
 struct Socket {
     state: &'static str,
+    cause: &'static str,
     #[serde(flatten)]
     in_state: Time,
+    /// At the least.
+    stuck_ms: Option<f64>,
     cookie: Option<String>,
     netns: Option<u32>,
     family: &'static str,
@@ -80,6 +96,60 @@ struct Socket {
     unread: Option<u64>,
     unsent: Option<u64>,
     eof_read: Option<bool>,
+    #[serde(flatten)]
+    scan: Scan,
+    gives_up_ms: Option<u64>,
+    gives_up_by: Option<&'static str>,
+}
+
+/// What only a scan shows: `null` where there was none.
+#[derive(Default, Serialize)]
+struct Scan {
+    /// How old the rest is.
+    scanned_ms: Option<f64>,
+    timer: Option<&'static str>,
+    /// Until the timer is due.
+    timer_ms: Option<u64>,
+    retransmits: Option<u8>,
+    probes: Option<u8>,
+    backoff: Option<u8>,
+    rto_ms: Option<f64>,
+    total_retransmits: Option<u32>,
+    not_sent: Option<u64>,
+    fin_sent: Option<bool>,
+    last_ack_ms: Option<u32>,
+}
+
+impl Scan {
+    fn of(scan: &tcptrace_track::Scan, now: u64) -> Self {
+        let info = &scan.info;
+        let since_ns = now.saturating_sub(scan.mono_ns);
+        let timer = match info.timer {
+            Timer::None | Timer::TimeWait | Timer::Other(_) => None,
+            Timer::Retransmit => Some("retransmit"),
+            Timer::KeepAlive => Some("keepalive"),
+            Timer::Probe => Some("persist"),
+        };
+        let fin = u64::from(info.fin_waits());
+        let closes =
+            matches!(info.state, TcpState::FinWait1 | TcpState::Closing | TcpState::LastAck);
+        // What sock_diag subtracts is not set before the SYN.
+        let not_sent = if info.syn_is_deferred() { 0 } else { u64::from(info.tcp.not_sent) - fin };
+        Self {
+            scanned_ms: Some(ms(since_ns)),
+            timer,
+            timer_ms: timer
+                .map(|_| u64::from(info.expires_ms).saturating_sub(since_ns / 1_000_000)),
+            retransmits: Some(info.tcp.retransmits),
+            probes: Some(info.tcp.probes),
+            backoff: Some(info.tcp.backoff),
+            rto_ms: Some(f64::from(info.tcp.rto_us) / 1e3),
+            total_retransmits: Some(info.tcp.total_retrans),
+            not_sent: Some(not_sent),
+            fin_sent: closes.then_some(fin == 0),
+            last_ack_ms: Some(info.tcp.last_ack_recv_ms),
+        }
+    }
 }
 
 #[derive(Serialize)]
@@ -127,14 +197,17 @@ pub(super) fn print(moment: &Moment<'_>, wall: &mut WallClock, out: &mut BytesMu
         .then(|| String::from_utf8_lossy(&time).into_owned());
     let report = moment.report;
     let mut groups = Vec::new();
-    for of in &report.states {
-        let all = of.groups.iter().map(|(whose, count)| (whose.label(), whose.kind(), count));
-        let rest = (of.rest.0 > 0).then_some((None, Whose::REST, &of.rest.1));
-        for (label, kind, count) in all.chain(rest) {
-            groups.push(group(moment, of.state, label, kind, count));
+    for of in &report.sections {
+        let all = of.groups.iter().map(|(whose, count)| group(moment, of, Some(whose), count));
+        groups.extend(all);
+        if of.rest.0 > 0 {
+            groups.push(group(moment, of, None, &of.rest.1));
         }
     }
-    let older = |state| u64::try_from(moment.wanted.older(state).as_millis()).unwrap_or(u64::MAX);
+    let older = |state| {
+        let older = moment.wanted.older.unwrap_or_else(|| threshold_of(state));
+        whole_ms(older)
+    };
     let line = Line {
         v: 1,
         r#type: "stuck",
@@ -143,10 +216,10 @@ pub(super) fn print(moment: &Moment<'_>, wall: &mut WallClock, out: &mut BytesMu
         seconds: moment.seconds(),
         by: moment.wanted.by.name(),
         older_ms: moment.wanted.states().map(|state| (state.name(), older(state))).collect(),
-        stuck: report.states.iter().map(|of| of.stuck).sum(),
-        all: report.states.iter().map(|of| of.all).sum(),
+        stuck: report.stuck(),
+        all: report.sections.iter().map(|of| of.all).sum(),
         groups,
-        sockets: report.oldest.iter().map(socket).collect(),
+        sockets: report.oldest.iter().map(|stuck| socket(stuck, moment.mono_ns)).collect(),
         syn_queues: report.syn_queues.iter().map(syn_queue).collect(),
     };
     // Neither writing to memory fails nor is there a map with keys that are not strings.
@@ -154,18 +227,30 @@ pub(super) fn print(moment: &Moment<'_>, wall: &mut WallClock, out: &mut BytesMu
     out.put_u8(b'\n');
 }
 
-fn group(
-    moment: &Moment<'_>,
-    state: TcpState,
-    group: Option<String>,
-    kind: &'static str,
-    count: &Count,
-) -> Group {
+fn whole_ms(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// Those of a group, or, with `None`, of all that were left out.
+fn group(moment: &Moment<'_>, of: &Section, whose: Option<&Whose>, count: &Count) -> Group {
+    let listener = match whose {
+        Some(Whose::NotAccepted(door)) => Some(Listener {
+            netns: door.netns,
+            laddr: door.address(),
+            lport: door.lport,
+            pid: door.listener.map(|(pid, _)| pid),
+            comm: door.listener.map(|(_, comm)| comm.to_string()),
+        }),
+        _ => None,
+    };
     let looked = |sum| (count.looked_at > 0).then_some(sum);
     Group {
-        state: state.name(),
-        group,
-        kind,
+        state: of.state.name(),
+        cause: of.cause.name(),
+        older_ms: whole_ms(of.older),
+        group: whose.and_then(Whose::label),
+        kind: whose.map_or(Whose::REST, Whose::kind),
+        listener,
         stuck: count.stuck,
         all: count.all,
         change: count.change(),
@@ -175,11 +260,11 @@ fn group(
         unread: looked(count.unread),
         unsent: looked(count.unsent),
         eof_unread: looked(count.eof_unread),
-        diagnosis: diagnosis(state),
+        diagnosis: diagnosis(of.state, of.cause),
     }
 }
 
-fn socket(stuck: &Stuck) -> Socket {
+fn socket(stuck: &Stuck, now: u64) -> Socket {
     let found = &stuck.found;
     let tuple = &found.tuple;
     let task = found.holder.map(|holder| holder.task);
@@ -188,7 +273,9 @@ fn socket(stuck: &Stuck) -> Socket {
     let port = |port: u16| (port != 0).then_some(port);
     Socket {
         state: found.state.name(),
+        cause: stuck.cause.name(),
         in_state: Some(stuck.in_state).into(),
+        stuck_ms: (stuck.age != Age::Unknown).then(|| ms(least_ns(stuck.age))),
         cookie: found.cookie.map(|cookie| cookie.to_string()),
         netns: found.netns,
         family: tuple.family().name(),
@@ -211,6 +298,9 @@ fn socket(stuck: &Stuck) -> Socket {
         unread: stuck.bytes.map(|bytes| bytes.unread),
         unsent: stuck.bytes.map(|bytes| bytes.unsent),
         eof_read: stuck.bytes.and_then(|bytes| bytes.eof_read),
+        scan: stuck.scan.as_ref().map(|scan| Scan::of(scan, now)).unwrap_or_default(),
+        gives_up_ms: stuck.gives_up_in_ms(now),
+        gives_up_by: stuck.give_up.map(|end| end.by.name()),
     }
 }
 

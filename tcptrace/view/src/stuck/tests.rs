@@ -41,14 +41,14 @@ fn one_report_fits_eighty_columns() {
     let expected = "\
 - OWNER                             STUCK     ALL  GROWTH   OLDEST UNREAD UNSENT
 CLOSE_WAIT 60s: the peer has closed, the program here has not: fix it here
+  x                                     1       2       -   ≥1m01s      0      0
   \\x1b[31mevil                          1       1       -   ≥1000d      0      0
-  fifteen-letters                       1       1       -   ≥2h13m   3.7G      0
-  (1 more)                              1       2       -   ≥1m01s      0      0
-LAST_ACK 10s: both ends closed; the peer's host acknowledges no FIN
+  (1 more)                              1       1       -   ≥2h13m   3.7G      0
+LAST_ACK 10s: both ends closed; data or FIN are not acknowledged yet
   (orphan)                              1       1       -   ≥25.5s      0      0
 SYN_RECV: no last ACK from the client, or a full accept queue here
   :443 in 5: 12 wait, 3 with the SYN-ACK resent, accept queue 129/128
-... 1 more in these states, not known to be there for so long (--older)
+... below the threshold: 1 CLOSE_WAIT (60s); --older 0 lists them
   OLDEST STATE          PID COMM       UNREAD UNSENT LPORT PEER
   ≥1000d CLOSE_WAIT       7 \\x1b[31me…      0      0    80 10.0.0.9:2
   ≥2h13m CLOSE_WAIT 4194304 fifteen-l…   3.7G      0    80 255.255.255.255:65535
@@ -79,9 +79,12 @@ fn nothing_stuck_is_said() {
     let text = "0ms begin\n1ms snapshot open\n1ms snapshot 5\n\
         1ms socket CLOSE_WAIT 1 10.0.0.1:80 10.0.0.9:1 pid=7 comm=x inode=9\n\
         1ms snapshot end\n1ms snapshot over\n2ms tick\n";
-    let expected = "- nothing is stuck\n\
-        ... 1 more in these states, not known to be there for so long (--older)\n";
+    let expected = "- no connection is past its threshold yet\n\
+        ... below the threshold: 1 CLOSE_WAIT (60s); --older 0 lists them\n";
     assert_eq!(show(Format::Table, None, None, text), expected);
+    let none = "0ms begin\n1ms snapshot open\n1ms snapshot 5\n\
+        1ms snapshot end\n1ms snapshot over\n2ms tick\n";
+    assert_eq!(show(Format::Table, None, None, none), "- nothing is stuck\n");
 }
 
 #[test]
@@ -94,7 +97,11 @@ fn json_has_it_all_and_no_magic_numbers() {
     assert_eq!(line["older_ms"]["SYN_SENT"], 3000);
     let groups = line["groups"].as_array().unwrap();
     assert_eq!(groups.len(), 4);
-    assert_eq!(groups[0]["group"], "\\x1b[31mevil");
+    assert_eq!(groups[1]["group"], "\\x1b[31mevil");
+    assert_eq!(
+        (&groups[1]["cause"], &groups[1]["older_ms"]),
+        (&"not-closed".into(), &60000.into())
+    );
     assert_eq!((&groups[2]["kind"], &groups[2]["group"].is_null()), (&"other".into(), &true));
     assert_eq!((&groups[3]["state"], &groups[3]["kind"]), (&"LAST_ACK".into(), &"orphan".into()));
     assert!(groups.iter().all(|group| group["change"].is_null() && group["at_least"] == true));
@@ -121,12 +128,12 @@ fn csv_has_a_field_for_each_column() {
     assert_eq!(rows.len(), 4, "{text}");
     assert!(rows.iter().all(|row| row.split(',').count() == columns), "{text}");
     assert!(
-        rows[1].contains(
-            ",CLOSE_WAIT,owner,fifteen-letters,known,1,1,,7980002.000,true,1,3999999999,0,1"
+        rows[2].ends_with(
+            ",CLOSE_WAIT,owner,,other,1,1,,7980002.000,true,1,3999999999,0,1,not-closed,60000"
         ),
         "{text}"
     );
-    assert!(rows[2].contains(",owner,,other,1,2,,"), "{text}");
+    assert!(rows[0].contains(",owner,x,known,1,2,,"), "{text}");
 }
 
 #[test]
@@ -138,4 +145,103 @@ fn every_age_fits_its_column() {
     assert_eq!(text::duration(Duration::from_millis(59_999)), "59.9s");
     assert_eq!(text::duration(Duration::from_secs(7_199)), "1h59m");
     assert_eq!(text::duration(Duration::from_secs(86_400 * 3 + 7_200)), "3d02h");
+}
+
+/// A snapshot at `ms`, with these lines, and the tick after it.
+fn snapshot(ms: u64, lines: &[String]) -> String {
+    let lines: String = lines.iter().map(|line| format!("{ms}ms {line}\n")).collect();
+    format!(
+        "{ms}ms snapshot open\n{ms}ms snapshot 5\n{lines}{ms}ms snapshot end\n\
+         {ms}ms snapshot over\n{ms}ms tick\n"
+    )
+}
+
+fn leak(count: usize) -> Vec<String> {
+    let socket =
+        |n| format!("socket CLOSE_WAIT {n:x} 10.0.0.1:80 10.0.0.9:{n} pid=7 comm=leaky inode=9");
+    (1..=count).map(socket).collect()
+}
+
+#[test]
+fn a_leak_that_is_young_shows_with_its_owner_its_growth_and_the_threshold() {
+    let text = format!(
+        "0ms begin\n0ms clock 0\n{}{}",
+        snapshot(1, &leak(50)),
+        (51..=102).fold(String::new(), |text, n| {
+            text + &format!(
+                "1500ms sk={n:x} ESTABLISHED>CLOSE_WAIT 10.0.0.1:80 10.0.0.9:{n} cookie={n:x} netns=5\n"
+            )
+        }) + &snapshot(2_001, &leak(102))
+    );
+    let shown = show(Format::Table, Some(2000), None, &text);
+    let reports: Vec<&str> = shown.split("\n\n").collect();
+    let [first, second] = &reports[..] else { panic!("{shown}") };
+    for (report, growth) in [(first, "      -"), (second, " +26/s")] {
+        assert!(!report.contains("nothing"), "{report}");
+        let all = if growth == " +26/s" { 102 } else { 50 };
+        let heading =
+            "CLOSE_WAIT <60s: the peer has closed, the program here has not: fix it here\n";
+        assert!(report.contains(heading), "{report}");
+        let group = format!("  leaky                                 0 {all:>7}");
+        assert!(report.contains(&group) && report.contains(growth), "{report}");
+    }
+    assert!(
+        second
+            .contains("... below the threshold: 102 CLOSE_WAIT (60s, +26/s); --older 0 lists them"),
+        "{second}"
+    );
+    assert!(!shown.contains("PEER"), "no connection is shown as stuck: {shown}");
+}
+
+#[test]
+fn what_waits_for_its_peer_shows_what_its_timer_does_and_when_it_ends() {
+    let lines = |lines: &[&str]| lines.iter().map(|line| (*line).to_owned()).collect::<Vec<_>>();
+    let text = format!(
+        "0ms begin\n0ms knobs 5 tcp_retries2=15 tcp_orphan_retries=0 tcp_syn_retries=6\n{}\
+         1001ms tick\n",
+        snapshot(
+            1,
+            &lines(&[
+                "socket ESTABLISHED a 10.0.0.1:40000 10.0.0.2:80 pid=7 comm=app inode=9 unsent=1000",
+                "info a ESTABLISHED timer=on expires=12956 unacked=1000 retransmits=6 backoff=6 \
+                 rto=13056 last-sent=100 last-ack=13200",
+                "socket LAST_ACK b 10.0.0.1:40001 10.0.0.2:80 inode=0 unsent=3000001",
+                "info b LAST_ACK timer=persist expires=5000 unacked=3000001 not-sent=3000001 \
+                 backoff=6 rto=208 last-ack=100 window=0",
+                "socket ESTABLISHED c 10.0.0.1:40002 10.0.0.2:80 pid=8 comm=out inode=9 unsent=70000",
+                "info c ESTABLISHED timer=persist expires=5000 unacked=70000 not-sent=70000 \
+                 backoff=6 rto=208 last-ack=100 window=0",
+                "socket ESTABLISHED d 10.0.0.1:40003 10.0.0.2:80 pid=8 comm=idle inode=9",
+                "info d ESTABLISHED timer=keepalive expires=900 probes=2 last-ack=7275000",
+                "socket SYN_SENT e 10.0.0.1:40004 10.0.0.2:80 pid=8 comm=new inode=9 unsent=1 \
+                 in-state-ms=6000",
+                "info e SYN_SENT timer=on expires=3000 retransmits=5 backoff=2 rto=4000",
+            ])
+        )
+    );
+    let wanted = Wanted { states: StateSet::all(), older: None, by: By::Owner, top: 9 };
+    let mut view = StuckView::new(wanted, Format::Table, Lines { every: None, count: None }, true);
+    let (mut tracker, mut out) = (Tracker::default(), BytesMut::new());
+    // The report is that of the last tick, a second after the scan.
+    let inputs = script::inputs(&later(&text)).unwrap();
+    let ticks = inputs.iter().filter(|input| matches!(input, Input::Tick { .. })).count();
+    let mut tick = 0;
+    for input in &inputs {
+        tracker.apply(input, &mut |_| {});
+        tick += usize::from(matches!(input, Input::Tick { .. }));
+        if tick == ticks || !matches!(input, Input::Tick { .. }) {
+            view.input(input, &tracker, &mut out);
+        }
+    }
+    let shown = String::from_utf8(out.to_vec()).unwrap();
+    for line in [
+        "         resent 6 times, next in 11.9s; ends in ~15m24s (tcp_retries2)\n",
+        "         window 0, 2.8M and FIN unsent; ends in ~5m14s (tcp_orphan_retries)\n",
+        "         window 0, 68.3K unsent; kept while it answers\n",
+        "         2 probes unanswered, peer heard 2h01m ago\n",
+        "         SYN resent 5 times, next in 2.0s; ends in ~10.2s (tcp_syn_retries)\n",
+    ] {
+        assert!(shown.contains(line), "{line}{shown}");
+    }
+    assert!(shown.lines().all(|line| line.chars().count() <= 80), "{shown}");
 }

@@ -4,11 +4,11 @@ use std::{fmt::Write as _, time::Duration};
 
 use bytes::{BufMut as _, BytesMut};
 
-use super::moment::Moment;
+use super::{moment::Moment, say};
 pub use crate::wrap::cut;
 use crate::{number::bytes_short, table::end, who};
 use tcptrace_model::{Age, TcpState};
-use tcptrace_stats::stuck::{Count, OfState, Stuck, SynRow, diagnosis};
+use tcptrace_stats::stuck::{Cause, Count, Section, Stuck, SynRow, diagnosis};
 
 const LABEL: usize = 33;
 
@@ -22,9 +22,9 @@ pub(super) fn lost(count: u64, out: &mut BytesMut) {
 pub(super) fn print(moment: &Moment<'_>, time: &str, header: bool, out: &mut BytesMut) {
     let mut text = String::new();
     let report = moment.report;
-    let others: u64 = report.states.iter().map(|of| of.all - of.stuck).sum();
+    let shown = || report.sections.iter().filter(|of| say::is_shown(of));
     // Writing to memory does not fail.
-    if header && report.states.iter().any(|of| of.stuck > 0) {
+    if header && shown().next().is_some() {
         let label = format!("{time} {}", moment.wanted.by.name().to_uppercase());
         let _ = writeln!(
             text,
@@ -32,18 +32,20 @@ pub(super) fn print(moment: &Moment<'_>, time: &str, header: bool, out: &mut Byt
             "STUCK", "ALL", "GROWTH", "OLDEST", "UNREAD", "UNSENT"
         );
     }
-    for of in report.states.iter().filter(|of| of.stuck > 0) {
-        state(moment, of, &mut text);
+    for of in shown() {
+        section(moment, of, &mut text);
     }
     syn_queues(moment, &mut text);
+    let below = say::below(report, "--older 0 lists them", |change| moment.per_second(change));
     if text.is_empty() {
-        let _ = writeln!(text, "{time} nothing is stuck");
+        let what = match below.is_empty() {
+            true => "nothing is stuck",
+            false => "no connection is past its threshold yet",
+        };
+        let _ = writeln!(text, "{time} {what}");
     }
-    if others > 0 {
-        let _ = writeln!(
-            text,
-            "... {others} more in these states, not known to be there for so long (--older)"
-        );
+    for line in below {
+        let _ = writeln!(text, "{line}");
     }
     if !report.oldest.is_empty() {
         if header {
@@ -53,28 +55,26 @@ pub(super) fn print(moment: &Moment<'_>, time: &str, header: bool, out: &mut Byt
                 "OLDEST", "STATE", "PID", "COMM", "UNREAD", "UNSENT", "LPORT"
             );
         }
-        report.oldest.iter().for_each(|stuck| connection(stuck, &mut text));
+        for stuck in &report.oldest {
+            connection(stuck, &mut text);
+            if let Some(detail) = say::detail(stuck, moment.mono_ns) {
+                let _ = writeln!(text, "         {detail}");
+            }
+        }
     }
     out.put_slice(text.as_bytes());
 }
 
-fn heading(moment: &Moment<'_>, state: TcpState, text: &mut String) {
-    let older = moment.wanted.older(state);
-    let older = match (older.as_secs(), older.subsec_nanos()) {
-        (s @ 0..=60, 0) => format!("{s}s"),
-        _ => duration(older),
-    };
-    let _ = writeln!(text, "{state} {older}: {}", diagnosis(state));
-}
-
-fn state(moment: &Moment<'_>, of: &OfState, text: &mut String) {
-    heading(moment, of.state, text);
-    for (whose, count) in &of.groups {
+fn section(moment: &Moment<'_>, of: &Section, text: &mut String) {
+    let _ = writeln!(text, "{}", say::heading(of));
+    // Of groups that are not stuck only those of a section that is not: it may be a leak.
+    let groups = of.groups.iter().filter(|(_, count)| count.stuck > 0 || of.stuck == 0);
+    for (whose, count) in groups {
         let label = whose.label().unwrap_or_else(|| "-".to_owned());
         group(moment, &label, count, text);
     }
     let (more, count) = &of.rest;
-    if *more > 0 {
+    if *more > 0 && (count.stuck > 0 || of.stuck == 0) {
         group(moment, &format!("({more} more)"), count, text);
     }
 }
@@ -84,8 +84,7 @@ fn group(moment: &Moment<'_>, label: &str, count: &Count, text: &mut String) {
     let rate = match moment.per_second(count.change()) {
         None => "-".to_owned(),
         Some(0.0) => ".".to_owned(),
-        Some(rate) if rate.abs() < 10.0 => format!("{rate:+.1}/s"),
-        Some(rate) => format!("{rate:+.0}/s"),
+        Some(rate) => say::rate_short(rate),
     };
     // A sum over some of them is a lower bound.
     let bytes = |sum: u64| match count.looked_at {
@@ -104,14 +103,15 @@ fn group(moment: &Moment<'_>, label: &str, count: &Count, text: &mut String) {
     );
 }
 
-/// Those whose SYN-ACK was sent again, or that no accept queue has room for; with no patience at
-/// all, all.
+/// Those whose SYN-ACK was sent again, or that no accept queue has room for; with a threshold of 0
+/// all.
 fn syn_queues(moment: &Moment<'_>, text: &mut String) {
     let all = moment.wanted.older == Some(Duration::ZERO);
     let waits = |row: &&SynRow| all || row.queue.resent > 0 || row.accept_full() == Some(true);
     let mut rows = moment.report.syn_queues.iter().filter(waits).peekable();
     if rows.peek().is_some() {
-        let _ = writeln!(text, "SYN_RECV: {}", diagnosis(TcpState::SynRecv));
+        let diagnosis = diagnosis(TcpState::SynRecv, Cause::Handshake);
+        let _ = writeln!(text, "SYN_RECV: {diagnosis}");
     }
     for SynRow { netns, queue, accept } in rows {
         let accept = match accept {
@@ -137,8 +137,8 @@ fn connection(stuck: &Stuck, text: &mut String) {
     let _ = writeln!(
         text,
         "{:>8} {:10} {pid:>7} {comm:10} {:>6} {:>6} {lport:>5} {}",
-        age(stuck.in_state),
-        stuck.found.state,
+        age(stuck.age),
+        say::state_name(stuck.found.state),
         bytes(stuck.bytes.map(|bytes| bytes.unread)),
         bytes(stuck.bytes.map(|bytes| bytes.unsent)),
         end(tuple.remote_ip(), tuple.rport)
