@@ -232,7 +232,8 @@ fn lines_by_the_clock_get_their_turn() {
 fn snapshots_get_their_turn() {
     let own = netns::NetnsId::own().unwrap();
     let only = netns::Netns { id: own, path: "/proc/self/ns/net".into(), name: None, pid: None };
-    let scope = Scope { only: Some(only), filter: Filter::default(), owners: None };
+    let scope =
+        Scope { only: Some(only), filter: Filter::default(), owners: None, infos_of_all: false };
     let mut source = Endless::new(|_| {});
     source.snapshots = Some(Job::all(Reader::here(scope)));
     let is_over =
