@@ -206,6 +206,12 @@ fn started(stat: &[u8]) -> Option<u64> {
     fields.split_ascii_whitespace().nth(19)?.parse().ok()
 }
 
+/// The state in `/proc/PID/stat`, its third field.
+fn state(stat: &[u8]) -> Option<u8> {
+    let after = stat.iter().rposition(|&byte| byte == b')')? + 1;
+    stat.get(after..)?.iter().copied().find(|byte| *byte != b' ')
+}
+
 /// The first number of the line `Uid:` of `/proc/PID/status`: the same as `bpf_get_current_uid_gid()`.
 /// No name can forge that line: the kernel escapes newlines in it.
 fn real_uid(status: &[u8]) -> Option<u32> {
@@ -230,6 +236,18 @@ fn comm(text: &[u8]) -> Comm {
 /// `NotFound` if it has ended.
 pub fn task(pid: u32) -> io::Result<Task> {
     Ok(describe(pid, &open(pid)?)?.task)
+}
+
+/// Whether this very process has ended, though it may not have been waited for: its number may be
+/// another's by now. False where that cannot be found out.
+pub fn has_ended(task: &Task) -> bool {
+    let stat = match open(task.tgid).and_then(|home| read(&home, c"stat")) {
+        Ok(stat) => stat,
+        Err(error) => return matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ESRCH)),
+    };
+    let is_dead = state(&stat).is_some_and(|state| matches!(state, b'Z' | b'X' | b'x'));
+    let started = started(&stat).map(|started| clock::kernel_start_time(started) as u32);
+    is_dead || started.is_some_and(|started| started != task.started)
 }
 
 /// The arguments that a process was started with, or what it made of them: untrusted bytes, at
@@ -292,6 +310,7 @@ mod tests {
     fn a_hostile_name_moves_no_field() {
         let stat = b"12 (a) 1 (b\n) S 1 12 12 0 -1 4194304 1 0 0 0 0 0 0 0 20 0 1 0 8154 1 1\n";
         assert_eq!(started(stat), Some(8154));
+        assert_eq!((state(stat), state(b"12 (a)")), (Some(b'S'), None));
         assert_eq!(started(b"12 (a"), None);
         assert_eq!(started(b"12 (a) S 1"), None);
         let status = b"Name:\tUid:\\n\nUmask:\t0022\nUid:\t1000\t0\t0\t0\n";
@@ -330,6 +349,24 @@ mod tests {
         assert_eq!(arguments, own);
         let gone = task(u32::MAX >> 1).unwrap_err();
         assert_eq!(gone.kind(), io::ErrorKind::NotFound);
+    }
+
+    #[test]
+    fn a_process_has_ended_when_it_only_waits_to_be_waited_for() {
+        let own = task(std::process::id()).unwrap();
+        assert!(!has_ended(&own));
+        assert!(has_ended(&Task { started: own.started + 1, ..own }), "the number is another's");
+        let mut child = Command::new("sleep").arg("60").spawn().unwrap();
+        let other = task(child.id()).unwrap();
+        assert!(!has_ended(&other));
+        child.kill().unwrap();
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while !has_ended(&other) {
+            assert!(Instant::now() < deadline, "it was killed");
+            std::thread::yield_now();
+        }
+        child.wait().unwrap();
+        assert!(has_ended(&other));
     }
 
     /// A child has what its parent gave it; the parent was first.

@@ -296,6 +296,20 @@ impl Holder {
         Self { task, first: task, holders: 1 }
     }
 
+    /// What is left of it when a process has ended, which is one of the two that are named or none;
+    /// `None` where nobody is known any more to have it open.
+    pub fn without(self, tgid: u32, started: u32) -> Option<Self> {
+        let gone = |task: &Task| task.tgid == tgid && task.started == started;
+        match (gone(&self.task), gone(&self.first)) {
+            (false, false) => Some(self),
+            _ if self.holders <= 1 => None,
+            // Of more than two the ones between are not known by name.
+            (true, true) => None,
+            (true, false) => Some(Self { task: self.first, holders: self.holders - 1, ..self }),
+            (false, true) => Some(Self { first: self.task, holders: self.holders - 1, ..self }),
+        }
+    }
+
     /// Of several the one that was started first, which is not the one that is named.
     pub fn also(&self) -> Option<Task> {
         (self.holders > 1 && !self.first.same_process(&self.task)).then_some(self.first)

@@ -1,7 +1,8 @@
 //! Who holds the sockets of snapshots.
 //!
-//! `/proc` is searched for all of them at once, and only when there is one that no earlier search
-//! has looked for. Keeps what was found by cookie, for as long as rounds have the socket.
+//! `/proc` is searched for all of them at once, in each round unless that would take too much. Keeps
+//! what was found by cookie meanwhile, for as long as rounds have the socket. Must not name a process
+//! that has ended: those that an earlier search found are asked for again.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -10,7 +11,10 @@ use std::{
 
 use super::dump::Space;
 use tcptrace_host::{clock, process};
-use tcptrace_model::{Holder, SnapFull};
+use tcptrace_model::{Holder, SnapFull, Task};
+
+/// Processes of an earlier search that are asked for again in a round: some 10 µs each.
+const ASKED: usize = 1024;
 
 /// After a search nothing is searched for so many times as long as it took: 2 % of a CPU at most.
 /// Whose a socket is that opens meanwhile, its events tell.
@@ -25,7 +29,7 @@ struct Memory {
     /// By cookie, an index into `holders`; [`NOBODY`] was looked for and not found. There may be a
     /// million sockets, and few processes.
     known: HashMap<u64, u32>,
-    holders: Vec<Holder>,
+    holders: Vec<Option<Holder>>,
     not_before_ns: u64,
     refusal_said: bool,
     cut_said: bool,
@@ -46,19 +50,31 @@ impl Owners {
 impl Memory {
     fn fill(&mut self, spaces: &mut [Space], all: bool, remarks: &mut Vec<String>) {
         let now = clock::monotonic_ns().unwrap_or(0);
-        let wanted = || held(spaces).filter(|(cookie, _)| !self.known.contains_key(cookie));
-        if now >= self.not_before_ns && wanted().next().is_some() {
+        if now >= self.not_before_ns && held(spaces).next().is_some() {
             self.search(spaces, remarks);
             let ended_ns = clock::monotonic_ns().unwrap_or(now);
             self.not_before_ns = ended_ns.saturating_add(REST * ended_ns.saturating_sub(now));
-        } else if all {
+        } else {
+            self.forget_ended();
+        }
+        if all {
             let there: HashSet<u64> = held(spaces).map(|(cookie, _)| cookie).collect();
             self.known.retain(|cookie, _| there.contains(cookie));
         }
         let Self { known, holders, .. } = self;
         for (cookie, full) in held_mut(spaces) {
             let index = known.get(&cookie).copied().unwrap_or(NOBODY);
-            full.holder = holders.get(index as usize).copied();
+            full.holder = holders.get(index as usize).copied().flatten();
+        }
+    }
+
+    /// Takes out the processes that have ended since.
+    fn forget_ended(&mut self) {
+        let has_ended = |task: &Task| process::has_ended(task);
+        for holder in self.holders.iter_mut().rev().take(ASKED) {
+            let Some(known) = *holder else { continue };
+            let ended = [known.task, known.first].into_iter().filter(has_ended);
+            *holder = ended.fold(*holder, |left, task| left?.without(task.tgid, task.started));
         }
     }
 
@@ -92,7 +108,7 @@ impl Memory {
         for (cookie, full) in held(spaces) {
             let number = found.by_inode.get(&full.inode).map_or(NOBODY, |holder| {
                 *numbers.entry(*holder).or_insert_with(|| {
-                    self.holders.push(*holder);
+                    self.holders.push(Some(*holder));
                     // At most one for each of the sockets, whose inodes have 32 bits.
                     (self.holders.len() - 1) as u32
                 })

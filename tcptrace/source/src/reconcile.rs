@@ -37,6 +37,13 @@ const LOOK_EVERY_NS: u64 = SOON_NS;
 /// the time between them is doubled, until it is, or until [`LOOK_SELDOM_NS`].
 const LOOK_SHARE: u64 = 10;
 
+/// A full round may take so much CPU time of the time between two: one part of so many. Where they are
+/// wanted more often they become more seldom, up to [`SELDOM_NS`].
+const FULL_SHARE: u64 = 20;
+
+/// However long rounds take, they are no more seldom for that.
+const SELDOM_NS: u64 = 10_000_000_000;
+
 /// The longest between two looks: a TIME_WAIT lives for a minute.
 const LOOK_SELDOM_NS: u64 = 16 * LOOK_EVERY_NS;
 
@@ -74,6 +81,8 @@ pub(super) struct Reconciler {
     /// Minisocks have events, or are looked at.
     minisocks_told: bool,
     every_ns: u64,
+    /// CPU time that the last full round took.
+    took_ns: u64,
     /// Where minisocks are sampled.
     looks: Option<Looks>,
     /// When the last full round, and the last of any kind, was begun.
@@ -100,6 +109,7 @@ impl Reconciler {
             reader,
             minisocks_told: told,
             every_ns: every_ns.max(SOON_NS),
+            took_ns: 0,
             looks: sampled.then(Looks::new),
             last_full_ns: None,
             last_ns: 0,
@@ -136,7 +146,8 @@ impl Reconciler {
             return Some(self.full(now));
         };
         if now.saturating_sub(self.last_ns) >= SOON_NS {
-            if in_doubt || now.saturating_sub(last_full_ns) >= self.every_ns {
+            let least_ns = self.took_ns.saturating_mul(FULL_SHARE).min(SELDOM_NS);
+            if in_doubt || now.saturating_sub(last_full_ns) >= self.every_ns.max(least_ns) {
                 return Some(self.full(now));
             }
             if !self.wanted.is_empty() && !self.reader.is_of_one() {
@@ -192,6 +203,7 @@ impl Reconciler {
             }
         }
         if round.all {
+            self.took_ns = round.cpu_ns;
             let now = clock::monotonic_ns().unwrap_or(self.last_ns);
             let listed: HashSet<u32> = round.spaces.iter().map(|space| space.netns).collect();
             for (&netns, hidden_since) in &mut self.seen {

@@ -32,7 +32,9 @@ pub(super) fn run(args: &StuckArgs) -> Result<ExitCode> {
         Look::Now(scope) => return once(*scope, target, view),
         Look::Along(origin) => origin,
     };
-    let snapshots = Snapshots { every: Snapshots::OFTEN, owners: true };
+    // Who has a socket open is told as of the last round: that is not to be older than a line.
+    let every = args.interval.map_or(Snapshots::OFTEN, |every| every.min(Snapshots::OFTEN));
+    let snapshots = Snapshots { every, owners: true };
     listen::run(origin, snapshots, target, None, view, |_| {})
 }
 

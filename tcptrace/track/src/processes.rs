@@ -267,19 +267,7 @@ impl Processes {
 
     /// A process has ended: it holds nothing any more.
     pub(super) fn ended(&mut self, tgid: u32, started: u32) {
-        let gone = |task: &Task| task.tgid == tgid && task.started == started;
-        self.holders.change(|holder| match (gone(&holder.task), gone(&holder.first)) {
-            (false, false) => Some(*holder),
-            _ if holder.holders <= 1 => None,
-            // Of more than two the ones between are not known by name.
-            (true, true) => None,
-            (true, false) => {
-                Some(Holder { task: holder.first, holders: holder.holders - 1, ..*holder })
-            }
-            (false, true) => {
-                Some(Holder { first: holder.task, holders: holder.holders - 1, ..*holder })
-            }
-        });
+        self.holders.change(|holder| holder.without(tgid, started));
     }
 
     /// Whether [`Self::keep_only`] would be worth its while.
