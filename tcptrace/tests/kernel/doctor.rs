@@ -16,7 +16,7 @@ use tcptrace::{
         sock_diag::{DiagSocket, Family as DiagFamily, SockDiag, StateMask},
         sysctl,
     },
-    model::{Input, Snapshot, TcpState, filter::Filter},
+    model::{Comm, Input, Snapshot, TcpState, filter::Filter},
     pipeline::Analysis,
     probe::{Backend, Options, TimeWaitChoice},
     source::owners::Owners,
@@ -223,7 +223,10 @@ fn a_storm_of_linger_zero_is_found() -> Result<()> {
     })?;
     ensure!(report["severity"] == "warning", "{report}");
     expect(&report, "linger-zero", "warning", "30 in ")?;
-    expect(&report, "linger-zero", "warning", "by scenario →:5000 (30)")
+    // The process, not the thread of it that did so.
+    let comm = crate::witness::process(std::process::id())?.comm;
+    let comm = Comm::from(std::str::from_utf8(&comm)?);
+    expect(&report, "linger-zero", "warning", &format!("by {comm} →:5000 (30)"))
 }
 
 #[test]
