@@ -1,4 +1,6 @@
-//! Wall-clock times of events.
+//! Wall-clock times of events, and how long something took, as text.
+
+use std::time::Duration;
 
 use bytes::BufMut;
 use jiff::{Timestamp, tz::TimeZone};
@@ -6,6 +8,18 @@ use jiff::{Timestamp, tz::TimeZone};
 use tcptrace_model::Clock;
 
 const NS: i128 = 1_000_000_000;
+
+/// A time in at most seven characters, rounded down: `12.3s`, `5m07s`, `23h59m`, `12d03h`.
+pub(crate) fn duration(duration: Duration) -> String {
+    let s = duration.as_secs();
+    match s {
+        0..60 => format!("{s}.{}s", duration.subsec_millis() / 100),
+        60..3_600 => format!("{}m{:02}s", s / 60, s % 60),
+        3_600..86_400 => format!("{}h{:02}m", s / 3_600, s / 60 % 60),
+        86_400..86_400_000 => format!("{}d{:02}h", s / 86_400, s / 3_600 % 24),
+        _ => format!("{}d", s / 86_400),
+    }
+}
 
 /// Turns monotonic times into wall-clock times, by the last word on how the clocks stand.
 ///

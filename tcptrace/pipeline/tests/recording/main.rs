@@ -536,20 +536,26 @@ fn a_recording_of_format_version_1_stays_readable() {
     }
     let back = read(&path).unwrap();
     let mut wanted = scripted();
-    wanted.iter_mut().filter_map(task_of).for_each(as_of_0_1_0);
+    for input in &mut wanted {
+        tasks_of(input).for_each(as_of_0_1_0);
+    }
     assert_eq!(back.inputs, wanted);
     assert_eq!((back.remarks, back.failure), (vec![], None));
 }
 
-fn task_of(input: &mut Input) -> Option<&mut Task> {
-    match input {
-        Input::Event(Event::Transition(event)) => Some(&mut event.task),
-        Input::Event(Event::Accept(event)) => Some(&mut event.task),
+fn tasks_of(input: &mut Input) -> impl Iterator<Item = &mut Task> {
+    let (task, first) = match input {
+        Input::Event(Event::Transition(event)) => (Some(&mut event.task), None),
+        Input::Event(Event::Accept(event)) => (Some(&mut event.task), None),
         Input::Snapshot(Snapshot::Socket(socket)) => {
-            Some(&mut socket.full.as_mut()?.holder.as_mut()?.task)
+            match socket.full.as_mut().and_then(|full| full.holder.as_mut()) {
+                Some(holder) => (Some(&mut holder.task), Some(&mut holder.first)),
+                None => (None, None),
+            }
         }
-        _ => None,
-    }
+        _ => (None, None),
+    };
+    task.into_iter().chain(first)
 }
 
 /// What 0.1.0 knew of a task: one name, which was the thread's.

@@ -4,8 +4,8 @@
 
 use std::time::Duration;
 
-use super::text::duration;
 use crate::number::bytes_short;
+use crate::time::duration;
 use tcptrace_model::TcpState;
 use tcptrace_stats::stuck::{Cause, Limit, Report, Section, Stuck, diagnosis};
 

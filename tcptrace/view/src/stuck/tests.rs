@@ -139,12 +139,12 @@ fn csv_has_a_field_for_each_column() {
 #[test]
 fn every_age_fits_its_column() {
     for s in [0, 59, 60, 3_599, 3_600, 86_399, 86_400, 86_399_999, 86_400_000, 18_000_000_000] {
-        let text = text::duration(Duration::from_millis(s * 1000 + 999));
+        let text = crate::time::duration(Duration::from_millis(s * 1000 + 999));
         assert!(text.chars().count() <= 7, "{text}");
     }
-    assert_eq!(text::duration(Duration::from_millis(59_999)), "59.9s");
-    assert_eq!(text::duration(Duration::from_secs(7_199)), "1h59m");
-    assert_eq!(text::duration(Duration::from_secs(86_400 * 3 + 7_200)), "3d02h");
+    assert_eq!(crate::time::duration(Duration::from_millis(59_999)), "59.9s");
+    assert_eq!(crate::time::duration(Duration::from_secs(7_199)), "1h59m");
+    assert_eq!(crate::time::duration(Duration::from_secs(86_400 * 3 + 7_200)), "3d02h");
 }
 
 /// A snapshot at `ms`, with these lines, and the tick after it.

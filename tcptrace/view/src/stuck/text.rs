@@ -6,7 +6,7 @@ use bytes::{BufMut as _, BytesMut};
 
 use super::{moment::Moment, say};
 pub use crate::wrap::cut;
-use crate::{number::bytes_short, table::end, who};
+use crate::{number::bytes_short, table::end, time::duration, who};
 use tcptrace_model::{Age, TcpState};
 use tcptrace_stats::stuck::{Cause, Count, Section, Stuck, SynRow, diagnosis};
 
@@ -155,17 +155,5 @@ pub fn age(age: Age) -> String {
         Age::AtLeast(ns) => format!("≥{}", duration(Duration::from_nanos(ns))),
         Age::About { ns, .. } => format!("~{}", duration(Duration::from_nanos(ns))),
         Age::Exactly(ns) => duration(Duration::from_nanos(ns)),
-    }
-}
-
-/// A time in at most seven characters, rounded down: `12.3s`, `5m07s`, `23h59m`, `12d03h`.
-pub(crate) fn duration(duration: Duration) -> String {
-    let s = duration.as_secs();
-    match s {
-        0..60 => format!("{s}.{}s", duration.subsec_millis() / 100),
-        60..3_600 => format!("{}m{:02}s", s / 60, s % 60),
-        3_600..86_400 => format!("{}h{:02}m", s / 3_600, s / 60 % 60),
-        86_400..86_400_000 => format!("{}d{:02}h", s / 86_400, s / 3_600 % 24),
-        _ => format!("{}d", s / 86_400),
     }
 }
