@@ -12,7 +12,7 @@ use serde_json::Value;
 
 use crate::{
     peer::{CLIENT, Server},
-    run::{Ended, Running, can_trace, run, tcptrace},
+    run::{Ended, Running, can_trace, own_name, run, tcptrace},
 };
 
 /// A name that clears the screen, breaks a CSV row and starts a formula: 15 bytes.
@@ -96,7 +96,9 @@ fn closers_ranks_the_two_ends_of_each_connection() {
     assert_eq!((&lines[0]["type"], &lines[1]["type"]), (&"closers".into(), &"summary".into()));
     let rows = lines[0]["rows"].as_array().unwrap();
     let row = |key: String| rows.iter().find(|row| row["key"] == key.as_str());
-    let client = row(format!("leaves →:{port}")).unwrap_or_else(|| panic!("{rows:?}"));
+    // Of the process, whatever its threads are named.
+    let name = own_name();
+    let client = row(format!("{name} →:{port}")).unwrap_or_else(|| panic!("{rows:?}"));
     assert_eq!((&client["closed"], &client["initiators"]["local"]), (&2.into(), &2.into()));
     assert_eq!(client["endings"][0]["how"], "fin");
     if !ended.stderr.contains("TIME_WAIT is not observable") {
@@ -104,7 +106,7 @@ fn closers_ranks_the_two_ends_of_each_connection() {
         assert_eq!(client["time_wait"]["now"], 2);
         assert!(client["time_wait"]["seconds"].as_f64().unwrap() > 0.0, "{client}");
     }
-    let accepted = row(format!("leaves :{port}")).unwrap_or_else(|| panic!("{rows:?}"));
+    let accepted = row(format!("{name} :{port}")).unwrap_or_else(|| panic!("{rows:?}"));
     assert_eq!((&accepted["closed"], &accepted["initiators"]["remote"]), (&2.into(), &2.into()));
 }
 
@@ -265,12 +267,12 @@ fn a_hostile_name_never_arrives_raw() {
         assert!(!text.contains('\u{202e}') && text.contains("x1b[2J"), "{text:?}");
         match format {
             ["-o", "json"] => {
-                let comm = objects(&ended)[0]["comm"].as_str().unwrap().to_owned();
-                assert_eq!(comm, r#"=\x1b[2J",\x07\\\xff\u{202e}x"#);
+                let thread = objects(&ended)[0]["thread"].as_str().unwrap().to_owned();
+                assert_eq!(thread, r#"=\x1b[2J",\x07\\\xff\u{202e}x"#);
             }
             ["-o", "csv"] => {
                 let row = text.lines().nth(1).unwrap();
-                assert!(row.contains(r#","'=\x1b[2J"",\x07\\\xff\u{202e}x","#), "{row}");
+                assert!(row.contains(r#","'=\x1b[2J"",\x07\\\xff\u{202e}x""#), "{row}");
             }
             _ => {}
         }

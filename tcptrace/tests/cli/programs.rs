@@ -13,7 +13,7 @@ use std::{
         unix::fs::PermissionsExt as _,
     },
     process, ptr,
-    sync::Mutex,
+    sync::{LazyLock, Mutex},
     thread,
 };
 
@@ -24,7 +24,7 @@ use crate::{
     child::Child,
     net::{COMM, Netns, sysctl},
     real_server::{SERVER, nginx},
-    run::{DEADLINE, Running, can_trace, command, tcptrace, until},
+    run::{DEADLINE, Running, can_trace, command, own_name, tcptrace, until},
     witness::{output, path},
 };
 
@@ -61,9 +61,15 @@ impl End {
         Self { port, is_server: false, comm, initiator, how }
     }
 
+    /// Its process as it is named: what this one does on a thread called [`COMM`] is its own.
+    fn process(&self) -> &str {
+        static OWN: LazyLock<String> = LazyLock::new(own_name);
+        if self.comm == COMM { &OWN } else { self.comm }
+    }
+
     /// As `closers` names it.
     fn key(&self) -> String {
-        let (comm, port) = (self.comm, self.port);
+        let (comm, port) = (self.process(), self.port);
         if self.is_server { format!("{comm} :{port}") } else { format!("{comm} →:{port}") }
     }
 
@@ -75,7 +81,7 @@ impl End {
     fn judge(&self, connection: &Value) -> (Vec<&'static str>, bool) {
         let opened = if self.is_server { "accept" } else { "connect" };
         let truths = [
-            ("comm", &[self.comm][..]),
+            ("comm", &[self.process()][..]),
             ("opened", &[opened]),
             ("initiator", &[self.initiator]),
             ("how", self.how),

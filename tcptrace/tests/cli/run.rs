@@ -27,6 +27,12 @@ pub fn tcptrace(arguments: &[&str]) -> Command {
     command(env!("CARGO_BIN_EXE_tcptrace"), arguments)
 }
 
+/// The name of this process: that of its first thread, whatever the one that calls is named.
+pub fn own_name() -> String {
+    let name = std::fs::read_to_string(format!("/proc/{}/comm", std::process::id())).unwrap();
+    name.trim_end().to_owned()
+}
+
 /// `program` with `arguments`, in an environment that decides nothing.
 pub fn command(program: impl AsRef<std::ffi::OsStr>, arguments: &[&str]) -> Command {
     let mut command = Command::new(program);

@@ -20,7 +20,7 @@ use super::super::families::{Family, Kind, Moment, Pair, Value};
 use tcptrace_host::{kernel, own::OwnUse};
 use tcptrace_stats::buckets::Buckets;
 
-const NAME: &str = env!("CARGO_PKG_NAME");
+const NAME: &str = "tcptrace";
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 /// Units by the last part of a name, as UCUM writes them.
