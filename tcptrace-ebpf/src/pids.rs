@@ -7,7 +7,7 @@ use crate::{globals::global, sock::plain::peek};
 
 /// PID namespaces inside each other that are looked at, the first one not counted. The kernel allows
 /// 32 (`MAX_PID_NS_LEVEL`); a container in a container in a container has 3.
-const LEVELS: u32 = 8;
+const LEVELS: u32 = 4;
 
 /// (process, thread) on the CPU; [`FOREIGN`] ones have no number in the reader's namespace.
 #[inline(always)]
@@ -22,16 +22,18 @@ pub(crate) fn current() -> (u32, u32) {
     // is asked for: not for those of a container that the reader's namespace has in it.
     // SAFETY: no arguments.
     match in_readers(unsafe { bpf_get_current_task() }) {
-        Some((tgid, tid)) => (tgid, tid),
-        None => (tgid | FOREIGN, tid | FOREIGN),
+        0 => (tgid | FOREIGN, tid | FOREIGN),
+        found => ((found >> 32) as u32, found as u32),
     }
 }
 
-/// The numbers of a task in the reader's namespace, if it has any there.
+/// The numbers of a task in the reader's namespace, the process in the upper half; 0 if it has none
+/// there. One number and not two: what is returned by memory costs stack in both functions, and up to
+/// 6.12 the verifier adds up both, also where this is never called (check_max_stack_depth()).
 #[inline(never)]
-fn in_readers(task: u64) -> Option<(u32, u32)> {
+fn in_readers(task: u64) -> u64 {
     if global!(pids.offsets.thread_pid) == ABSENT || global!(task.group_leader) == ABSENT {
-        return None;
+        return 0;
     }
     let pid: u64 = peek(task, global!(pids.offsets.thread_pid));
     let level: u32 = peek(pid, global!(pids.offsets.pid_level));
@@ -41,11 +43,11 @@ fn in_readers(task: u64) -> Option<(u32, u32)> {
         if peek::<u32>(ns, global!(pids.offsets.pidns_inum)) == global!(pids.reader) {
             let leader: u64 = peek(task, global!(task.group_leader));
             let leaders_pid: u64 = peek(leader, global!(pids.offsets.thread_pid));
-            return Some((number(leaders_pid, at), number(pid, at)));
+            return u64::from(number(leaders_pid, at)) << 32 | u64::from(number(pid, at));
         }
         at += 1;
     }
-    None
+    0
 }
 
 /// Address of the `struct upid` of a `struct pid` in the namespace at this level.

@@ -476,7 +476,9 @@ fn load(
     // The loader holds on to it; some 300 bytes for each of a few attempts.
     let values: &'static Globals = Box::leak(Box::new(values));
     let loaded = loader
-        .verifier_log_level(VerifierLogLevel::empty())
+        // Not empty: a log buffer without a level is EINVAL (bpf_verifier_log_attr_valid()), which would
+        // be reported in place of the verifier's reason. Of a program that passes nothing is logged.
+        .verifier_log_level(VerifierLogLevel::STATS)
         .override_global("GLOBALS", globals::as_bytes(values), true)
         .override_global(aya_log::LEVEL, if options.kernel_log { &ERRORS } else { &SILENT }, false)
         .map_max_entries("RING", options.ring_bytes)
