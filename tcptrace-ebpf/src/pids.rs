@@ -7,7 +7,7 @@ use crate::{globals::global, sock::plain::peek};
 
 /// PID namespaces inside each other that are looked at, the first one not counted. The kernel allows
 /// 32 (`MAX_PID_NS_LEVEL`); a container in a container in a container has 3.
-const LEVELS: u32 = 4;
+const LEVELS: u32 = 8;
 
 /// (process, thread) on the CPU; [`FOREIGN`] ones have no number in the reader's namespace.
 #[inline(always)]

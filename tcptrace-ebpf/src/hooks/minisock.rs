@@ -100,17 +100,6 @@ fn write(
     flags: u8,
     expires: u64,
 ) {
-    // SAFETY: no arguments.
-    let mono_ns = unsafe { bpf_ktime_get_ns() };
-    // SAFETY: no arguments.
-    let jiffies = unsafe { bpf_jiffies64() };
-    let (tgid, tid) = pids::current();
-    // The same for as long as it lives: tcp_timewait_state_process() reads timestamps only where the
-    // stamp is set already. Of one that ends it matters no more.
-    let timestamps = match event {
-        TimerEvent::Started | TimerEvent::Restarted | TimerEvent::Peeked => minisock.timestamps(),
-        TimerEvent::Stopped | TimerEvent::Expired | TimerEvent::Ended => TIMESTAMPS_UNKNOWN,
-    };
     macro_rules! put {
         ($($field:ident: $value:expr),* $(,)?) => {
             $({
@@ -122,26 +111,39 @@ fn write(
             })*
         };
     }
+    // Each value is asked for where it is written: what waits on the stack for its turn does not fit
+    // there beside the copy, up to 6.12 (check_max_stack_depth()).
+    // The same for as long as it lives: tcp_timewait_state_process() reads timestamps only where the
+    // stamp is set already. Of one that ends it matters no more.
+    put! {
+        netns_cookie: netns.cookie,
+        netns: netns.inode,
+        expires: expires,
+        flags: flags,
+        timestamps: match event {
+            TimerEvent::Started | TimerEvent::Restarted | TimerEvent::Peeked => minisock.timestamps(),
+            TimerEvent::Stopped | TimerEvent::Expired | TimerEvent::Ended => TIMESTAMPS_UNKNOWN,
+        },
+    }
+    let (tgid, tid) = pids::current();
+    put! { tgid: tgid, tid: tid }
+    // SAFETY: no arguments.
+    let mono_ns = unsafe { bpf_ktime_get_ns() };
+    put! { mono_ns: mono_ns }
+    // SAFETY: no arguments.
+    let jiffies = unsafe { bpf_jiffies64() };
+    put! { jiffies: jiffies }
     // Field by field: a whole record would be built on the stack first.
     put! {
         kind: kind as u8,
         event: event as u8,
         substate: minisock.substate(),
         family: facts.family as u8,
-        flags: flags,
-        timestamps: timestamps,
         unused: [0; 2],
-        mono_ns: mono_ns,
         addr: minisock.addr(),
         cookie: minisock.cookie(),
         laddr: bytes(facts.laddr),
         raddr: bytes(facts.raddr),
-        expires: expires,
-        jiffies: jiffies,
-        netns_cookie: netns.cookie,
-        netns: netns.inode,
-        tgid: tgid,
-        tid: tid,
         lport: facts.lport,
         rport: facts.rport,
     }
