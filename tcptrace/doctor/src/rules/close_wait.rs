@@ -1,7 +1,7 @@
 //! Processes that do not close connections of which the peer has closed its end.
 
 use crate::{
-    facts::{HostFacts, NetnsFacts, most},
+    facts::{HostFacts, NetnsFacts, Who, most},
     finding::{About, Help, Outcome, Severity},
 };
 
@@ -10,6 +10,17 @@ use crate::{
 const LEAK: u64 = 10;
 /// As many as a process has open files by default (RLIMIT_NOFILE).
 const NEAR_ITS_LIMIT: u64 = 1000;
+
+/// Why, where a process has them open.
+const HELD: &str = "The peer has closed, and the kernel waits for this process to do so. Nothing but close() \
+                    ends CLOSE_WAIT: there is no timer, and each keeps a file descriptor.";
+/// Why, where none has accepted them.
+const QUEUED: &str = "The peer has closed before the listener accepted the connection. It takes a place in \
+                      the accept queue, and no file descriptor yet; there is no timer.";
+/// Why, where there are both.
+const BOTH: &str = "The peer has closed, and the kernel waits for this end. Where a process has the socket \
+                    open, nothing but its close() ends CLOSE_WAIT; where none has accepted it, it \
+                    takes a place in the accept queue. There is no timer.";
 
 pub(super) fn rule(host: &HostFacts, space: &NetnsFacts) -> Outcome {
     let leaks: Vec<_> =
@@ -27,6 +38,25 @@ pub(super) fn rule(host: &HostFacts, space: &NetnsFacts) -> Outcome {
         Some(ms) => format!(", the oldest for {} s at least", ms / 1000),
         None => String::new(),
     };
+    let queued = leaks.iter().any(|group| group.who == Who::NotAccepted);
+    let held = leaks.iter().any(|group| group.who != Who::NotAccepted);
+    let mut helps = Vec::new();
+    if queued {
+        helps.push(Help::new(
+            "let the listener accept(): it is blocked, or too slow for its queue",
+            "a change of the program; closing the listener resets what waits in its queue",
+        ));
+    }
+    if held {
+        helps.push(Help::new(
+            "close() the socket when read() returns 0; where nothing was read, read",
+            "a change of the program: it forgets connections, or a thread of it hangs",
+        ));
+    }
+    helps.push(Help::new(
+        "restart the program",
+        "ends all its connections; they come back if the cause is still there",
+    ));
     Outcome::Found(About {
         severity,
         seen: format!(
@@ -35,18 +65,12 @@ pub(super) fn rule(host: &HostFacts, space: &NetnsFacts) -> Outcome {
             host.watched.seconds,
             most(names.iter().map(String::as_str).zip(counts)),
         ),
-        why: "The peer has closed, and the kernel waits for this process to do so. Nothing but \
-              close() ends CLOSE_WAIT: there is no timer, and each keeps a file descriptor.",
-        helps: vec![
-            Help::new(
-                "close() the socket when read() returns 0; where nothing was read, read",
-                "a change of the program: it forgets connections, or a thread of it hangs",
-            ),
-            Help::new(
-                "restart the program",
-                "ends all its connections; they come back if the cause is still there",
-            ),
-        ],
+        why: match (held, queued) {
+            (true, false) => HELD,
+            (false, _) => QUEUED,
+            (true, true) => BOTH,
+        },
+        helps,
         useless: &[
             "tcp_keepalive_time: a peer that has closed may answer the probes for ever",
             "tcp_fin_timeout, tcp_tw_reuse, tcp_max_tw_buckets: none is about CLOSE_WAIT",
@@ -58,7 +82,7 @@ pub(super) fn rule(host: &HostFacts, space: &NetnsFacts) -> Outcome {
 #[cfg(test)]
 mod tests {
     use super::{super::testing::*, *};
-    use crate::facts::{CloseWait, Lasting, Who};
+    use crate::facts::{CloseWait, Lasting};
     use tcptrace_model::Comm;
 
     fn with(stayed: u64) -> NetnsFacts {
@@ -76,6 +100,19 @@ mod tests {
         let says = "10 connections were in CLOSE_WAIT for all of 5.0 s: leaky, pid 7 (10); in 3 of";
         assert!(about.seen.starts_with(says), "{}", about.seen);
         assert_eq!(found(rule, with(NEAR_ITS_LIMIT)).severity, Severity::Critical);
+    }
+
+    #[test]
+    fn what_was_not_accepted_is_no_descriptor_that_somebody_forgot() {
+        let mut queued = with(LEAK);
+        queued.close_wait[0].who = Who::NotAccepted;
+        let about = found(rule, queued.clone());
+        assert_eq!(about.why, QUEUED);
+        assert!(about.helps.iter().all(|help| !help.what.contains("close()")), "{:?}", about.helps);
+        queued.close_wait.extend(with(LEAK).close_wait);
+        let about = found(rule, queued);
+        assert_eq!((about.why, about.helps.len()), (BOTH, 3));
+        assert_eq!(found(rule, with(LEAK)).why, HELD);
     }
 
     #[test]

@@ -7,7 +7,8 @@
 //! `tcp_orphan_retries()` stands in the place of `tcp_retries2`.
 //!
 //! A timer runs late by what the timer wheel rounds up (`calc_wheel_index()`): half of that is
-//! reckoned with. What is told is an estimate, and none where a number of it is not known.
+//! reckoned with. It is an estimate, and there is none where a number of it is not known. A socket's
+//! own `TCP_USER_TIMEOUT` is in no scan: where one is set, the estimate is wrong, and views say so.
 
 use tcptrace_model::{Knobs, SnapInfo, TcpState, Timer};
 

@@ -108,6 +108,15 @@ pub fn detail(stuck: &Stuck, now: u64) -> Option<String> {
     })
 }
 
+/// What each "ends in" depends on: neither `inet_diag` nor `tcp_info` has the socket option.
+pub const CONDITION: &str =
+    "(ends in: unless a program has set TCP_USER_TIMEOUT, which no scan shows)";
+
+/// Whether a time is said at which the kernel gives it up.
+pub fn has_end(stuck: &Stuck) -> bool {
+    stuck.give_up.is_some_and(|end| end.in_ms.is_some())
+}
+
 fn times(n: u8) -> String {
     if n == 1 { "once".to_owned() } else { format!("{n} times") }
 }

@@ -61,6 +61,9 @@ pub(super) fn print(moment: &Moment<'_>, time: &str, header: bool, out: &mut Byt
                 let _ = writeln!(text, "         {detail}");
             }
         }
+        if report.oldest.iter().any(say::has_end) {
+            let _ = writeln!(text, "{}", say::CONDITION);
+        }
     }
     out.put_slice(text.as_bytes());
 }
