@@ -28,19 +28,22 @@ pub enum Kind {
     Column,
     /// What `tcptrace ports` shows.
     Ports,
+    /// What a stuck connection waits for.
+    Stuck,
     /// What `tcptrace doctor` says.
     Doctor,
 }
 
 impl Kind {
     /// In the order in which they are listed.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::State,
         Self::Verdict,
         Self::EndReason,
         Self::Owner,
         Self::Column,
         Self::Ports,
+        Self::Stuck,
         Self::Doctor,
     ];
 
@@ -53,6 +56,7 @@ impl Kind {
             Self::Owner => "owner",
             Self::Column => "output",
             Self::Ports => "local ports",
+            Self::Stuck => "stuck",
             Self::Doctor => "doctor",
         }
     }
@@ -65,6 +69,7 @@ impl Kind {
             Self::Owner => "how an owner is known",
             Self::Column => "columns, signs and counts",
             Self::Ports => "local ports",
+            Self::Stuck => "what a stuck connection waits for",
             Self::Doctor => "what doctor says",
         }
     }
@@ -77,6 +82,7 @@ impl Kind {
             Self::Owner => include_str!("explain/owners.txt"),
             Self::Column => include_str!("explain/columns.txt"),
             Self::Ports => include_str!("explain/ports.txt"),
+            Self::Stuck => include_str!("explain/stuck.txt"),
             Self::Doctor => include_str!("explain/doctor.txt"),
         }
     }
@@ -223,7 +229,7 @@ mod tests {
 
     use super::*;
     use tcptrace_model::{EndReason, How, Initiator, OwnerFrom, filter::Filter, select::Wanted};
-    use tcptrace_stats::conns::Until;
+    use tcptrace_stats::{conns::Until, stuck::Cause};
     use tcptrace_view::{
         View as _, conns,
         live::{Columns, Format, LiveView, Selection},
@@ -276,7 +282,7 @@ mod tests {
     }
 
     #[test]
-    fn every_state_verdict_reason_and_owner_has_a_text() {
+    fn every_state_verdict_reason_cause_and_owner_has_a_text() {
         for state in TcpState::ALL {
             assert!(has(Kind::State, state.name()), "{state}");
         }
@@ -285,6 +291,9 @@ mod tests {
         }
         for word in Initiator::ALL.map(Initiator::name).into_iter().chain(How::ALL.map(How::name)) {
             assert!(has(Kind::Verdict, word), "{word}");
+        }
+        for cause in Cause::ALL {
+            assert!(has(Kind::Stuck, cause.name()), "{cause:?}");
         }
         for from in [OwnerFrom::Connect, OwnerFrom::Listener, OwnerFrom::Close, OwnerFrom::Snapshot]
         {
