@@ -3,8 +3,15 @@
 
 use std::{path::PathBuf, time::Duration};
 
-use clap::{Args, CommandFactory as _, Parser, Subcommand, ValueEnum};
+use clap::{Args, CommandFactory as _, Parser, Subcommand};
 
+#[cfg(not(all(feature = "export", feature = "report", feature = "serve", feature = "top")))]
+pub use self::not_built::*;
+pub use self::recordings::RecordArgs;
+#[cfg(feature = "report")]
+pub use self::recordings::ReportArgs;
+#[cfg(feature = "export")]
+pub use self::recordings::{ExportArgs, ExportFormat, TableChoice};
 #[cfg(feature = "serve")]
 pub use self::serve::{ExportDirArgs, OtlpArgs, ServeArgs};
 pub use self::shared::{
@@ -12,12 +19,14 @@ pub use self::shared::{
     ReportFormat, SelectArgs,
 };
 use self::shared::{SELECT_HEADING, at_least_one};
-use super::{duration, rotation};
+use super::duration;
 use tcptrace_model::StateSet;
-use tcptrace_record::Every;
 use tcptrace_stats::group::By;
 use tcptrace_view::closers::Sort;
 
+#[cfg(not(all(feature = "export", feature = "report", feature = "serve", feature = "top")))]
+mod not_built;
+mod recordings;
 #[cfg(feature = "serve")]
 mod serve;
 mod shared;
@@ -74,35 +83,6 @@ pub enum Command {
     Man(ManArgs),
     /// What completes the command line, for a shell to read
     Completions(CompletionsArgs),
-}
-
-/// The arguments of a command that this build leaves out: any.
-#[cfg(not(all(feature = "export", feature = "report", feature = "serve", feature = "top")))]
-#[derive(Debug, Args)]
-#[command(disable_help_flag = true)]
-pub struct NotBuilt {
-    /// Whatever is given
-    #[arg(trailing_var_arg = true, allow_hyphen_values = true, hide = true)]
-    pub arguments: Vec<std::ffi::OsString>,
-}
-
-#[cfg(not(feature = "export"))]
-pub use NotBuilt as ExportArgs;
-#[cfg(not(feature = "report"))]
-pub use NotBuilt as ReportArgs;
-#[cfg(not(feature = "serve"))]
-pub use NotBuilt as ServeArgs;
-#[cfg(not(feature = "top"))]
-pub use NotBuilt as TopArgs;
-
-/// Says that a command is not in this build, and what brings it.
-#[cfg(not(all(feature = "export", feature = "report", feature = "serve", feature = "top")))]
-pub(super) fn not_built(command: &str) -> anyhow::Error {
-    super::usage::Usage(format!(
-        "this build of tcptrace has no `{command}`: build it with `--features {command}` (the \
-         default features include it), or use `cargo xtask run {command}`"
-    ))
-    .into()
 }
 
 /// `tcptrace man`
@@ -501,94 +481,6 @@ pub(super) struct FilterLine {
     /// Whose they are, and how they ended.
     #[command(flatten)]
     pub(super) select: SelectArgs,
-}
-
-/// `tcptrace record`
-#[derive(Debug, Args)]
-pub struct RecordArgs {
-    /// Where to: what is there is not overwritten (--force does). With --rotate its name is the
-    /// beginning of theirs: FILE.000001, FILE.000002, …
-    pub file: PathBuf,
-    /// Go on in another file when one has this size (100M, 1G) or age (10m, 1h)
-    #[arg(long, value_name = "SIZE|TIME", value_parser = rotation::every)]
-    pub rotate: Option<Every>,
-    /// Of the files of --rotate, keep so many, the newest
-    #[arg(long, value_name = "N", requires = "rotate", value_parser = at_least_one)]
-    pub keep: Option<u64>,
-    /// Overwrite what is there
-    #[arg(long)]
-    pub force: bool,
-    /// What to keep.
-    #[command(flatten)]
-    pub filter: FilterArgs,
-    /// How to listen.
-    #[command(flatten)]
-    pub probe: ProbeArgs,
-    /// End after so long: 10, 10s, 5m
-    #[arg(long, value_name = "TIME", value_parser = duration::parse)]
-    pub duration: Option<Duration>,
-}
-
-/// `tcptrace export`
-#[cfg(feature = "export")]
-#[derive(Debug, Args)]
-pub struct ExportArgs {
-    /// What to read.
-    #[command(flatten)]
-    pub from: ReadArgs,
-    /// Where to: what ends in .parquet, .csv, .ndjson or .jsonl is in that format
-    #[arg(long, value_name = "FILE")]
-    pub out: PathBuf,
-    /// One row a transition (what live prints), or one a connection (what conns prints)
-    #[arg(long, value_name = "TABLE", default_value = "transitions")]
-    pub table: TableChoice,
-    /// Format, where the name does not say it
-    #[arg(long, value_name = "FORMAT")]
-    pub format: Option<ExportFormat>,
-    /// Overwrite what is there
-    #[arg(long)]
-    pub force: bool,
-    /// What to keep.
-    #[command(flatten)]
-    pub filter: FilterArgs,
-}
-
-/// `tcptrace report`
-#[cfg(feature = "report")]
-#[derive(Debug, Args)]
-pub struct ReportArgs {
-    /// What to read.
-    #[command(flatten)]
-    pub from: ReadArgs,
-    /// Where to
-    #[arg(long, value_name = "FILE")]
-    pub out: PathBuf,
-    /// Overwrite what is there
-    #[arg(long)]
-    pub force: bool,
-    /// What to keep.
-    #[command(flatten)]
-    pub filter: FilterArgs,
-}
-
-/// `--table`
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum TableChoice {
-    /// One row a transition
-    Transitions,
-    /// One row a connection
-    Connections,
-}
-
-/// `--format`
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum ExportFormat {
-    /// Apache Parquet
-    Parquet,
-    /// Comma-separated values
-    Csv,
-    /// One JSON object a line
-    Ndjson,
 }
 
 /// `tcptrace check`
