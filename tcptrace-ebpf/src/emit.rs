@@ -89,9 +89,11 @@ impl Counters {
             return;
         };
         fill(entry.as_mut_ptr());
-        // SAFETY: as in `seen_by`; aligned. Volatile: others may add to it, and it need not be the
+        // SAFETY: as in `seen_by`.
+        let seen = unsafe { &raw const (*self.0).seen };
+        // SAFETY: as above, and aligned. Volatile: others may add to it, and it need not be the
         // number of this very event.
-        let seen = unsafe { (&raw const (*self.0).seen).read_volatile() };
+        let seen = unsafe { seen.read_volatile() };
         entry.submit(wakeup(seen));
     }
 }

@@ -7,9 +7,9 @@ use tcptrace::probe::{
 
 use crate::{checks::settle, trace::by, unsupported::Unsupported};
 
-/// A fiftieth of what a kernel takes (`BPF_COMPLEXITY_LIMIT_INSNS`): far from it on all. The verifier
-/// of 7.3 walks 13,801 for the socket hook and 17,097 for its stand-in.
-const MOST: u32 = 20_000;
+/// A twentieth of what a kernel takes (`BPF_COMPLEXITY_LIMIT_INSNS`): far from it on all. The verifier
+/// of 7.3 walks 34,423 for the stand-in of the socket hook, the most of all programs.
+const MOST: u32 = 50_000;
 
 /// Loads the programs of one way of listening, and tells of those named `prefix…`.
 #[expect(clippy::print_stdout, reason = "facts for the table go the way of the tests' results")]
