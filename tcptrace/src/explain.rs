@@ -20,6 +20,8 @@ pub enum Kind {
     State,
     /// Who closed a connection first, and how it ended.
     Verdict,
+    /// Why it is not known how.
+    Because,
     /// Why a minisock ended.
     EndReason,
     /// How an owner is known.
@@ -36,9 +38,10 @@ pub enum Kind {
 
 impl Kind {
     /// In the order in which they are listed.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::State,
         Self::Verdict,
+        Self::Because,
         Self::EndReason,
         Self::Owner,
         Self::Column,
@@ -52,6 +55,7 @@ impl Kind {
         match self {
             Self::State => "state",
             Self::Verdict => "end",
+            Self::Because => "unknown because",
             Self::EndReason => "end reason",
             Self::Owner => "owner",
             Self::Column => "output",
@@ -65,6 +69,7 @@ impl Kind {
         match self {
             Self::State => "states",
             Self::Verdict => "who closed first, and how",
+            Self::Because => "why it is unknown how a connection ended",
             Self::EndReason => "end reasons (of TIME_WAIT, and of an orphan's FIN_WAIT2)",
             Self::Owner => "how an owner is known",
             Self::Column => "columns, signs and counts",
@@ -78,6 +83,7 @@ impl Kind {
         match self {
             Self::State => include_str!("explain/states.txt"),
             Self::Verdict => include_str!("explain/verdicts.txt"),
+            Self::Because => include_str!("explain/unknown.txt"),
             Self::EndReason => include_str!("explain/reasons.txt"),
             Self::Owner => include_str!("explain/owners.txt"),
             Self::Column => include_str!("explain/columns.txt"),
@@ -228,7 +234,9 @@ mod tests {
     use bytes::BytesMut;
 
     use super::*;
-    use tcptrace_model::{EndReason, How, Initiator, OwnerFrom, filter::Filter, select::Wanted};
+    use tcptrace_model::{
+        EndReason, How, Initiator, OwnerFrom, UnknownBecause, filter::Filter, select::Wanted,
+    };
     use tcptrace_stats::{conns::Until, stuck::Cause};
     use tcptrace_view::{
         View as _, conns,
@@ -294,6 +302,9 @@ mod tests {
         }
         for cause in Cause::ALL {
             assert!(has(Kind::Stuck, cause.name()), "{cause:?}");
+        }
+        for because in UnknownBecause::ALL {
+            assert!(has(Kind::Because, because.name()), "{because:?}");
         }
         for from in [OwnerFrom::Connect, OwnerFrom::Listener, OwnerFrom::Close, OwnerFrom::Snapshot]
         {

@@ -58,7 +58,12 @@ impl Host {
             conns: None,
             told: 0,
         };
-        host.feed(&Input::Begin { mono_ns: 0, hz: HZ as u32, minisocks: MinisocksBy::Hooks });
+        host.feed(&Input::Begin {
+            mono_ns: 0,
+            hz: HZ as u32,
+            minisocks: MinisocksBy::Hooks,
+            resets: true,
+        });
         host
     }
 

@@ -4,8 +4,8 @@ use std::{fmt::Write as _, net::IpAddr};
 
 use super::column::{Column, Row};
 use tcptrace_model::{
-    Age, Birth, Closer, EndReason, How, Initiator, Moved, Owner, TcpState, Tuple, Verdict,
-    task::escape,
+    Age, Birth, Closer, EndReason, How, Initiator, Moved, Owner, TcpState, Tuple, UnknownBecause,
+    Verdict, task::escape,
 };
 use tcptrace_stats::{conns::Connection, group::service_port};
 
@@ -22,6 +22,7 @@ pub(super) trait Told {
     fn closer(&self) -> Option<&Closer>;
     fn verdict(&self) -> Verdict;
     fn end_reason(&self) -> Option<EndReason>;
+    fn mptcp(&self) -> Option<bool>;
     /// It is a listener, which has no peer.
     fn listens(&self) -> bool;
 }
@@ -69,6 +70,10 @@ impl Told for Moved {
 
     fn end_reason(&self) -> Option<EndReason> {
         self.end_reason
+    }
+
+    fn mptcp(&self) -> Option<bool> {
+        self.mptcp()
     }
 
     fn listens(&self) -> bool {
@@ -120,6 +125,10 @@ impl Told for Connection {
 
     fn end_reason(&self) -> Option<EndReason> {
         self.end_reason
+    }
+
+    fn mptcp(&self) -> Option<bool> {
+        self.mptcp
     }
 
     fn listens(&self) -> bool {
@@ -226,6 +235,11 @@ pub(super) fn ends<T: Told>() -> Vec<Column<T>> {
              connected from here, else the lower",
             |row| service_port(row.it.tuple(), row.it.birth()),
         ),
+        Column::<T>::bool(
+            "mptcp",
+            "it is a subflow of an MPTCP socket, which may have fallen back to plain TCP",
+            |row| row.it.mptcp(),
+        ),
     ]
 }
 
@@ -286,6 +300,12 @@ pub(super) fn endings<T: Told>() -> Vec<Column<T>> {
             "how",
             "how it ended: `fin`, `rst`, `timeout`, … (`tcptrace explain`)",
             |row| row.it.verdict().how.map(How::name),
+        ),
+        Column::<T>::word(
+            "unknown_because",
+            "where `how` is `unknown`, what the evidence lacks: `classic-hook`, `no-rst`, … \
+             (`tcptrace explain`)",
+            |row| row.it.verdict().unknown_because.map(UnknownBecause::name),
         ),
         Column::<T>::word(
             "end_reason",

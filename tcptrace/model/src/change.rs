@@ -257,6 +257,11 @@ impl Moved {
         }
     }
 
+    /// Whether it is a subflow of an MPTCP socket, if that is known.
+    pub fn mptcp(&self) -> Option<bool> {
+        self.sock.and_then(|sock| sock.mptcp)
+    }
+
     /// The `SO_LINGER` setting, if the hook could see it.
     pub fn linger(&self) -> Option<Linger> {
         self.sock.map(|sock| sock.linger)
@@ -326,6 +331,8 @@ pub struct Found {
     /// Of a minisock, whether the peer has sent TCP timestamps, without which connect() never takes
     /// over its port, if that is known.
     pub timestamps: Option<bool>,
+    /// Whether it is a subflow of an MPTCP socket, if that is known.
+    pub mptcp: Option<bool>,
     /// What the last snapshot had in its queues, if it was in this state then; only a census tells, and
     /// not of an ESTABLISHED one.
     pub queues: Option<Queues>,

@@ -26,6 +26,9 @@ pub enum Input {
         hz: u32,
         /// What tells of minisocks in this run.
         minisocks: MinisocksBy,
+        /// RSTs are reported in this run. (Recordings of versions that did not write this have `true`,
+        /// which it was on every kernel that they were made on.)
+        resets: bool,
     },
     /// What the kernel reported.
     Event(Event),
@@ -345,4 +348,11 @@ pub struct Lost {
     pub count: u64,
     /// When that was noticed: all of them happened before. `CLOCK_MONOTONIC`, nanoseconds.
     pub mono_ns: u64,
+}
+
+impl Lost {
+    /// Whether they were of RSTs.
+    pub fn is_of_resets(&self) -> bool {
+        self.hook == Hook::Reset
+    }
 }

@@ -41,4 +41,4 @@ pub use state::{StateSet, TcpState};
 pub use task::{Comm, ProcessName, Task};
 pub use tcp_info::{SnapInfo, TcpInfo, Timer, Wait, WaitFor};
 pub use tuple::{Family, Tuple};
-pub use verdict::{How, Initiator, RstWhy, Timeout, Verdict};
+pub use verdict::{DropWhy, How, Initiator, RstWhy, Timeout, UnknownBecause, Verdict};

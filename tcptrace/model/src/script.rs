@@ -3,7 +3,7 @@
 //! One input a line, `#` for comments:
 //!
 //! ```text
-//! 0ms begin                          (or: begin sampled, begin unfollowed)
+//! 0ms begin                          (or: begin hooked, sampled or unfollowed, then no-resets)
 //! 1ms sk=a CLOSE>SYN_SENT 10.0.0.1:0 10.0.0.2:443 pid=812 comm=curl cookie=1 netns=5 linger=0
 //! 2ms sk=a reset-sent CLOSE abort-on-data
 //! 2ms sk=b accept pid=813 comm=nginx netns=5
@@ -128,11 +128,17 @@ fn input(line: &str) -> Result<Input> {
         "begin" => {
             let minisocks = match words.next() {
                 None => MinisocksBy::Hooks,
+                Some("hooked") => MinisocksBy::Hooks,
                 Some("sampled") => MinisocksBy::Looks,
                 Some("unfollowed") => MinisocksBy::Nothing,
                 Some(word) => bail!("unknown detail {word}"),
             };
-            Input::Begin { mono_ns, hz: 250, minisocks }
+            let resets = match words.next() {
+                None => true,
+                Some("no-resets") => false,
+                Some(word) => bail!("unknown detail {word}"),
+            };
+            Input::Begin { mono_ns, hz: 250, minisocks, resets }
         }
         "tick" => Input::Tick { mono_ns },
         "snapshot" => match word()? {

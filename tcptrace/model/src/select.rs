@@ -176,11 +176,12 @@ mod tests {
     #[test]
     fn a_word_means_all_that_begin_with_it() {
         assert_eq!(hows("fin"), ["fin"]);
-        assert_eq!(hows("timeout").len(), 4);
+        assert_eq!(hows("timeout").len(), 5);
+        assert_eq!(hows("dropped"), ["dropped: repair", "dropped: disconnect"]);
         assert_eq!(hows("timeout:syn"), ["timeout: syn"]);
         assert_eq!(hows("Timeout-Syn"), ["timeout: syn"]);
-        assert_eq!(hows("rst-sent").len(), 6);
-        assert_eq!(hows("rst").len(), 9);
+        assert_eq!(hows("rst-sent").len(), 7);
+        assert_eq!(hows("rst").len(), 10);
         assert_eq!(hows("orphan"), ["orphan-gave-up", "orphan-limit"]);
         for how in How::ALL {
             assert!(hows(how.name()).contains(&how.name()));
@@ -205,8 +206,7 @@ mod tests {
     #[test]
     fn all_kinds_must_hold_and_the_unknown_is_not_what_was_asked_for() {
         let curl = owner(812, 1000, "curl");
-        let verdict =
-            Verdict { initiator: Some(Initiator::Local), how: Some(How::Timeout(Timeout::User)) };
+        let verdict = Verdict::of(Some(Initiator::Local), How::Timeout(Timeout::User));
         let known =
             Subject { owner: Some(&curl), closer: None, holder: None, cgroup: Some(77), verdict };
         let unknown = Subject { owner: None, cgroup: None, verdict: Verdict::default(), ..known };

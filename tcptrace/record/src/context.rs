@@ -13,7 +13,7 @@ const NAMESPACES: usize = 4096;
 /// The last word on what holds until it is said otherwise.
 #[derive(Debug, Default)]
 pub struct Context {
-    begin: Option<(u32, MinisocksBy)>,
+    begin: Option<(u32, MinisocksBy, bool)>,
     clock: Option<Clock>,
     cgroups: HashMap<u64, Box<str>>,
     /// In the order in which they were first told.
@@ -31,7 +31,9 @@ impl Context {
     /// Takes in one that [`lasts`].
     pub fn take(&mut self, input: Input) {
         match input {
-            Input::Begin { hz, minisocks, .. } => self.begin = Some((hz, minisocks)),
+            Input::Begin { hz, minisocks, resets, .. } => {
+                self.begin = Some((hz, minisocks, resets))
+            }
             Input::Clock(clock) => self.clock = Some(clock),
             Input::Cgroup { id, path } => {
                 if self.cgroups.insert(id, path).is_none() {
@@ -65,7 +67,12 @@ impl Context {
 
     /// All of it, for a reader that begins at `mono_ns`; nothing before the hooks are in force.
     pub fn inputs(&self, mono_ns: u64) -> impl Iterator<Item = Input> {
-        let begin = self.begin.map(|(hz, minisocks)| Input::Begin { mono_ns, hz, minisocks });
+        let begin = self.begin.map(|(hz, minisocks, resets)| Input::Begin {
+            mono_ns,
+            hz,
+            minisocks,
+            resets,
+        });
         let clock = self.clock.map(Input::Clock);
         let cgroups = self
             .cgroup_order

@@ -49,7 +49,7 @@ pub(super) fn put(out: &mut Vec<u8>, input: &Input) {
 
 fn body_of(out: &mut Vec<u8>, input: &Input) -> u8 {
     match input {
-        Input::Begin { mono_ns, hz, minisocks } => {
+        Input::Begin { mono_ns, hz, minisocks, resets } => {
             put_u64(out, *mono_ns);
             put_u64(out, u64::from(*hz));
             out.push(match minisocks {
@@ -57,6 +57,7 @@ fn body_of(out: &mut Vec<u8>, input: &Input) -> u8 {
                 MinisocksBy::Looks => 1,
                 MinisocksBy::Nothing => 2,
             });
+            out.push(u8::from(*resets));
             BEGIN
         }
         Input::Clock(Clock { mono_ns, realtime_offset_ns }) => {
@@ -171,6 +172,7 @@ pub(super) fn get(tag: u8, from: &mut Cursor<'_>) -> Result<Option<Input>, Malfo
                 2 => MinisocksBy::Nothing,
                 _ => return Err(Malformed("no such way to follow minisocks")),
             },
+            resets: from.is_empty() || from.bool()?,
         },
         CLOCK => Input::Clock(Clock { mono_ns: from.u64()?, realtime_offset_ns: from.i64()? }),
         LOST => {

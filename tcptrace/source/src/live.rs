@@ -232,7 +232,8 @@ impl Live {
             Some(TimeWaitBackend::Sampling) => MinisocksBy::Looks,
             Some(TimeWaitBackend::Functions | TimeWaitBackend::Timers) => MinisocksBy::Hooks,
         };
-        Ok(Input::Begin { mono_ns: self.started_ns, hz: clock::hz()?, minisocks })
+        let resets = self.probe.resets().is_ok();
+        Ok(Input::Begin { mono_ns: self.started_ns, hz: clock::hz()?, minisocks, resets })
     }
 
     /// Hands out what is in the ring, at most `limit` records, and says how many those were.

@@ -130,7 +130,7 @@ fn without_events(
     let mut analysis = Analysis::new(Tracker::default(), view);
     // The dump tells of minisocks as of any socket.
     let minisocks = MinisocksBy::Looks;
-    analysis.feed(&Input::Begin { mono_ns: clocks.mono_ns, hz, minisocks });
+    analysis.feed(&Input::Begin { mono_ns: clocks.mono_ns, hz, minisocks, resets: false });
     analysis.feed(&Input::Clock(clocks));
     analysis.feed(&open);
     Job::all(reader).run().feed(&mut |input| analysis.feed(&input));

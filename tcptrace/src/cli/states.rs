@@ -60,7 +60,12 @@ pub(super) fn once<V: View>(scope: Scope, target: Target, view: V) -> Result<Exi
     let clocks = clock::sample().context("cannot read the clock")?;
     let hz = clock::hz().context("cannot read the clock's resolution")?;
     let mut analysis = Analysis::new(Tracker::default(), view);
-    analysis.feed(&Input::Begin { mono_ns: clocks.mono_ns, hz, minisocks: MinisocksBy::Nothing });
+    analysis.feed(&Input::Begin {
+        mono_ns: clocks.mono_ns,
+        hz,
+        minisocks: MinisocksBy::Nothing,
+        resets: false,
+    });
     analysis.feed(&Input::Clock(clocks));
     analysis.feed(&Input::Snapshot(Snapshot::Open));
     let round = Job::all(Reader::here(scope)).run();

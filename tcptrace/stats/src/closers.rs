@@ -60,8 +60,9 @@ pub(super) fn told(moved: &Moved) -> Option<Told> {
         return None;
     }
     let how = verdict.how.unwrap_or(How::Unknown);
-    // A connect() that failed for reasons not known is no connection either.
-    if *old == TcpState::SynSent || !how.is_of_a_connection() {
+    // A connect() that failed for reasons not known is no connection either. What goes out of SYN_RECV
+    // (Fast Open) was one, for as long as it had data.
+    if *old == TcpState::SynSent {
         return Some(Told::Failed(how));
     }
     let fate = match (new, moved.end_reason) {

@@ -107,7 +107,7 @@ fn served(text: &mut String, id: u32, peer: &str, ms: u32, reset: bool) {
         false => format!(
             "{ms}.3ms sk={id:x}c ESTABLISHED>CLOSE_WAIT {of}\n\
              {ms}.4ms sk={id:x}c CLOSE_WAIT>LAST_ACK {of} pid=80 comm=nginx\n\
-             {ms}.5ms sk={id:x}c LAST_ACK>CLOSE {of}\n"
+             {ms}.5ms sk={id:x}c LAST_ACK>CLOSE {of} unacked=0\n"
         ),
     };
 }

@@ -7,7 +7,7 @@ use std::{net::SocketAddr, process, sync::Arc, time::Duration};
 
 use anyhow::{Context as _, Result, ensure};
 use tcptrace::{
-    model::{How, Initiator, Moved, OwnerFrom, RstWhy, TcpState, Timeout, Verdict},
+    model::{How, Initiator, Moved, OwnerFrom, RstWhy, TcpState, Timeout, UnknownBecause, Verdict},
     probe::{AcceptChoice, Backend, Options, TimeWaitChoice},
 };
 
@@ -69,12 +69,14 @@ struct Expected {
     /// The initiator by the classic hook, which sees no more than the order of states and the RSTs,
     /// where these do not tell how; `None` where they do.
     classic: Option<Option<Initiator>>,
+    /// The reason that a RST carries, on kernels that give one, tells the classic hook after all.
+    by_reason: bool,
     /// A process has accepted it, where it is a server's.
     accepted: bool,
 }
 
 fn expect(initiator: Initiator, how: How) -> Expected {
-    Expected { initiator, how, classic: None, accepted: true }
+    Expected { initiator, how, classic: None, by_reason: false, accepted: true }
 }
 
 impl Expected {
@@ -83,17 +85,22 @@ impl Expected {
         Self { classic: Some(initiator), ..self }
     }
 
+    /// As [`Self::unknown_to_classic`], unless RSTs carry their reasons.
+    fn told_by_reason(self, initiator: Option<Initiator>) -> Self {
+        Self { by_reason: true, ..self.unknown_to_classic(initiator) }
+    }
+
     /// Nobody has accepted it.
     fn unaccepted(self) -> Self {
         Self { accepted: false, ..self }
     }
 
-    fn check(self, backend: Backend, found: Verdict) -> Result<()> {
+    fn check(self, backend: Backend, reasons: bool, found: Verdict) -> Result<()> {
         let expected = match (backend, self.classic) {
-            (Backend::Tracepoint, Some(initiator)) => {
-                Verdict { initiator, how: Some(How::Unknown) }
+            (Backend::Tracepoint, Some(initiator)) if !(self.by_reason && reasons) => {
+                Verdict::unknown(initiator, UnknownBecause::ClassicHook)
             }
-            _ => Verdict { initiator: Some(self.initiator), how: Some(self.how) },
+            _ => Verdict::of(Some(self.initiator), self.how),
         };
         ensure!(found == expected, "{found:?}, not {expected:?}");
         Ok(())
@@ -179,7 +186,8 @@ fn check(
         let Some(expected) = expected else { continue };
         let end = ends.of(side);
         let (verdict, moved) = settled(trace, netns, (end.local, end.remote))?;
-        expected.check(backend, verdict).with_context(|| format!("{moved:?}"))?;
+        let reasons = trace.live().probe().tells_reset_reasons();
+        expected.check(backend, reasons, verdict).with_context(|| format!("{moved:?}"))?;
         let hears_accept = trace.live().probe().accept().is_some();
         let owner = moved.owner.with_context(|| format!("no owner: {moved:?}"))?;
         ensure!(owner.task.tgid == process::id(), "{owner:?}");
@@ -297,7 +305,8 @@ fn timeouts(backend: Backend) {
     each_slowly(backend, ending::syn_timeout, timeout(Timeout::Syn), None);
     each_slowly(backend, ending::retransmit_timeout, timeout(Timeout::Retransmit), None);
     each_slowly(backend, ending::user_timeout, timeout(Timeout::User), None);
-    each_slowly(backend, ending::keepalive_timeout, timeout(Timeout::Keepalive), None);
+    let keepalive = expect(NONE, How::Timeout(Timeout::Keepalive)).told_by_reason(None);
+    each_slowly(backend, ending::keepalive_timeout, Some(keepalive), None);
 }
 
 fn orphan_gives_up(backend: Backend) {

@@ -273,6 +273,7 @@ impl Conn {
             holder: who.holder(self.people.holder),
             cookie: self.cookie(),
             cgroup: self.facts.cgroup.map(NonZeroU64::get),
+            mptcp: self.mptcp,
             timestamps: self.timestamps,
             queues: None,
         }

@@ -22,6 +22,7 @@ mod sampling;
 mod scans;
 mod seed;
 mod slab;
+mod strays;
 mod table;
 mod tracker;
 mod verdict;

@@ -29,6 +29,11 @@ impl Pending {
         self.moved.mono_ns.saturating_add(RST_WITHIN_NS)
     }
 
+    fn unanswered(self, lost_ns: Option<u64>, out: &mut impl FnMut(Change)) {
+        let lost = lost_ns.is_some_and(|lost_ns| lost_ns >= self.moved.mono_ns);
+        self.settle(|question| question.unanswered(lost), out);
+    }
+
     fn settle(mut self, verdict: impl FnOnce(Question) -> Verdict, out: &mut impl FnMut(Change)) {
         self.moved.verdict = verdict(self.question);
         out(Change::Moved(self.moved));
@@ -40,11 +45,13 @@ impl Pending {
 pub(super) struct PendingVerdicts {
     closes: Table<Pending>,
     deadlines: Deadlines,
+    /// The last time that records of RSTs were noticed to be lost.
+    lost_ns: Option<u64>,
 }
 
 impl Default for PendingVerdicts {
     fn default() -> Self {
-        Self { closes: Table::new(LIMIT), deadlines: Deadlines::default() }
+        Self { closes: Table::new(LIMIT), deadlines: Deadlines::default(), lost_ns: None }
     }
 }
 
@@ -84,6 +91,7 @@ impl PendingVerdicts {
             holder: None,
             cookie: moved.sock.and_then(|sock| sock.cookie),
             cgroup: moved.sock.and_then(|sock| sock.cgroup),
+            mptcp: moved.mptcp(),
             timestamps: None,
             queues: None,
         }
@@ -101,12 +109,18 @@ impl PendingVerdicts {
         }
     }
 
+    /// Records of RSTs were lost, which was noticed at `mono_ns`: one of them may be the RST that
+    /// a close waits for.
+    pub(super) fn lost(&mut self, mono_ns: u64) {
+        self.lost_ns = self.lost_ns.max(Some(mono_ns));
+    }
+
     /// The socket at this address does something else: no RST followed.
     pub(super) fn moves_on(&mut self, skaddr: u64, out: &mut impl FnMut(Change)) {
         if !self.closes.is_empty()
             && let Some(pending) = self.closes.remove(skaddr)
         {
-            pending.settle(Question::unanswered, out);
+            pending.unanswered(self.lost_ns, out);
         }
     }
 
@@ -116,7 +130,7 @@ impl PendingVerdicts {
             if waits(&self.closes, deadline)
                 && let Some(pending) = self.closes.remove(deadline.addr)
             {
-                pending.settle(Question::unanswered, out);
+                pending.unanswered(self.lost_ns, out);
             }
         }
     }

@@ -28,7 +28,8 @@ use super::{
     verdict::Judgement,
 };
 use tcptrace_model::{
-    Change, EndReason, Moved, Reset, SnapSocket, Snapshot, SockId, TcpState,
+    Change, EndReason, How, Moved, Reset, SnapSocket, Snapshot, SockId, TcpState, UnknownBecause,
+    Verdict,
     hash::{ByAnything, Map, Set},
 };
 
@@ -113,6 +114,8 @@ pub(super) struct Sampling {
     limit: usize,
     /// Transitions that were handed out before their time, to keep the limit.
     let_go: u64,
+    /// The last time that records of RSTs were noticed to be lost.
+    lost_ns: Option<u64>,
     resynchronised: u64,
     drifted: u64,
 }
@@ -156,6 +159,7 @@ impl Sampling {
             strange: Set::default(),
             limit,
             let_go: 0,
+            lost_ns: None,
             resynchronised: 0,
             drifted: 0,
         }
@@ -223,6 +227,11 @@ impl Sampling {
         }
         self.held.push(Pending { conn, moved: *moved, judgement, before_look: false });
         true
+    }
+
+    /// Records of RSTs were lost, which was noticed at `mono_ns`.
+    pub(super) fn lost(&mut self, mono_ns: u64) {
+        self.lost_ns = self.lost_ns.max(Some(mono_ns));
     }
 
     /// Takes in a piece of a snapshot. Says whether that is for nobody else.
@@ -361,7 +370,7 @@ impl Sampling {
             } else if look.proves_absence(netns, at_ns)
                 || (hidden && look.whole && held.before_look)
             {
-                ended(held, out);
+                ended(held, self.lost_ns, out);
             } else {
                 self.held.push(held);
             }
@@ -463,11 +472,18 @@ fn is_an_end(moved: &Moved) -> bool {
 }
 
 /// There is no minisock: there was none, or it is gone already.
-fn ended(held: Pending, out: &mut impl FnMut(Change)) {
+fn ended(held: Pending, lost_ns: Option<u64>, out: &mut impl FnMut(Change)) {
     let mut moved = held.moved;
+    let lost = lost_ns.is_some_and(|lost_ns| lost_ns >= moved.mono_ns);
     moved.verdict = match held.judgement {
         Judgement::Settled(verdict) => verdict,
-        Judgement::Open(question) => question.unanswered(),
+        Judgement::Open(question) => match question.unanswered(lost) {
+            // Or there was a minisock, between two looks.
+            Verdict { initiator, how: Some(How::Unknown), .. } => {
+                Verdict::unknown(initiator, UnknownBecause::MinisockEnd)
+            }
+            verdict => verdict,
+        },
     };
     moved.end_reason.get_or_insert(EndReason::Unknown);
     out(Change::Moved(moved));

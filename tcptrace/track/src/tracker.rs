@@ -11,12 +11,13 @@ use super::{
     processes::Processes,
     sampling::Sampling,
     scans::{Last, Scan},
+    strays::Strays,
     verdict::{Close, Judgement},
 };
 use tcptrace_model::{
-    Accept, Age, Birth, Cgroup, Change, EndReason, Event, Found, Input, Lost, MinisockEvent,
-    MinisocksBy, Moved, Owner, OwnerFrom, Reset, ResetDirection, Retired, TcpState, Transition,
-    Verdict, change::is_birth,
+    Accept, Age, Birth, Cgroup, Change, EndReason, Event, Found, Input, MinisockEvent, MinisocksBy,
+    Moved, Owner, OwnerFrom, Reset, ResetDirection, Retired, TcpState, Transition, Verdict,
+    change::is_birth,
 };
 
 /// Connections that are tracked at a time unless told otherwise.
@@ -62,14 +63,19 @@ pub struct Tracker {
     sampling: Sampling,
     rounds: Rounds,
     pending: PendingVerdicts,
+    strays: Strays,
     /// Something tells of minisocks.
     minisocks_told: bool,
+    /// RSTs are reported.
+    resets_told: bool,
     cgroups: Cgroups,
     /// Since when no event can have been missed: an unknown socket has been in its state at
     /// least since then. `None` before the hooks are in force.
     complete_since: Option<u64>,
     /// The last time that events were noticed to be lost.
     last_loss: Option<u64>,
+    /// The same of RSTs.
+    last_reset_loss: Option<u64>,
     anomalies: u64,
     resynchronised: u64,
 }
@@ -88,10 +94,13 @@ impl Tracker {
             sampling: Sampling::new(limit),
             rounds: Rounds::new(limit),
             pending: PendingVerdicts::default(),
+            strays: Strays::default(),
             minisocks_told: true,
+            resets_told: true,
             cgroups: Cgroups::default(),
             complete_since: None,
             last_loss: None,
+            last_reset_loss: None,
             anomalies: 0,
             resynchronised: 0,
         }
@@ -187,11 +196,12 @@ impl Tracker {
 
     fn take(&mut self, input: &Input, out: &mut impl FnMut(Change)) {
         match input {
-            Input::Begin { mono_ns, hz, minisocks } => {
+            Input::Begin { mono_ns, hz, minisocks, resets } => {
                 self.complete_since = Some(*mono_ns);
                 self.known.minisocks.set_hz(*hz);
                 self.sampling.set(*minisocks == MinisocksBy::Looks);
                 self.minisocks_told = *minisocks != MinisocksBy::Nothing;
+                self.resets_told = *resets;
             }
             Input::Event(Event::Transition(event)) => self.transition(event, out),
             Input::Event(Event::Minisock(event)) => {
@@ -207,10 +217,9 @@ impl Tracker {
                     };
                 minisocks.event(event, ids, processes, origin, out);
             }
-            Input::Lost(Lost { mono_ns, .. }) | Input::Missed { mono_ns, .. } => {
-                self.complete_since = Some(*mono_ns);
-                self.last_loss = Some(*mono_ns);
-            }
+            Input::Lost(lost) => self.lost(lost.mono_ns, lost.is_of_resets()),
+            // Programs of RSTs among them.
+            Input::Missed { mono_ns, .. } => self.lost(*mono_ns, true),
             Input::Snapshot(snapshot) => {
                 if !self.sampling.piece(snapshot) {
                     self.rounds.piece(snapshot);
@@ -236,9 +245,22 @@ impl Tracker {
         }
     }
 
+    /// Events were lost, which was noticed at `mono_ns`.
+    fn lost(&mut self, mono_ns: u64, resets: bool) {
+        self.complete_since = Some(mono_ns);
+        self.last_loss = Some(mono_ns);
+        if resets {
+            self.last_reset_loss = Some(mono_ns);
+            self.pending.lost(mono_ns);
+            self.sampling.lost(mono_ns);
+        }
+    }
+
     fn reset(&mut self, event: &Reset, out: &mut impl FnMut(Change)) {
         if let Some(conn) = self.known.conns.get_mut(event.skaddr) {
             conn.ending.reset(event.direction, event.reason);
+        } else if event.state != Some(TcpState::Close) {
+            self.strays.add(event);
         } else if event.direction == ResetDirection::Sent {
             self.pending.reset(event.skaddr, event.reason, out);
             self.sampling.reset(event, out);
@@ -265,12 +287,18 @@ impl Tracker {
             return;
         }
         let born = is_birth(event.old, event.new);
+        let strays = self.strays.take(event.skaddr);
         let known = self.identify(event, born, out);
         let is_known = known.is_some();
         let (mut conn, in_old) = known.unwrap_or_else(|| {
             let id = self.known.ids.next();
             (Conn::new(id, event.old, event.mono_ns, Entered::Before, event.tuple), Age::Unknown)
         });
+        if let Some(resets) = strays
+            && !born
+        {
+            conn.ending.set_resets(resets);
+        }
         let Known { listeners, processes, .. } = &mut self.known;
         let mut moved = told(&mut conn, in_old, event, listeners, processes);
         if event.new == TcpState::Close {
@@ -354,12 +382,17 @@ impl Tracker {
                 moved.end_reason = Some(EndReason::NeverCreated);
             }
         }
+        let since_ns = event.mono_ns.saturating_sub(least_ns(moved.in_old));
         let close = Close {
             old: event.old,
+            in_old: moved.in_old,
+            opened: moved.birth.map(|birth| birth.opened),
             sock: event.sock.as_ref(),
             totals: event.totals.as_ref(),
             unbound: moved.tuple.lport == 0,
             minisocks_told: self.minisocks_told,
+            resets_told: self.resets_told,
+            resets_lost: self.last_reset_loss.is_some_and(|loss| loss >= since_ns),
         };
         let judgement = conn.ending.closed(&close);
         if is_known
@@ -436,6 +469,15 @@ impl Tracker {
         conn.since_ns = event.mono_ns.saturating_sub(age.least_ns());
         conn.known_since(conn.since_ns);
         Some((conn, age))
+    }
+}
+
+/// For how long at the least.
+fn least_ns(age: Age) -> u64 {
+    match age {
+        Age::Unknown => 0,
+        Age::AtLeast(ns) | Age::Exactly(ns) => ns,
+        Age::About { ns, within_ns } => ns.saturating_sub(within_ns),
     }
 }
 

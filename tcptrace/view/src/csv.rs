@@ -9,12 +9,12 @@ use super::{
     number::{put_hex, put_ms, put_u64},
     time::WallClock,
 };
-use tcptrace_model::{Age, Closer, EndReason, How, Initiator, Linger, Moved};
+use tcptrace_model::{Age, Closer, EndReason, How, Initiator, Linger, Moved, UnknownBecause};
 
 /// The header, in the order in which [`Csv::transition`] writes.
 pub(super) const HEADER: &str = "time,mono_ns,skaddr,cookie,netns,family,mapped,laddr,lport,raddr,\
     rport,old,new,ms,at_least,pid,comm,owner_from,linger,initiator,how,end_reason,within_ms,\
-    tid,thread,closer_pid,closer_comm,closer_from\n";
+    tid,thread,closer_pid,closer_comm,closer_from,unknown_because,mptcp\n";
 
 /// Writes the rows of the `live` view. What is not known is empty.
 pub struct Csv {
@@ -96,6 +96,8 @@ impl Csv {
         put_field(out, task.map(|task| task.tid));
         put_field(out, task.map(|task| quoted(&task.thread.to_string())));
         put_closer(out, moved.closer.as_ref());
+        text(out, moved.verdict.unknown_because.map_or("", UnknownBecause::name));
+        put_field(out, moved.mptcp());
         out.put_u8(b'\n');
     }
 }
@@ -162,9 +164,9 @@ mod tests {
         assert_eq!(
             std::str::from_utf8(&out).unwrap(),
             ",1000000,0xa,,0,ipv4,false,10.0.0.1,,10.0.0.2,443,CLOSE,SYN_SENT,,false,812,\"a,b\",\
-             connect,2s,,,,,812,\"a,b\",,,\n\
+             connect,2s,,,,,812,\"a,b\",,,,,\n\
              ,2000000,0xa,,,ipv4,false,10.0.0.1,7,10.0.0.2,443,SYN_SENT,CLOSE,1.000,false,812,\
-             \"a,b\",connect,,,unknown,,,812,\"a,b\",,,\n"
+             \"a,b\",connect,,,unknown,,,812,\"a,b\",,,,classic-hook,\n"
         );
         let columns = HEADER.matches(',').count();
         assert_eq!(

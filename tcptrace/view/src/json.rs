@@ -13,6 +13,7 @@ use super::{
 };
 use tcptrace_model::{
     Accounts, Age, Comm, EndReason, How, Initiator, Linger, Lost, Moved, ProcessName, TcpState,
+    UnknownBecause,
 };
 
 /// Writes the objects of the `live` view.
@@ -140,6 +141,8 @@ impl Json {
         word(out, moved.verdict.initiator.map(Initiator::name));
         out.put_slice(br#","how":"#);
         word(out, moved.verdict.how.map(How::name));
+        out.put_slice(br#","unknown_because":"#);
+        word(out, moved.verdict.unknown_because.map(UnknownBecause::name));
         out.put_slice(br#","end_reason":"#);
         word(out, moved.end_reason.map(EndReason::name));
         out.put_slice(br#","within_ms":"#);
@@ -147,6 +150,12 @@ impl Json {
             Age::About { within_ns, .. } => put_ms(out, within_ns),
             _ => out.put_slice(b"null"),
         }
+        out.put_slice(br#","mptcp":"#);
+        out.put_slice(match moved.mptcp() {
+            None => b"null",
+            Some(true) => b"true",
+            Some(false) => b"false",
+        });
         out.put_u8(b'}');
         out.put_u8(b'\n');
         bytes.put_slice(&line);
@@ -296,7 +305,7 @@ mod tests {
             "new": "ESTABLISHED", "ms": 5.411, "at_least": false, "pid": 812, "comm": "curl",
             "owner_from": "connect", "tid": 812, "thread": "curl", "closer_pid": null,
             "closer_comm": null, "closer_from": null, "linger": "2s", "initiator": null, "how": null,
-            "end_reason": null, "within_ms": null
+            "unknown_because": null, "end_reason": null, "within_ms": null, "mptcp": null
         });
         assert_eq!(lines[1], expected);
         assert_eq!(lines[0]["lport"], serde_json::Value::Null, "not bound yet");

@@ -157,8 +157,11 @@ impl Table {
             };
             let first = moved.verdict.initiator.map_or("-", |initiator| initiator.name());
             let closer = process(moved.closer.map(|closer| closer.task).as_ref());
-            let how = moved.verdict.how.map_or("-", |how| how.name());
-            let _ = write!(line, " {linger:6} {err:12} {first:6} {closer:23} {how}");
+            let _ = write!(line, " {linger:6} {err:12} {first:6} {closer:23} ");
+            let _ = match moved.verdict.in_full() {
+                Some(how) => write!(line, "{how}"),
+                None => write!(line, "-"),
+            };
         }
         put_line(out, &line);
     }
@@ -199,6 +202,7 @@ pub fn short_how(how: How) -> &'static str {
         How::RstSent(_) => "rst-out",
         How::Unreachable => "unreach",
         How::Timeout(Timeout::Syn) => "tmo-syn",
+        How::Timeout(Timeout::SynAck) => "tmo-3whs",
         How::Timeout(Timeout::Retransmit) => "tmo-rtx",
         How::Timeout(Timeout::Keepalive) => "tmo-keep",
         How::Timeout(Timeout::User) => "tmo-user",
@@ -208,6 +212,7 @@ pub fn short_how(how: How) -> &'static str {
         How::NetnsExit => "netns",
         How::ConnectAbandoned => "abandon",
         How::NoLocalPort => "no-port",
+        How::Dropped(_) => "dropped",
         How::Fin | How::Refused | How::Unknown => how.name(),
     }
 }

@@ -63,6 +63,7 @@ mod tests {
             holder: None,
             cookie: None,
             cgroup: None,
+            mptcp: None,
             queues: None,
             timestamps: None,
         }

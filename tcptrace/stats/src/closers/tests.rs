@@ -111,7 +111,7 @@ fn an_active_close_without_a_time_wait_says_why() {
         ("3ms sk=a ESTABLISHED>CLOSE ENDS shut=3 linger=0 unread=0", "1 local rst-linger0 Over"),
         ("3ms sk=a ESTABLISHED>CLOSE ENDS shut=3 unread=9", "1 local rst-unread-data Over"),
         ("3ms sk=a ESTABLISHED>CLOSE ENDS shut=3", "1 local unknown Over"),
-        ("3ms sk=a ESTABLISHED>CLOSE ENDS err=110", "1 none timeout: retransmit Over"),
+        ("3ms sk=a ESTABLISHED>CLOSE ENDS err=110 unacked=1", "1 none timeout: retransmit Over"),
         ("3ms sk=a ESTABLISHED>CLOSE ENDS err=104", "1 remote rst-received Over"),
         (
             "3ms sk=a ESTABLISHED>FIN_WAIT1 ENDS comm=curl\n\

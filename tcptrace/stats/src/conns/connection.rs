@@ -28,6 +28,8 @@ pub struct Connection {
     pub cookie: Option<u64>,
     /// Id of its cgroup (v2), if that is known.
     pub cgroup: Option<u64>,
+    /// Whether it is a subflow of an MPTCP socket, if that is known.
+    pub mptcp: Option<bool>,
     /// How and when it began, if that was seen.
     pub birth: Option<Birth>,
     /// Whose it is, if that is known.
@@ -64,7 +66,8 @@ impl Connection {
 
     /// Whether it is an attempt to connect that came to nothing, which is no connection.
     pub fn failed(&self) -> bool {
-        let never = self.verdict.how.is_some_and(|how| !how.is_of_a_connection());
+        let accepted = self.birth.is_some_and(|birth| birth.opened == Opened::Accept);
+        let never = self.verdict.how.is_some_and(|how| !how.is_of_a_connection()) && !accepted;
         let left = self.times.iter().last().map(|(state, _)| state);
         never || self.state == TcpState::Close && left == Some(TcpState::SynSent)
     }

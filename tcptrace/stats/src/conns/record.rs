@@ -21,12 +21,12 @@ pub(super) struct Record {
     cgroup: Option<NonZeroU64>,
     counted: Counted,
     verdict: Verdict,
-    /// `counted` was told.
-    told: bool,
+    mptcp: Option<bool>,
     /// Its birth was known.
     born: bool,
-    /// When the full socket went, nothing that it had sent was not acknowledged.
-    all_acked: bool,
+    /// When the full socket went, nothing that it had sent was not acknowledged. `None` where
+    /// `counted` was not reported.
+    all_acked: Option<bool>,
     /// The full socket had the peer's FIN.
     peer_fin: bool,
 }
@@ -36,8 +36,8 @@ impl Record {
     pub(super) fn take(&mut self, moved: &Moved) {
         if self.born && moved.birth.is_none() {
             // After a loss, the address may have become another connection's.
-            let Self { counted, told, all_acked, .. } = *self;
-            *self = Self { counted, told, all_acked, ..Self::default() };
+            let Self { counted, all_acked, .. } = *self;
+            *self = Self { counted, all_acked, ..Self::default() };
         }
         self.born = moved.birth.is_some();
         if !moved.is_birth() {
@@ -48,16 +48,15 @@ impl Record {
             self.cookie = sock.cookie.and_then(NonZeroU64::new).or(self.cookie);
             self.cgroup = sock.cgroup.and_then(NonZeroU64::new).or(self.cgroup);
             self.peer_fin |= sock.peer_fin;
+            self.mptcp = sock.mptcp.or(self.mptcp);
         }
-        self.verdict.initiator = moved.verdict.initiator.or(self.verdict.initiator);
-        self.verdict.how = moved.verdict.how.or(self.verdict.how);
+        self.verdict.settle(moved.verdict);
     }
 
     /// Takes in what the full socket did in its life.
     pub(super) fn retired(&mut self, totals: &Totals) {
         self.counted = totals.into();
-        self.told = true;
-        self.all_acked = totals.unacked == 0;
+        self.all_acked = Some(totals.unacked == 0);
     }
 
     /// The connection that `moved` ends, or closes.
@@ -74,6 +73,7 @@ impl Record {
             netns: moved.netns,
             cookie: self.cookie.map(NonZeroU64::get),
             cgroup: self.cgroup.map(NonZeroU64::get),
+            mptcp: self.mptcp,
             birth: moved.birth,
             owner: moved.owner,
             closer: moved.closer,
@@ -105,6 +105,7 @@ impl Record {
             netns: found.netns,
             cookie: self.cookie.map(NonZeroU64::get).or(found.cookie),
             cgroup: self.cgroup.map(NonZeroU64::get).or(found.cgroup),
+            mptcp: self.mptcp.or(found.mptcp),
             birth: found.birth,
             owner: found.owner,
             closer: found.closer,
@@ -121,10 +122,11 @@ impl Record {
         let was_in = |states: &[TcpState]| states.iter().any(|&s| self.times.of(s).is_some());
         let signs = Signs {
             opened: birth.map(|birth| birth.opened),
-            fin_acked: self.all_acked && was_in(&[FinWait1, FinWait2, Closing, LastAck]),
+            fin_acked: self.all_acked == Some(true)
+                && was_in(&[FinWait1, FinWait2, Closing, LastAck]),
             fin_received: self.peer_fin || was_in(&[CloseWait, Closing, LastAck]),
         };
-        self.told.then(|| Traffic::of(&self.counted, signs))
+        self.all_acked.map(|_| Traffic::of(&self.counted, signs))
     }
 }
 

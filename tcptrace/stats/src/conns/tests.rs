@@ -58,7 +58,7 @@ fn a_connection_is_told_whole_at_the_end_of_its_time_wait() {
     assert_eq!((one.life(), one.handshake_ns()), (exactly(109), Some(3 * MS)));
     assert_eq!((one.state, one.mono_ns, one.closed_ns), (Close, 60_120 * MS, Some(119 * MS)));
     assert_eq!(one.end_reason, Some(EndReason::Expired));
-    let verdict = Verdict { initiator: Some(Initiator::Local), how: Some(How::Fin) };
+    let verdict = Verdict::of(Some(Initiator::Local), How::Fin);
     assert_eq!(one.verdict, verdict);
     assert_eq!(
         one.traffic,

@@ -166,7 +166,7 @@ fn end_of(one: &Connection) -> Vec<Row> {
     let verdict = one.verdict;
     if verdict.initiator.is_some() || verdict.how.is_some() {
         let by = verdict.initiator.map_or("not known", |initiator| initiator.name());
-        let how = verdict.how.map_or("not settled", |how| how.name());
+        let how = verdict.in_full().map_or("not settled".to_owned(), |how| how.to_string());
         let reason = one
             .end_reason
             .map_or_else(String::new, |reason| format!("; its minisock: {}", reason.name()));

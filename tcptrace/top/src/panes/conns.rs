@@ -144,6 +144,7 @@ pub(in super::super) fn found(one: &Connection) -> Found {
         holder: one.holder,
         cookie: one.cookie,
         cgroup: one.cgroup,
+        mptcp: one.mptcp,
         timestamps: None,
         queues: None,
     }

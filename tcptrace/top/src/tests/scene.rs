@@ -122,7 +122,7 @@ fn service(lines: &mut Lines, us: u64, id: u64) {
     say(50_000, format!("sk={sk:x} ESTABLISHED>CLOSE_WAIT {ends} {sock}"));
     let task = "pid=812 uid=33 comm=nginx";
     say(50_200, format!("sk={sk:x} CLOSE_WAIT>LAST_ACK {ends} {task} {sock} peer-fin"));
-    say(51_000, format!("sk={sk:x} LAST_ACK>CLOSE {ends} {sock} peer-fin shut=3"));
+    say(51_000, format!("sk={sk:x} LAST_ACK>CLOSE {ends} {sock} peer-fin shut=3 unacked=0"));
 }
 
 /// A client of a service that leaks is accepted and goes; nobody closes.

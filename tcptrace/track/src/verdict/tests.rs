@@ -2,7 +2,7 @@
 //! happen).
 
 use crate::Tracker;
-use tcptrace_model::{Change, TcpState, Verdict, script};
+use tcptrace_model::{Change, How, TcpState, Verdict, script};
 
 /// Runs a script and gives what each transition settled: `OLD>NEW initiator how`.
 fn settled(lines: &str) -> Vec<String> {
@@ -10,16 +10,17 @@ fn settled(lines: &str) -> Vec<String> {
     for input in script::inputs(lines).unwrap() {
         tracker.apply(&input, &mut |change| {
             let Change::Moved(moved) = change else { return };
-            let Verdict { initiator, how } = moved.verdict;
+            let Verdict { initiator, how, unknown_because } = moved.verdict;
             if initiator.is_none() && how.is_none() {
                 return;
             }
+            assert_eq!(unknown_because.is_some(), how == Some(How::Unknown), "{moved:?}");
             out.push(format!(
                 "{}>{} {} {}",
                 moved.old,
                 moved.new,
                 initiator.map_or("-", |initiator| initiator.name()),
-                how.map_or("-", |how| how.name()),
+                moved.verdict.in_full().map_or("-".to_owned(), |how| how.to_string()),
             ));
         });
     }
@@ -66,7 +67,7 @@ fn fins() {
         "0ms begin\n\
          1ms sk=a ESTABLISHED>FIN_WAIT1 {ENDS}\n\
          2ms sk=a FIN_WAIT1>CLOSING {ENDS}\n\
-         3ms sk=a CLOSING>CLOSE {ENDS} dead shut=3 full\n"
+         3ms sk=a CLOSING>CLOSE {ENDS} dead shut=3 full unacked=0\n"
     );
     assert_eq!(
         settled(&both),
@@ -101,12 +102,15 @@ fn a_hand_over_that_nobody_follows_says_what_it_knows() {
     let close = |facts| verdict(&format!("{fin}9ms sk=a FIN_WAIT2>CLOSE {ENDS} shut=3 {facts}"));
     assert_eq!(close("dead unread=1 peer-fin"), "local fin");
     assert_eq!(close("unread=5 peer-fin"), "local fin", "a FIN came: nothing was reset");
-    assert_eq!(close("dead unread=0"), "local unknown", "its minisock would tell");
-    assert_eq!(close("unread=4"), "local rst-unread-data");
+    let gone = "local unknown: several-causes";
+    assert_eq!(close("dead unread=0"), gone, "no room for a minisock, or its record lost");
+    assert_eq!(close("unread=4 at-close"), "local rst-unread-data");
+    assert_eq!(close("unread=4 queued"), "local rst-sent: disconnect", "connect(AF_UNSPEC)");
+    assert_eq!(close("unread=4"), "local unknown: fields-missing", "an old recording");
     let at_once = settled(&format!(
         "0ms begin unfollowed\n9ms sk=a FIN_WAIT2>CLOSE {ENDS} dead shut=3 unread=0\n"
     ));
-    assert_eq!(at_once, ["FIN_WAIT2>CLOSE local unknown"], "no RST to wait for: a hand-over");
+    assert_eq!(at_once, ["FIN_WAIT2>CLOSE local unknown: no-minisock-hook"], "nothing to wait for");
 }
 
 #[test]
@@ -116,9 +120,29 @@ fn resets_by_close() {
     assert_eq!(close("shut=3 linger=0 unread=1"), "local rst-unread-data", "looked at first");
     assert_eq!(close("shut=3 unread=9"), "local rst-unread-data");
     assert_eq!(close("shut=0 unread=9"), "local rst-sent: disconnect");
-    assert_eq!(close("shut=3 unread=0"), "local rst-sent: disconnect", "after shutdown()");
-    assert_eq!(close("shut=0 unread=0 unaccepted"), "local rst-sent: listener-closed");
-    assert_eq!(close("shut=3"), "local unknown", "no totals");
+    let nothing = "local unknown: contradiction";
+    assert_eq!(close("shut=3 unread=0"), nothing, "close() would have sent a FIN");
+    // Up to 6.16, a segment of which a part was read.
+    let reset = |reason| {
+        format!(
+            "9ms sk=a ESTABLISHED>CLOSE {ENDS} shut=3 unread=0\n9ms sk=a reset-sent CLOSE {reason}"
+        )
+    };
+    assert_eq!(verdict(&reset("abort-on-close")), "local rst-unread-data");
+    assert_eq!(verdict(&reset("")), "local unknown: several-causes");
+    assert_eq!(close("shut=3"), "local unknown: fields-missing", "no totals");
+    assert_eq!(close("shut=3 unread=3 queued at-close"), nothing);
+    let repair =
+        |facts: &str| verdict(&format!("9ms sk=a ESTABLISHED>CLOSE {ENDS} {facts} repair"));
+    assert_eq!(repair("shut=3 unread=9 linger=0"), "local dropped: repair");
+    assert_eq!(repair("shut=0"), "local dropped: repair");
+    let fin = |facts| {
+        verdict(&format!(
+            "8ms sk=a ESTABLISHED>FIN_WAIT1 {ENDS}\n9ms sk=a FIN_WAIT1>CLOSE {ENDS} {facts}"
+        ))
+    };
+    assert_eq!(fin("shut=3 unread=0"), "local rst-sent: disconnect", "after shutdown(SHUT_RDWR)");
+    assert_eq!(fin("shut=3 linger=0 unread=0"), "local rst-linger0");
     let wait = |facts| {
         verdict(&format!(
             "8ms sk=a ESTABLISHED>CLOSE_WAIT {ENDS}\n9ms sk=a CLOSE_WAIT>CLOSE {ENDS} {facts}"
@@ -126,6 +150,17 @@ fn resets_by_close() {
     };
     assert_eq!(wait("shut=3 unread=1 peer-fin linger=0"), "remote rst-linger0", "the FIN is one");
     assert_eq!(wait("shut=3 unread=2 peer-fin linger=0"), "remote rst-unread-data");
+    let last = |facts| {
+        verdict(&format!(
+            "8ms sk=a ESTABLISHED>CLOSE_WAIT {ENDS}\n8ms sk=a CLOSE_WAIT>LAST_ACK {ENDS}\n\
+             9ms sk=a LAST_ACK>CLOSE {ENDS} shut=3 peer-fin {facts}"
+        ))
+    };
+    assert_eq!(last("unacked=1 linger=0 at-close"), "remote dropped: disconnect", "no RST");
+    assert_eq!(last("unacked=9 unsent=8 linger=0"), "remote rst-linger0");
+    assert_eq!(last("unacked=9 unsent=8"), "remote rst-sent: disconnect");
+    assert_eq!(last("unacked=1 unread=5 at-close"), "remote rst-unread-data");
+    assert_eq!(last("unacked=1 linger=0"), "remote unknown: fields-missing", "an old recording");
 }
 
 #[test]
@@ -182,8 +217,13 @@ fn connects_that_come_to_nothing() {
     assert_eq!(bound("err=113"), "SYN_SENT>CLOSE none unreachable");
     assert_eq!(bound("err=110"), "SYN_SENT>CLOSE none timeout: syn");
     assert_eq!(bound("err=103"), "SYN_SENT>CLOSE local sock-destroy");
+    assert_eq!(bound("err=13"), "SYN_SENT>CLOSE none unreachable", "forbidden, by ICMPv6");
     assert_eq!(bound("shut=3"), "SYN_SENT>CLOSE local connect-abandoned");
-    assert_eq!(bound("shut=0"), "SYN_SENT>CLOSE - unknown");
+    assert_eq!(bound("shut=0 unacked=1 at-close"), "SYN_SENT>CLOSE local connect-abandoned");
+    let failed = "SYN_SENT>CLOSE none unknown: connect-failed-here";
+    assert_eq!(bound("shut=0 unacked=1 nothing-sent"), failed);
+    assert_eq!(bound("shut=0 unacked=1 unsent=1"), failed, "it did not get out of the host");
+    assert_eq!(bound("shut=0"), "SYN_SENT>CLOSE - unknown: fields-missing", "an old recording");
     assert_eq!(connect("10.0.0.1:0 10.0.0.2:443"), "SYN_SENT>CLOSE none no-local-port");
 }
 
@@ -192,12 +232,24 @@ fn timeouts() {
     let close = |before: &str, facts| {
         verdict(&format!("{before}\n9ms sk=a ESTABLISHED>CLOSE {ENDS} err=110 {facts}"))
     };
-    assert_eq!(close("", "unread=0"), "none timeout: retransmit");
-    assert_eq!(close("", "user-timeout=5000"), "none timeout: user");
+    assert_eq!(close("", "unacked=1"), "none timeout: retransmit");
+    assert_eq!(close("", "unacked=1 user-timeout=5000"), "none timeout: user");
     let probe = "9ms sk=a reset-sent ESTABLISHED keepalive";
     assert_eq!(close(probe, "user-timeout=5000"), "none timeout: keepalive");
-    let icmp = format!("9ms sk=a ESTABLISHED>CLOSE {ENDS} err=113 unread=0");
-    assert_eq!(verdict(&icmp), "none timeout: retransmit", "tcp_write_err() prefers sk_err_soft");
+    assert_eq!(close("", "unacked=0 probes=3"), "none timeout: keepalive", "nothing was under way");
+    assert_eq!(close("", ""), "none unknown: fields-missing");
+    // A RST that the connection outlived: an ACK from an older one came for its SYN.
+    let early = "0ms begin\n1ms sk=a CLOSE>SYN_SENT 10.0.0.1:0 10.0.0.2:443\n\
+                 1ms sk=a reset-sent SYN_SENT\n2ms sk=a SYN_SENT>ESTABLISHED ENDS\n\
+                 9ms sk=a ESTABLISHED>CLOSE ENDS err=110 unacked=5\n";
+    let all = settled(&early.replace("ENDS", ENDS));
+    assert_eq!(all, ["ESTABLISHED>CLOSE none timeout: retransmit"]);
+    let icmp = |facts| verdict(&format!("9ms sk=a ESTABLISHED>CLOSE {ENDS} err=113 {facts}"));
+    let copied = icmp("unacked=1 soft=113");
+    assert_eq!(copied, "none timeout: retransmit", "tcp_write_err() prefers sk_err_soft");
+    assert_eq!(icmp("unacked=0 soft=113"), "none timeout: keepalive");
+    assert_eq!(icmp("shut=3 linger=0 at-close"), "local rst-linger0", "IP_RECVERR had left it");
+    assert_eq!(icmp("unacked=1"), "none unknown: fields-missing".replace("none", "-"));
 }
 
 #[test]
@@ -206,8 +258,8 @@ fn orphans() {
     let close = |more: &str| verdict(&format!("{fin}{more}"));
     let gone = |facts| format!("9ms sk=a FIN_WAIT1>CLOSE {ENDS} dead shut=3 {facts}");
     assert_eq!(close(&gone("err=110")), "local orphan-gave-up");
-    assert_eq!(close(&gone("unacked=1")), "local unknown", "silently, for one of two reasons");
-    assert_eq!(close(&gone("")), "local unknown", "no totals");
+    assert_eq!(close(&gone("unacked=1")), "local unknown: no-rst");
+    assert_eq!(close(&gone("")), "local unknown: no-rst", "no totals");
     let limit = format!("{}\n9ms sk=a reset-sent CLOSE abort-on-memory", gone("unacked=1"));
     assert_eq!(close(&limit), "local orphan-limit");
     let timer = format!("9ms sk=a reset-sent FIN_WAIT1\n{}", gone("unacked=1"));
@@ -239,8 +291,8 @@ fn the_classic_record_settles_what_the_order_says() {
         classic(&format!(
             "1ms sk=a reset-received SYN_SENT\n1ms sk=a SYN_SENT>CLOSE {ENDS} classic"
         )),
-        "SYN_SENT>CLOSE - unknown",
-        "a RST of a socket that is not known yet is no one's"
+        "SYN_SENT>CLOSE remote refused",
+        "a RST of a socket that was not known yet"
     );
     assert_eq!(
         classic(&format!(
@@ -249,14 +301,32 @@ fn the_classic_record_settles_what_the_order_says() {
         )),
         "SYN_SENT>CLOSE remote refused"
     );
-    assert_eq!(
-        classic(&format!("1ms sk=a LAST_ACK>CLOSE {ENDS} classic")),
-        "LAST_ACK>CLOSE remote fin"
-    );
-    assert_eq!(
-        classic(&format!("1ms sk=a ESTABLISHED>CLOSE {ENDS} classic")),
-        "ESTABLISHED>CLOSE - unknown"
-    );
+    let last_ack = |after, more: &str| {
+        let lines = format!(
+            "1ms sk=a CLOSE_WAIT>LAST_ACK {ENDS} classic\n{more}\n\
+             {}ms sk=a LAST_ACK>CLOSE {ENDS} classic",
+            1 + after
+        );
+        let all = classic(&lines);
+        all.rsplit_once(", ").map_or(all.clone(), |(_, last)| last.to_owned())
+    };
+    assert_eq!(last_ack(199, ""), "LAST_ACK>CLOSE remote fin");
+    let gave_up = "LAST_ACK>CLOSE remote unknown: classic-hook";
+    assert_eq!(last_ack(200, ""), gave_up, "a FIN may have been sent again, for the last time");
+    let memory = "9ms sk=a reset-sent LAST_ACK abort-on-memory";
+    assert_eq!(last_ack(99, memory), "LAST_ACK>CLOSE remote orphan-limit");
+    assert_eq!(last_ack(99, "50ms lost 1"), gave_up, "it may have been there for longer");
+    let unseen = classic(&format!("1ms sk=a LAST_ACK>CLOSE {ENDS} classic"));
+    assert_eq!(unseen, gave_up, "in LAST_ACK for who knows how long");
+    let established = |before: &str| {
+        classic(&format!(
+            "1ms sk=a CLOSE>SYN_SENT {ENDS} classic\n2ms sk=a SYN_SENT>ESTABLISHED \
+                          {ENDS} classic\n{before}\n3ms sk=a ESTABLISHED>CLOSE {ENDS} classic"
+        ))
+    };
+    assert_eq!(established(""), "ESTABLISHED>CLOSE - unknown: classic-hook");
+    let probe = "3ms sk=a reset-sent ESTABLISHED keepalive";
+    assert_eq!(established(probe), "ESTABLISHED>CLOSE none timeout: keepalive");
 }
 
 /// Each with the state in which a snapshot found it.

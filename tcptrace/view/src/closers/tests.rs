@@ -58,7 +58,7 @@ fn closes() -> String {
     (10..13).for_each(|i| text += &active(i, "curl"));
     text += &reset(20, "curl", "shut=3 linger=0 unread=0");
     text += &reset(21, "curl", "err=104");
-    text += &reset(22, "curl", "err=110");
+    text += &reset(22, "curl", "err=110 unacked=1");
     text += &reset(23, "wget", "classic");
     text += "1ms sk=c CLOSE>SYN_SENT 10.0.0.1:0 10.0.0.3:22 comm=ssh netns=5\n\
         2ms sk=c SYN_SENT>CLOSE 10.0.0.1:9 10.0.0.3:22 netns=5 err=111\n\

@@ -8,7 +8,7 @@ use crate::{
     number::put_ms,
     time::WallClock,
 };
-use tcptrace_model::{Age, EndReason, Initiator, TcpState};
+use tcptrace_model::{Age, EndReason, Initiator, TcpState, UnknownBecause};
 use tcptrace_stats::conns::Connection;
 
 /// The states that have a column, in this order.
@@ -31,7 +31,7 @@ pub(super) const HEADER: &str = "time,mono_ns,begin_mono_ns,closed_mono_ns,cooki
     at_least,within_ms,tx_bytes,tx_at_most,rx_bytes,rtt_ms,retransmits,initiator,how,end_reason,\
     syn_sent_ms,syn_recv_ms,established_ms,fin_wait1_ms,fin_wait2_ms,closing_ms,close_wait_ms,\
     last_ack_ms,time_wait_ms,bounds,tid,thread,closer_pid,closer_comm,closer_from,holder_pid,\
-    holder_comm,holders,also_held_by_pid,also_held_by_comm\n";
+    holder_comm,holders,also_held_by_pid,also_held_by_comm,unknown_because,mptcp\n";
 
 /// Writes one connection.
 pub(super) fn print(one: &Connection, wall: &mut WallClock, out: &mut BytesMut) {
@@ -86,6 +86,8 @@ pub(super) fn print(one: &Connection, wall: &mut WallClock, out: &mut BytesMut) 
     put_field(out, one.holder.map(|holder| holder.holders));
     put_field(out, also.and_then(|also| also.pid()));
     put_field(out, also.map(|also| quoted(&also.name().to_string())));
+    put_field(out, one.verdict.unknown_because.map(UnknownBecause::name));
+    put_field(out, one.mptcp);
     out.put_u8(b'\n');
 }
 

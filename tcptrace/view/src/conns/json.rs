@@ -6,7 +6,7 @@ use bytes::{BufMut as _, BytesMut};
 use serde::Serialize;
 
 use crate::time::WallClock;
-use tcptrace_model::{Age, EndReason, Holder, How, Initiator, Opened};
+use tcptrace_model::{Age, EndReason, Holder, How, Initiator, Opened, UnknownBecause};
 use tcptrace_stats::conns::{Connection, least_ns};
 
 /// `{"v":1,"type":"connection",…}`
@@ -51,7 +51,9 @@ struct Line {
     retransmits: Option<u32>,
     initiator: Option<&'static str>,
     how: Option<&'static str>,
+    unknown_because: Option<&'static str>,
     end_reason: Option<&'static str>,
+    mptcp: Option<bool>,
     states: Vec<InState>,
 }
 
@@ -173,7 +175,9 @@ pub(super) fn print(one: &Connection, wall: &mut WallClock, out: &mut BytesMut) 
         retransmits: traffic.map(|traffic| traffic.retransmits),
         initiator: one.verdict.initiator.map(Initiator::name),
         how: one.verdict.how.map(How::name),
+        unknown_because: one.verdict.unknown_because.map(UnknownBecause::name),
         end_reason: one.end_reason.map(EndReason::name),
+        mptcp: one.mptcp,
         states: one
             .times
             .iter()

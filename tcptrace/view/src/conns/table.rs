@@ -10,7 +10,7 @@ use crate::{
     time::WallClock,
     who,
 };
-use tcptrace_model::{Age, EndReason, Holder, How, Initiator, Opened, ProcessName, TcpState};
+use tcptrace_model::{Age, EndReason, Holder, Initiator, Opened, ProcessName, TcpState};
 use tcptrace_stats::conns::{Connection, Traffic};
 
 /// What the table shows.
@@ -68,8 +68,8 @@ impl Table {
         let _ = if wide {
             let _ = write!(
                 line,
-                "{:10} {:>7} {:>7} {:15} {:8} {:15} {:21}    {:21} {:>10} {:>10} {:>8} {:>5} {:>8} \
-                 {:>9} {:6} {:23} {:26}",
+                "{:10} {:>7} {:>7} {:15} {:8} {:15} {:21}    {:21} {:5} {:>10} {:>10} {:>8} {:>5} \
+                 {:>8} {:>9} {:6} {:23} {:30}",
                 "NETNS",
                 "UID",
                 "PID",
@@ -78,6 +78,7 @@ impl Table {
                 "THREAD",
                 "LADDR:LPORT",
                 "RADDR:RPORT",
+                "MPTCP",
                 "TX",
                 "RX",
                 "RTT",
@@ -158,8 +159,8 @@ fn write_wide(line: &mut String, one: &Connection) {
     let sent = number(traffic.map(|traffic| traffic.sent));
     let _ = write!(
         line,
-        "{:10} {:>7} {:>7} {:15} {:8} {:15} {:21} {} {:21} {:>10} {:>10} {:>8} {:>5} {:>8} {:>9} \
-         {:6} {:23} {:26}",
+        "{:10} {:>7} {:>7} {:15} {:8} {:15} {:21} {} {:21} {:5} {:>10} {:>10} {:>8} {:>5} {:>8} \
+         {:>9} {:6} {:23} {:30}",
         number(one.netns.map(u64::from)),
         number(task.map(|task| task.uid.into())),
         task.map_or("-".to_owned(), |task| task.pid_text()),
@@ -169,6 +170,11 @@ fn write_wide(line: &mut String, one: &Connection) {
         end(tuple.local_ip(), tuple.lport),
         arrow(one),
         end(tuple.remote_ip(), tuple.rport),
+        match one.mptcp {
+            Some(true) => "yes",
+            Some(false) => "no",
+            None => "-",
+        },
         format!("{at_most}{sent}"),
         number(traffic.map(|traffic| traffic.received)),
         exact(traffic.and_then(|traffic| traffic.srtt_ns)),
@@ -177,7 +183,11 @@ fn write_wide(line: &mut String, one: &Connection) {
         age_within(one.life(), 9),
         one.verdict.initiator.map_or("-", Initiator::name),
         process(one.closer.map(|closer| closer.task).as_ref()),
-        one.verdict.how.map_or(if is_open(one) { one.state.name() } else { "-" }, How::name),
+        match one.verdict.in_full() {
+            Some(how) => how.to_string(),
+            None if is_open(one) => one.state.name().to_owned(),
+            None => "-".to_owned(),
+        },
     );
     for state in CLOSING {
         // It was not in that state, as far as was seen: no time at all, rather than one unknown.

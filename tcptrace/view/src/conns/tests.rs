@@ -147,7 +147,7 @@ fn wide_has_the_whole_end() {
     assert!(expired.starts_with("0.119000   5 "), "{expired}");
     assert!(
         expired.ends_with(
-            "local  -                       fin                             1.000      5.000          \
+            "local  -                       fin                                 1.000      5.000          \
              .          .          .  60001.000 expired           -"
         ),
         "{expired}"
@@ -170,7 +170,8 @@ fn an_object_has_every_key_and_null_for_what_is_not_known() {
         "thread": "curl", "cgroup": null,
         "handshake_ms": 3.0, "ms": 19.0, "at_least": false, "within_ms": null, "tx_bytes": 1000,
         "tx_at_most": false, "rx_bytes": 500, "rtt_ms": null, "retransmits": 0,
-        "initiator": "local", "how": "fin", "end_reason": "expired",
+        "initiator": "local", "how": "fin", "unknown_because": null, "end_reason": "expired",
+        "mptcp": null,
         "states": [state("SYN_SENT", 3.0), state("ESTABLISHED", 10.0), state("FIN_WAIT1", 1.0),
             state("FIN_WAIT2", 5.0), state("TIME_WAIT", 60001.0)]
     });
@@ -227,7 +228,7 @@ fn a_row_of_csv_has_a_field_for_each_column() {
     assert_eq!(hostile, 1, "{text}");
     let last = text.lines().find(|line| line.contains(",TIME_WAIT,connect,")).unwrap();
     assert!(
-        last.ends_with(",3.000,,10.000,1.000,5.000,,,,89881.000,TIME_WAIT,812,curl,,,,,,,,"),
+        last.ends_with(",3.000,,10.000,1.000,5.000,,,,89881.000,TIME_WAIT,812,curl,,,,,,,,,,"),
         "{last}"
     );
 }
