@@ -56,6 +56,17 @@ impl Capabilities {
         self.0 & (1 << capability as u64) != 0
     }
 
+    /// What to say of other users' processes that could not be looked into: the capability if it is
+    /// missing, and else that it is not what is missing.
+    #[must_use]
+    pub fn for_other_users(self) -> &'static str {
+        if self.has(Capability::SysPtrace) {
+            "refused although this process has CAP_SYS_PTRACE"
+        } else {
+            "other users' processes need CAP_SYS_PTRACE"
+        }
+    }
+
     /// What is missing for loading and attaching the tracing programs.
     pub fn missing_for_tracing(self) -> Vec<Capability> {
         if self.has(Capability::SysAdmin) {

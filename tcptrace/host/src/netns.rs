@@ -142,7 +142,8 @@ pub struct Namespaces {
     /// Each namespace once, the caller's own first.
     pub found: Vec<Netns>,
     /// Files that could not be looked at, up to [`Self::refused_more`]; there may be further
-    /// namespaces behind them. Those of processes that ended meanwhile are not among them.
+    /// namespaces behind them. Those of processes that ended meanwhile are not among them, nor those
+    /// of processes that are in a namespace of [`Self::found`], by what else `/proc` shows of it.
     pub refused: Vec<Refused>,
     /// How many more of those there were than are told.
     pub refused_more: usize,
@@ -161,7 +162,18 @@ pub struct Refused {
 
 impl Namespaces {
     fn add(&mut self, path: PathBuf, name: Option<String>, pid: Option<u32>) {
-        match NetnsId::of(&path) {
+        self.take(NetnsId::of(&path), path, name, pid);
+    }
+
+    /// Adds what looking at `path` gave.
+    fn take(
+        &mut self,
+        looked: io::Result<NetnsId>,
+        path: PathBuf,
+        name: Option<String>,
+        pid: Option<u32>,
+    ) {
+        match looked {
             Ok(id) if self.found.iter().any(|known| known.id == id) => {}
             Ok(_) if self.found.len() >= MAX_NAMESPACES => self.cut = true,
             Ok(id) => self.found.push(Netns { id, path, name, pid }),
@@ -170,6 +182,25 @@ impl Namespaces {
             Err(_) if self.refused.len() >= MAX_REFUSED => self.refused_more += 1,
             Err(error) => self.refused.push(Refused { path, error }),
         }
+    }
+}
+
+impl Namespaces {
+    /// Takes out the refusals of processes that are in a namespace that was found. `files` gives
+    /// [`files_of`] of a process, and `own` is that of this one.
+    ///
+    /// A security module, or a process that may not be traced, can refuse `ns/net` whatever the
+    /// capabilities; pid 1 of a container host often does. Nothing is missing then.
+    fn forget_known_refusals(&mut self, files: &dyn Fn(u32) -> Option<u64>, own: Option<u64>) {
+        if self.refused.is_empty() {
+            return;
+        }
+        let found = self.found.iter().filter_map(|namespace| files(namespace.pid?));
+        let known: Vec<u64> = found.chain(own).collect();
+        self.refused.retain(|refused| {
+            let pid = refused.path.iter().nth(2).and_then(|pid| pid.to_str()?.parse().ok());
+            pid.and_then(files).is_none_or(|inode| !known.contains(&inode))
+        });
     }
 }
 
@@ -199,7 +230,15 @@ pub fn namespaces() -> io::Result<Namespaces> {
         }
         all.add(PathBuf::from(format!("/proc/{pid}/ns/net")), None, Some(pid));
     }
+    all.forget_known_refusals(&|pid| files_of(&pid.to_string()), files_of("thread-self"));
     Ok(all)
+}
+
+/// What tells the `/proc/PID/net` of one network namespace from another's: the inode of a file in it,
+/// which each namespace gets from proc_alloc_inum() when it is made (`dev_proc_net_init()`). Unlike
+/// `ns/net` it needs no right to trace the process.
+fn files_of(pid: &str) -> Option<u64> {
+    fs::metadata(format!("/proc/{pid}/net/dev")).ok().map(|file| file.ino())
 }
 
 /// A bind mount of a network namespace.
@@ -249,6 +288,33 @@ mod tests {
         assert_eq!(all.found[0].id, own);
         assert_eq!(all.found.iter().filter(|ns| ns.id == own).count(), 1);
         assert_eq!(all.found[0].run(NetnsId::own).unwrap().unwrap(), own);
+    }
+
+    #[test]
+    fn a_refusal_counts_only_where_a_namespace_may_be_missing() {
+        let mut all = namespaces().unwrap();
+        all.refused.clear();
+        for pid in [7, 8, 9] {
+            let refused = Err(io::ErrorKind::PermissionDenied.into());
+            all.take(refused, format!("/proc/{pid}/ns/net").into(), None, Some(pid));
+        }
+        let own = 40;
+        // One is in this process's namespace, one in another, and of one that is not known either.
+        let files = |pid| [(7, own), (8, 41)].into_iter().find(|(of, _)| *of == pid).map(|f| f.1);
+        all.forget_known_refusals(&files, Some(own));
+        let left: Vec<_> = all.refused.iter().map(|r| r.path.to_str().unwrap()).collect();
+        assert_eq!(left, ["/proc/8/ns/net", "/proc/9/ns/net"]);
+    }
+
+    #[test]
+    fn the_files_of_a_namespace_are_the_same_for_its_processes_and_no_others() {
+        let own = files_of("thread-self");
+        assert!(own.is_some());
+        assert_eq!(own, files_of(&std::process::id().to_string()));
+        fresh_netns::run(|| {
+            let other = files_of("thread-self");
+            assert!(other.is_some() && other != own, "{other:?} {own:?}");
+        });
     }
 
     #[test]

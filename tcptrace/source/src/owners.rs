@@ -10,7 +10,7 @@ use std::{
 };
 
 use super::dump::Space;
-use tcptrace_host::{clock, process};
+use tcptrace_host::{caps::Capabilities, clock, process};
 use tcptrace_model::{Holder, SnapFull, Task};
 
 /// Processes of an earlier search that are asked for again in a round: some 10 µs each.
@@ -88,13 +88,6 @@ impl Memory {
                 return;
             }
         };
-        if found.refused > 0 && !std::mem::replace(&mut self.refusal_said, true) {
-            remarks.push(format!(
-                "the open files of {} of {} processes cannot be looked at, so the owners of their \
-                 sockets from before are not known; for other users' CAP_SYS_PTRACE is needed",
-                found.refused, found.processes
-            ));
-        }
         if found.cut && !std::mem::replace(&mut self.cut_said, true) {
             remarks.push(
                 "more processes or open files than are looked at: not all owners of sockets from \
@@ -115,6 +108,23 @@ impl Memory {
             });
             self.known.insert(cookie, number);
         }
+        self.say_refused(&found, remarks);
+    }
+
+    /// Says once that processes could not be searched, if a socket may be theirs: one that a process
+    /// holds and none of the others does.
+    fn say_refused(&mut self, found: &process::Holders, remarks: &mut Vec<String>) {
+        let without = self.known.values().filter(|number| **number == NOBODY).count();
+        if found.refused == 0 || without == 0 || std::mem::replace(&mut self.refusal_said, true) {
+            return;
+        }
+        remarks.push(format!(
+            "no process is known for {without} open sockets: the open files of {} of {} \
+             processes cannot be read; {}",
+            found.refused,
+            found.processes,
+            Capabilities::effective().map_or("", Capabilities::for_other_users),
+        ));
     }
 }
 
@@ -133,4 +143,38 @@ fn held_mut(spaces: &mut [Space]) -> impl Iterator<Item = (u64, &mut SnapFull)> 
         let full = socket.full.as_deref_mut().filter(|full| full.inode != 0)?;
         Some((socket.cookie, full))
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn remarks(refused: usize, known: &[u32]) -> Vec<String> {
+        let known = known.iter().enumerate().map(|(i, holder)| (i as u64, *holder)).collect();
+        let mut memory = Memory { known, ..Memory::default() };
+        let found = process::Holders { refused, processes: 9, ..Default::default() };
+        let mut remarks = Vec::new();
+        memory.say_refused(&found, &mut remarks);
+        memory.say_refused(&found, &mut remarks);
+        remarks
+    }
+
+    #[test]
+    fn processes_that_cannot_be_searched_matter_where_a_socket_has_no_owner() {
+        assert_eq!(remarks(1, &[0, 1]), [""; 0]);
+        assert_eq!(remarks(0, &[0, NOBODY]), [""; 0]);
+        let said = remarks(2, &[0, NOBODY, NOBODY]);
+        let [said] = &said[..] else { panic!("{said:?}") };
+        assert!(said.starts_with("no process is known for 2 open sockets"), "{said}");
+        assert!(said.contains("2 of 9 processes"), "{said}");
+    }
+
+    /// Who has the capability is not told to get it.
+    #[test]
+    fn the_capability_is_named_as_missing_only_where_it_is() {
+        let said = remarks(1, &[NOBODY]).remove(0);
+        let has =
+            Capabilities::effective().unwrap().has(tcptrace_host::caps::Capability::SysPtrace);
+        assert_eq!(said.contains("need CAP_SYS_PTRACE"), !has, "{said}");
+    }
 }

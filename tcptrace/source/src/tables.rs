@@ -18,6 +18,7 @@ use super::{
     owners::Owners,
 };
 use tcptrace_host::{
+    caps::Capabilities,
     clock,
     netns::{self, Netns},
     netstat,
@@ -198,10 +199,10 @@ fn reachable(remarks: &mut Vec<String>) -> Vec<Netns> {
                     more => format!(" (and {more} more)"),
                 };
                 remarks.push(format!(
-                    "not all network namespaces can be looked at: {}: {}{more}; for those of \
-                     other users' processes CAP_SYS_PTRACE is needed",
+                    "not all network namespaces can be read: {}: {}{more}; {}",
                     refused.path.display(),
                     refused.error,
+                    Capabilities::effective().map_or("", Capabilities::for_other_users),
                 ));
             }
             if namespaces.cut {
