@@ -109,6 +109,13 @@ impl Trace {
         Self::start_in(options, None)
     }
 
+    /// The same, and a snapshot tells of the connections that are in `netns` already.
+    pub fn seeded(options: &Options, netns: &Netns) -> Result<Self> {
+        let mut trace = Self::start(options)?;
+        trace.live.take_snapshots(Some(reach(netns)), Filter::default(), None, SELDOM_NS);
+        Ok(trace)
+    }
+
     /// The same; where minisocks are sampled, those of `netns` alone, which else had to be within
     /// reach of every process.
     pub fn start_in(options: &Options, netns: Option<&Netns>) -> Result<Self> {

@@ -409,6 +409,8 @@ macro_rules! for_each_backend {
     };
 }
 
+mod unusual;
+
 for_each_backend!(
     fin_by_the_client,
     fin_by_the_server,

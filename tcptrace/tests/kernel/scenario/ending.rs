@@ -25,7 +25,7 @@ use crate::{
     sys::{option, set_option},
     unsupported::Unsupported,
     wait,
-    witness::State,
+    witness::{Counters, State},
 };
 
 /// The socket hears nothing from now on: a filter drops all that comes.
@@ -79,12 +79,32 @@ fn times_out(connection: Connection) -> Result<Ends> {
 /// # Errors
 /// A step that did not come about.
 pub fn keepalive_timeout(place: impl Into<Place>) -> Result<Ends> {
-    let connection = established(place)?;
+    unanswered_probes(established(place)?)
+}
+
+/// The same of a connection that is there. Nothing was sent again, says the kernel's own count.
+///
+/// # Errors
+/// A step that did not come about.
+pub fn unanswered_probes(connection: Connection) -> Result<Ends> {
+    let place = connection.place.clone();
+    let before = place.at(Side::Client, Counters::read)?;
     let second = Duration::from_secs(1);
     let probes = TcpKeepalive::new().with_time(second).with_interval(second).with_retries(1);
     connection.client.set_tcp_keepalive(&probes)?;
     deafen(&connection.server)?;
-    times_out(connection)
+    let ends = times_out(connection)?;
+    place.at(Side::Client, || -> Result<()> {
+        let probes = before.growth("TcpExt:TCPKeepAlive")?;
+        let (aborted, resent) =
+            (before.growth("TcpExt:TCPAbortOnTimeout")?, before.growth("Tcp:RetransSegs")?);
+        ensure!(
+            probes >= 1 && aborted == 1 && resent == 0,
+            "{probes} probes, {aborted} timeouts, {resent} sent again"
+        );
+        Ok(())
+    })?;
+    Ok(ends)
 }
 
 /// The client connects to a listener that hears nothing, with one SYN more than the first.

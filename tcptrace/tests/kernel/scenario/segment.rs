@@ -13,6 +13,7 @@ const SEND_QUEUE: i32 = 2;
 const REPAIR_OFF_NO_WINDOW_PROBE: i32 = -1;
 
 pub const FIN: u8 = 0x01;
+pub const SYN: u8 = 0x02;
 pub const RST: u8 = 0x04;
 pub const ACK: u8 = 0x10;
 
@@ -71,8 +72,13 @@ fn checksum(from: IpAddr, to: IpAddr, segment: &[u8]) -> u16 {
     summed.extend((libc::IPPROTO_TCP as u16).to_be_bytes());
     summed.extend((segment.len() as u16).to_be_bytes());
     summed.extend(segment);
+    sum(&summed)
+}
+
+/// The Internet checksum (RFC 1071) of an even number of bytes.
+pub fn sum(bytes: &[u8]) -> u16 {
     let mut sum: u32 =
-        summed.chunks_exact(2).map(|pair| u32::from(u16::from_be_bytes([pair[0], pair[1]]))).sum();
+        bytes.chunks_exact(2).map(|pair| u32::from(u16::from_be_bytes([pair[0], pair[1]]))).sum();
     while sum > 0xffff {
         sum = (sum & 0xffff) + (sum >> 16);
     }
