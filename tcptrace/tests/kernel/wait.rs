@@ -8,8 +8,11 @@ use anyhow::{Result, bail};
 /// How long any one step may take before its test fails.
 pub const DEADLINE: Duration = Duration::from_secs(10);
 
-/// Between two looks at a condition.
-const TICK: Duration = Duration::from_micros(500);
+/// Between two checks of a condition, at first.
+const SHORTEST: Duration = Duration::from_micros(500);
+
+/// The same, at most.
+const LONGEST: Duration = Duration::from_millis(20);
 
 /// Asks `probe` until it answers `Some`, for at most [`DEADLINE`].
 ///
@@ -24,6 +27,8 @@ pub fn until<T>(what: &str, mut probe: impl FnMut() -> Result<Option<T>>) -> Res
         if start.elapsed() > DEADLINE {
             bail!("waited {DEADLINE:?} for {what}: it did not come");
         }
-        thread::sleep(TICK);
+        // A check may read a whole table of the kernel, which all tests that wait have to share a CPU
+        // for; what took long anyway may be noticed a sixteenth later.
+        thread::sleep((start.elapsed() / 16).clamp(SHORTEST, LONGEST));
     }
 }

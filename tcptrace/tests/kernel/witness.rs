@@ -4,7 +4,8 @@
 //! It must stay independent: nothing of tcptrace's own (its state names, its parsers) belongs here.
 
 use std::collections::HashMap;
-use std::fs;
+use std::fs::{self, File};
+use std::io::{self, Read as _};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
@@ -84,7 +85,7 @@ pub fn rows() -> Result<Vec<Row>> {
     let mut rows = Vec::new();
     for file in ["tcp", "tcp6"] {
         let path = format!("/proc/thread-self/net/{file}");
-        let text = match fs::read_to_string(&path) {
+        let text = match read_at_once(&path) {
             Ok(text) => text,
             // A kernel without IPv6.
             Err(error) if file == "tcp6" && error.kind() == std::io::ErrorKind::NotFound => {
@@ -97,6 +98,14 @@ pub fn rows() -> Result<Vec<Row>> {
         }
     }
     Ok(rows)
+}
+
+/// Reads a file of /proc with large reads: at each one the kernel goes through its table of sockets,
+/// of a quarter of a million buckets, from the start (`tcp_seq_start`), and tests wait by reading it.
+fn read_at_once(path: &str) -> io::Result<String> {
+    let mut text = String::with_capacity(1 << 16);
+    File::open(path)?.read_to_string(&mut text)?;
+    Ok(text)
 }
 
 /// How many sockets are in `state`.
