@@ -51,8 +51,10 @@ impl Workspace {
             "Cargo.lock",
             "version = 4\n[[package]]\nname = \"tcptrace\"\nversion = \"0.1.0\"\n",
         );
-        // By its own place it knows the target directory.
-        fs::copy(env!("CARGO_BIN_EXE_xtask"), workspace.dir.join("target/debug/xtask")).unwrap();
+        // By its own place it knows the target directory. A copy that this process writes could not be
+        // started while a child of another test, just forked, still has it open (ETXTBSY).
+        fs::hard_link(env!("CARGO_BIN_EXE_xtask"), workspace.dir.join("target/debug/xtask"))
+            .unwrap();
         workspace
     }
 

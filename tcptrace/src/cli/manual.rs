@@ -65,13 +65,14 @@ pub(super) fn man(args: &ManArgs) -> Result<ExitCode> {
 
 /// Pages of the commands that are in this build.
 fn built() -> impl Iterator<Item = &'static Page> {
-    pages::COMMANDS.iter().filter(|page| match page.command {
-        "export" => cfg!(feature = "export"),
-        "report" => cfg!(feature = "report"),
-        "serve" => cfg!(feature = "serve"),
-        "top" => cfg!(feature = "top"),
-        _ => true,
-    })
+    const FEATURES: [(&str, bool); 4] = [
+        ("export", cfg!(feature = "export")),
+        ("report", cfg!(feature = "report")),
+        ("serve", cfg!(feature = "serve")),
+        ("top", cfg!(feature = "top")),
+    ];
+    let left_out = |command| FEATURES.iter().any(|(name, built)| *name == command && !built);
+    pages::COMMANDS.iter().filter(move |page| !left_out(page.command))
 }
 
 fn write_all(command: Command, directory: &Path) -> Result<ExitCode> {

@@ -31,15 +31,12 @@ use crate::{
     net::{Netns, sysctl as set},
     scenario::conn::{Connection, Family, Listener, bound_in_time, expect_end},
     trace::by,
-    wait::until,
+    wait::{DEADLINE, until},
 };
 
-/// How long it watches: the work of each test is done long before. An emulated CPU takes its time
-/// for the longest.
-fn watch() -> Duration {
-    let emulated = std::env::var_os("VM_TEST").is_some();
-    Duration::from_secs(if emulated { 10 } else { 3 })
-}
+/// How long it watches: the work of each test is done long before, on a busy machine and on an
+/// emulated CPU, too.
+const WATCH: Duration = Duration::from_secs(10);
 
 /// What it says of `netns`, where `work` is done while it watches.
 fn diagnose<T: Send>(netns: &Netns, work: impl FnOnce() -> Result<T> + Send) -> Result<Value> {
@@ -49,14 +46,14 @@ fn diagnose<T: Send>(netns: &Netns, work: impl FnOnce() -> Result<T> + Send) -> 
     let mut live = crate::known::live(&options).context("the tracer does not start")?;
     let id = NetnsId { inode: netns.inode(), device: NetnsId::own()?.device };
     let only = netns::Netns { id, path: netns.path(), name: None, pid: None };
-    let every_ns = u64::try_from(watch().as_nanos())?;
+    let every_ns = u64::try_from(WATCH.as_nanos())?;
     live.take_snapshots(Some(only), filter, Some(Owners::default()), every_ns);
     let setup = Setup {
         defaults: sysctl::defaults().map_err(|error| error.to_string()),
         files: Vec::new(),
         events: Ok(()),
     };
-    let view = DoctorView::new(setup, Format::Json, watch());
+    let view = DoctorView::new(setup, Format::Json, WATCH);
     let mut analysis = Analysis::new(Tracker::default(), view);
     analysis.feed(&live.begin()?);
 
@@ -81,7 +78,11 @@ fn diagnose<T: Send>(netns: &Netns, work: impl FnOnce() -> Result<T> + Send) -> 
             thread::sleep(Duration::from_millis(2));
         }
         let left = worker.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
-        until("the report", || Ok(drain()?.then_some(())))?;
+        let deadline = Instant::now() + WATCH + DEADLINE;
+        while !drain()? {
+            ensure!(Instant::now() < deadline, "the report did not come");
+            thread::sleep(Duration::from_millis(2));
+        }
         Ok(left)
     })?;
     let text = analysis.take_output();
