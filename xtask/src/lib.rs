@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 #![expect(clippy::print_stderr, reason = "it tells the person who runs it what it does")]
 
+pub mod aside;
 pub mod build;
 pub mod failure;
 pub mod progress;

@@ -13,6 +13,8 @@ use std::{
 
 use anyhow::{Context as _, Result, bail};
 
+use crate::aside;
+
 /// The workspace's root, wherever xtask was started from.
 ///
 /// # Errors
@@ -93,17 +95,21 @@ pub fn cargo() -> Command {
 
 /// Prints a line, or several, to standard error.
 pub fn say(text: &str) {
-    eprintln!("{text}");
+    eprintln!("{}", aside::named(text));
 }
 
-/// Runs it with this terminal as its own.
+/// Runs it with this terminal as its own; beside other work its lines are shown with a name.
 ///
 /// # Errors
 /// If it does not start or does not exit with 0.
 pub fn run(command: &mut Command) -> Result<()> {
     let line = line(command);
-    eprintln!("+ {line}");
-    let status = command.status().with_context(|| format!("cannot start `{line}`"))?;
+    say(&format!("+ {line}"));
+    let status = if aside::is_aside() {
+        aside::run(command, say).with_context(|| format!("cannot run `{line}`"))?
+    } else {
+        command.status().with_context(|| format!("cannot start `{line}`"))?
+    };
     if !status.success() {
         bail!("`{line}` failed: {status}");
     }
@@ -133,14 +139,14 @@ pub fn output(command: &mut Command) -> Result<String> {
 /// If it does not start, or what it says cannot be read.
 pub fn listen(command: &mut Command) -> Result<(bool, String)> {
     let line = line(command);
-    eprintln!("+ {line}");
+    say(&format!("+ {line}"));
     let mut child =
         command.stdout(Stdio::piped()).spawn().with_context(|| format!("cannot start `{line}`"))?;
     let mut text = String::new();
     let stdout = child.stdout.take().context("a piped output is not there")?;
     for said in BufReader::new(stdout).lines() {
         let said = said.with_context(|| format!("reading what `{line}` says"))?;
-        eprintln!("{said}");
+        say(&said);
         text.push_str(&said);
         text.push('\n');
     }

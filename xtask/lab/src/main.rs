@@ -12,6 +12,7 @@ mod arrows;
 mod as_root;
 mod bench;
 mod build_ebpf;
+mod cargo;
 mod child;
 mod deploy_test;
 mod dist;
@@ -20,6 +21,7 @@ mod outcome;
 mod provenance;
 mod setup;
 mod sources;
+mod suite;
 mod targets;
 mod test;
 mod toolchain;
@@ -62,6 +64,9 @@ enum Command {
     /// Run PROGRAM as root in a mount namespace of its own, with tracefs mounted
     #[command(hide = true)]
     AsRoot(as_root::Args),
+    /// Run the tests of a binary, several processes at a time, and print what came of them
+    #[command(hide = true)]
+    Suite(suite::Args),
     /// Exit with 0 if this process may create a ring buffer
     #[command(hide = true)]
     ProbeBpf,
@@ -86,6 +91,7 @@ fn dispatch(command: Command) -> Result<ExitCode> {
         Command::Dist(args) => dist::main(&args),
         Command::DeployTest(args) => deploy_test::main(&args),
         Command::AsRoot(args) => as_root::main(args),
+        Command::Suite(args) => suite::main(&args),
         Command::ProbeBpf => as_root::probe_bpf(),
     }
 }

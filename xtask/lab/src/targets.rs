@@ -1,7 +1,10 @@
 //! Which tests the workspace has, as cargo sees it: so that a new one is run without being named
 //! anywhere. It runs none.
 
-use std::{collections::BTreeSet, path::Path};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::Path,
+};
 
 use anyhow::{Context as _, Result, bail};
 use serde::Deserialize;
@@ -24,6 +27,8 @@ struct Package {
     id: String,
     name: String,
     targets: Vec<Target>,
+    #[serde(default)]
+    features: BTreeMap<String, Vec<String>>,
 }
 
 #[derive(Deserialize)]
@@ -38,13 +43,33 @@ struct Target {
 /// If cargo does not say; if a package would be forgotten, because it is not a default member; or
 /// if a test has the name of one of [`KERNEL`], by which cargo would run both.
 pub fn pure(workspace: &Path) -> Result<Vec<String>> {
+    select(&metadata(workspace)?)
+}
+
+/// The cargo features of `tcptrace` other than `default`.
+///
+/// # Errors
+/// If cargo does not say, or there are none.
+pub fn features(workspace: &Path) -> Result<Vec<String>> {
+    let packages = metadata(workspace)?.packages;
+    let tcptrace = packages.into_iter().find(|package| package.name == "tcptrace");
+    let mut features: Vec<_> =
+        tcptrace.context("there is no package tcptrace")?.features.into_keys().collect();
+    features.retain(|feature| feature != "default");
+    if features.is_empty() {
+        bail!("tcptrace has no features");
+    }
+    Ok(features)
+}
+
+fn metadata(workspace: &Path) -> Result<Metadata> {
     let text = sh::output(sh::cargo().current_dir(workspace).args([
         "metadata",
         "--format-version=1",
         "--no-deps",
         "--locked",
     ]))?;
-    select(&serde_json::from_str(&text).context("reading what cargo metadata says")?)
+    serde_json::from_str(&text).context("reading what cargo metadata says")
 }
 
 fn select(metadata: &Metadata) -> Result<Vec<String>> {
@@ -81,7 +106,12 @@ mod tests {
         let target = |name: &&str| Target { name: (*name).into(), kind: vec!["test".into()] };
         let lib = Target { name: name.to_owned(), kind: vec!["lib".into()] };
         let targets = [lib].into_iter().chain(tests.iter().map(target)).collect();
-        Package { id: format!("{name}#1"), name: name.to_owned(), targets }
+        Package {
+            id: format!("{name}#1"),
+            name: name.to_owned(),
+            targets,
+            features: BTreeMap::new(),
+        }
     }
 
     fn metadata(packages: Vec<Package>) -> Metadata {
@@ -120,5 +150,7 @@ mod tests {
         for test in ["memory", "recording"] {
             assert!(found.iter().any(|name| name == test), "{found:?}");
         }
+        let features = features(&workspace).unwrap();
+        assert!(features.iter().any(|name| name == "serve"), "{features:?}");
     }
 }

@@ -4,12 +4,13 @@
 use std::{
     fs,
     path::{Path, PathBuf},
-    process::Stdio,
 };
 
 use anyhow::{Context as _, Result, bail};
 
 use xtask::sh;
+
+use crate::cargo;
 
 use super::{
     initramfs::{Archive, quote},
@@ -168,59 +169,28 @@ pub struct Built {
 /// host's tests, and so is the profile.
 pub fn build(workspace: &Path, target_dir: &Path) -> Result<Built> {
     Ok(Built {
-        tests: build_one(workspace, target_dir, "--test", "kernel")?,
-        command: build_one(workspace, target_dir, "--bin", "tcptrace")?,
+        tests: build_one(workspace, target_dir, "test", "kernel")?,
+        command: build_one(workspace, target_dir, "bin", "tcptrace")?,
     })
 }
 
 fn build_one(workspace: &Path, target_dir: &Path, kind: &str, name: &str) -> Result<PathBuf> {
-    let out = sh::cargo()
-        .args(["rustc", "--locked", "--package", "tcptrace", kind, name])
-        .args(["--message-format", "json-render-diagnostics"])
-        // For this program alone. Without debug info it takes a quarter of the memory of every
-        // guest; backtraces keep their function names.
-        .args(["--", "-C", "target-feature=+crt-static", "-C", "strip=debuginfo"])
+    let mut rustc = sh::cargo();
+    rustc
+        .args(["rustc", "--locked", "--package", "tcptrace", &format!("--{kind}"), name])
         .current_dir(workspace)
         // The command in the usual place is the host's.
         .env("CARGO_TARGET_DIR", target_dir)
-        .env("CARGO_BUILD_BUILD_DIR", sh::target_dir()?)
-        .stdin(Stdio::null())
-        .stderr(Stdio::inherit())
-        .output()
-        .context("cannot run cargo")?;
-    if !out.status.success() {
-        bail!("the kernel tests do not build (cargo's words are above)");
-    }
-    executable(&String::from_utf8_lossy(&out.stdout), &kind[2..], name)
-        .with_context(|| format!("cargo built no program `{name}`"))
-}
-
-/// Finds a program in cargo's messages.
-fn executable(messages: &str, kind: &str, name: &str) -> Option<PathBuf> {
-    messages
-        .lines()
-        .filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok())
-        .filter(|message| message["target"]["name"] == name && message["target"]["kind"][0] == kind)
-        .find_map(|message| Some(PathBuf::from(message["executable"].as_str()?)))
+        .env("CARGO_BUILD_BUILD_DIR", sh::target_dir()?);
+    // For this program alone. Without debug info it takes a quarter of the memory of every guest;
+    // backtraces keep their function names.
+    let flags = ["-C", "target-feature=+crt-static", "-C", "strip=debuginfo"];
+    cargo::build(&mut rustc, &flags)?.find(kind, name)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn cargo_says_where_the_programs_are() {
-        let messages = r#"
-{"reason":"compiler-artifact","target":{"kind":["lib"],"name":"tcptrace"},"executable":null}
-{"reason":"compiler-artifact","target":{"kind":["bin"],"name":"tcptrace"},"executable":"/t/tcptrace"}
-{"reason":"compiler-artifact","target":{"kind":["test"],"name":"kernel"},"executable":"/t/kernel-1"}
-{"reason":"build-finished","success":true}"#;
-        let found = executable(messages, "test", "kernel");
-        assert_eq!(found.as_deref(), Some(Path::new("/t/kernel-1")));
-        let found = executable(messages, "bin", "tcptrace");
-        assert_eq!(found.as_deref(), Some(Path::new("/t/tcptrace")));
-        assert_eq!(executable("{\"reason\":\"build-finished\"}", "bin", "tcptrace"), None);
-    }
 
     #[test]
     fn a_program_that_needs_a_loader_is_refused() {
