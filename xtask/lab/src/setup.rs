@@ -20,7 +20,7 @@ use crate::toolchain::{self, Compiler, Linker, NIGHTLY};
 const BPF_LINKER: &str = "0.13.0";
 
 /// Programs that tests start, the Debian package of each, and what is lost without it.
-const PROGRAMS: [(&str, &str, &str); 9] = [
+const PROGRAMS: [(&str, &str, &str); 12] = [
     ("ip", "iproute2", "no kernel test can make its network namespace"),
     ("perf", "linux-perf", "no independent witness counts the transitions"),
     ("qemu-system-x86_64", "qemu-system-x86", "no other kernel can be booted for the tests"),
@@ -30,6 +30,20 @@ const PROGRAMS: [(&str, &str, &str); 9] = [
     ("prometheus", "prometheus", "no real Prometheus scrapes serve, nor checks its rules"),
     ("tmux", "tmux", "no test looks at the screens of tcptrace top"),
     ("tcpstates", "libbpf-tools", "the benchmark has no other tracer to compare with"),
+    ("mandoc", "mandoc", "only groff, where it is installed, checks the manual pages"),
+    ("rpm2cpio", "rpm", "`cargo xtask dist` does not verify the RPM package by unpacking it"),
+    ("cpio", "cpio", "`cargo xtask dist` does not verify the RPM package by unpacking it"),
+];
+
+/// Subcommands of cargo, the version of each, and what is lost without it.
+const CARGO_TOOLS: [(&str, &str, &str); 3] = [
+    ("cargo-deny", "0.20.2", "licenses, sources and duplicates of dependencies are not checked"),
+    (
+        "cargo-deb",
+        "3.8.0",
+        "`cargo xtask dist` makes no Debian package, and deploy-test cannot run",
+    ),
+    ("cargo-generate-rpm", "0.21.1", "`cargo xtask dist` makes no RPM package"),
 ];
 
 #[derive(clap::Args)]
@@ -96,6 +110,16 @@ pub fn bring(toolchain: &str) -> Vec<Lack> {
             }
         }
     }
+    for (tool, version, cost) in CARGO_TOOLS {
+        if let Some(path) = sh::which(tool) {
+            say(tool, &format!("found {}", path.display()));
+        } else {
+            match cargo_install(tool, version) {
+                Ok(()) => say(tool, &format!("installed {version}")),
+                Err(error) => lack(tool, error, cost, false),
+            }
+        }
+    }
     if let Err(error) = python() {
         let cost = "the recipes of docs/RECIPES.md are not run by the engines that they are for";
         lack("Python's venv", error, cost, false);
@@ -114,6 +138,18 @@ fn python() -> Result<()> {
     found().context("python3-venv was installed, but python3 still has no venv")?;
     say("Python's venv", "installed python3-venv");
     Ok(())
+}
+
+/// Installs a subcommand of cargo from the registry. It runs for seconds and is compiled for minutes,
+/// so it is not optimized; what several of them need is compiled once.
+fn cargo_install(tool: &str, version: &str) -> Result<()> {
+    say(tool, "building it takes a minute or more");
+    sh::run(
+        sh::cargo()
+            .args(["install", tool, "--version", version, "--locked", "--debug", "--target-dir"])
+            .arg(sh::target_dir()?.join("tools"))
+            .env("CARGO_PROFILE_DEV_DEBUG", "0"),
+    )
 }
 
 fn say(what: &str, text: &str) {

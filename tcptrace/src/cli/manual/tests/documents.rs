@@ -63,3 +63,33 @@ fn every_link_in_the_documentation_leads_to_a_file() {
     }
     assert!(count > 20, "only {count} links were found");
 }
+
+/// Files that name a package or an image of this version.
+const VERSIONED: [(&str, &str, &str); 6] = [
+    ("README.md", include_str!("../../../../../README.md"), "tcptrace-"),
+    ("README.md", include_str!("../../../../../README.md"), "tcptrace-ebpf-"),
+    ("README.md", include_str!("../../../../../README.md"), "tcptrace-ebpf_"),
+    ("docs/SERVE.md", include_str!("../../../../../docs/SERVE.md"), "tcptrace:"),
+    ("Dockerfile", include_str!("../../../../../deploy/docker/Dockerfile"), "tcptrace:"),
+    (
+        "daemonset.yaml",
+        include_str!("../../../../../deploy/kubernetes/daemonset.yaml"),
+        "tcptrace:",
+    ),
+];
+
+#[test]
+fn packages_and_images_are_of_this_version() {
+    for (name, text, before) in VERSIONED {
+        let mut count = 0;
+        for found in text.split(before).skip(1) {
+            let version = found.split(|c: char| !c.is_ascii_digit() && c != '.').next();
+            let version = version.unwrap_or_default().trim_end_matches('.');
+            if version.matches('.').count() == 2 {
+                assert_eq!(version, env!("CARGO_PKG_VERSION"), "{name}");
+                count += 1;
+            }
+        }
+        assert!(count > 0, "{name} names no version");
+    }
+}
