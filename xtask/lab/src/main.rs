@@ -14,6 +14,7 @@ mod bench;
 mod build_ebpf;
 mod cargo;
 mod child;
+mod deny;
 mod deploy_test;
 mod dist;
 mod kernel_tests;

@@ -21,6 +21,7 @@ use xtask::{aside, sh};
 use crate::{
     as_root,
     cargo::Programs,
+    deny,
     kernel_tests::{self, CLI, KERNEL, Tests},
     outcome::Outcome,
     toolchain::NIGHTLY,
@@ -102,6 +103,7 @@ fn everything(workspace: &Path, args: &Args) -> Vec<Step> {
     let mut beside: Vec<(&str, Work<'_>)> = vec![
         ("clippy", Box::new(|| steps::clippy(workspace))),
         ("features", Box::new(|| steps::features(workspace))),
+        ("dependencies", Box::new(|| deny::check(workspace))),
         ("clippy of the kernel side", Box::new(|| steps::clippy_ebpf(workspace, toolchain))),
         ("kernel object", Box::new(|| steps::kernel_object(workspace, toolchain))),
         ("pure tests", Box::new(|| steps::pure_tests(workspace))),
