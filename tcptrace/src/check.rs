@@ -13,6 +13,7 @@ use tcptrace_host::{
     pidns::PidNamespace,
     timens::TimeOffsets,
 };
+use tcptrace_probe::btf::Unread;
 
 mod hooks;
 mod row;
@@ -70,12 +71,25 @@ impl Report {
 }
 
 fn btf() -> Row {
-    let row = |verdict, found: String| Row::new(Topic::Kernel, "BTF", verdict, found);
-    if kernel::has_btf() {
-        return row(Verdict::Ok, kernel::BTF.to_owned());
+    if !kernel::has_btf() {
+        return btf_row(Verdict::Lacks, format!("no {} (CONFIG_DEBUG_INFO_BTF)", kernel::BTF))
+            .means("only the classic tracepoint is left, which tells less");
     }
-    row(Verdict::Lacks, format!("no {} (CONFIG_DEBUG_INFO_BTF)", kernel::BTF))
-        .means("only the classic tracepoint is left, which tells less")
+    btf_read(tcptrace_probe::btf::readable())
+}
+
+fn btf_row(verdict: Verdict, found: String) -> Row {
+    Row::new(Topic::Kernel, "BTF", verdict, found)
+}
+
+/// The row of a kernel that has BTF, by how much of it could be read.
+fn btf_read(read: Result<Option<Unread>, String>) -> Row {
+    match read {
+        Ok(None) => btf_row(Verdict::Ok, kernel::BTF.to_owned()),
+        Ok(Some(unread)) => btf_row(Verdict::Lacks, format!("{} up to {unread}", kernel::BTF))
+            .means("what this version needs of the rest is off: rows below that say so"),
+        Err(error) => btf_row(Verdict::Unknown, error),
+    }
 }
 
 fn tracefs() -> Row {
@@ -199,4 +213,20 @@ fn privileges() -> Vec<Row> {
             .means(buys)
         })
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn btf_that_is_read_in_part_is_no_ok() {
+        assert_eq!(btf_read(Ok(None)).verdict, Verdict::Ok);
+        let part = btf_read(Ok(Some(Unread { id: 7, kind: 23 })));
+        assert_eq!(part.verdict, Verdict::Lacks);
+        assert!(part.found.contains("up to type 7") && part.found.contains("kind 23"), "{part:?}");
+        let none = btf_read(Err("malformed BTF: bad magic".to_owned()));
+        assert_eq!(none.verdict, Verdict::Unknown);
+        assert!(none.found.contains("bad magic"));
+    }
 }

@@ -29,6 +29,16 @@ const MAX_DEPTH: u32 = 32;
 /// The type information of a kernel, borrowed from its raw bytes.
 pub struct Btf<'a>(Index<'a>);
 
+/// Reads the running kernel's BTF from one end to the other, as the loader does, and returns where that has
+/// to stop, if it has to.
+///
+/// # Errors
+/// There is none, it may not be read, or it is malformed: which, in words.
+pub fn readable() -> Result<Option<Unread>, String> {
+    let data = Vmlinux::open()?;
+    Btf::parse(&data).map(|btf| btf.unread()).map_err(|error| error.to_string())
+}
+
 /// A member of a structure.
 #[derive(Clone, Copy)]
 struct Member {
