@@ -155,7 +155,9 @@ fn late(sock: &SockFacts, totals: &Totals, initiator: Option<Initiator>) -> Judg
     let how = match totals.at_close {
         None => return unknown(initiator, UnknownBecause::FieldsMissing),
         Some(at_close) if at_close.unsent == 0 => How::Dropped(DropWhy::Disconnect),
-        Some(_) if sock.linger == Linger::Jiffies(0) => How::RstLinger0,
+        Some(_) if sock.shutdown == BOTH_SHUT && sock.linger == Linger::Jiffies(0) => {
+            How::RstLinger0
+        }
         Some(_) => How::RstSent(RstWhy::Disconnect),
     };
     settled(initiator, how)

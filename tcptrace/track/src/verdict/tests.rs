@@ -1,6 +1,8 @@
 //! Each verdict, from what the kernel tells where it really happens (the kernel tests make it
 //! happen).
 
+mod table;
+
 use crate::Tracker;
 use tcptrace_model::{Change, How, TcpState, Verdict, script};
 
