@@ -8,6 +8,7 @@ use tcptrace::{
     model::{
         Age, EndReason, Moved,
         TcpState::{self, Close, Closing, FinWait2, TimeWait},
+        filter::Filter,
     },
     probe::{Backend, Options, ProbeError, TimeWaitBackend, TimeWaitChoice},
 };
@@ -452,7 +453,10 @@ fn what_a_look_misses_has_ended_since_the_one_before() {
     for (family, ending) in Family::ALL.into_iter().flat_map(|f| endings.map(|e| (f, e))) {
         let outcome = || -> Result<()> {
             let netns = Netns::new()?;
-            let mut trace = start(TimeWaitBackend::Sampling, Some(&netns))?;
+            // What is tracked at the end is counted: only what is in this namespace.
+            let filter = Filter { netns: Some(netns.inode()), ..Filter::default() };
+            let options = Options { filter, ..options(TimeWaitBackend::Sampling) };
+            let mut trace = Trace::start_in(&options, Some(&netns))?;
             let orphan = netns.run(|| leave(family, 30))?;
             let client = orphan.ends.of_client();
             trace.drain()?;

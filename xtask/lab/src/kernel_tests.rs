@@ -34,20 +34,7 @@ pub struct Tests {
 /// One scenario after the other, in namespaces of their own.
 pub const KERNEL: Tests = Tests {
     name: "kernel",
-    together: &[
-        "verdicts",
-        "time_wait",
-        "doctor",
-        "checks",
-        "live",
-        "ports",
-        "knobs",
-        "stuck",
-        "conns",
-        "seeding",
-        "accepts",
-        "owners",
-    ],
+    together: &["verdicts", "time_wait", "doctor", "checks", "live", "ports", "knobs", "conns"],
 };
 
 /// The command as people meet it.
