@@ -98,7 +98,7 @@ pub enum How {
     Unreachable,
     /// Nobody answered any more.
     Timeout(Timeout),
-    /// After close(), the peer did not acknowledge or never sent its FIN (`tcp_orphan_retries`,
+    /// After close(), no acknowledgement or no FIN of the peer came (`tcp_orphan_retries`,
     /// `tcp_fin_timeout`).
     OrphanGaveUp,
     /// Too many orphans (`tcp_max_orphans`), or no memory for them.

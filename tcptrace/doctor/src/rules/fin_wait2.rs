@@ -1,4 +1,4 @@
-//! Peers that never send their FIN.
+//! Peers whose FIN does not come.
 
 use crate::{
     facts::{HostFacts, NetnsFacts},
@@ -6,7 +6,7 @@ use crate::{
 };
 
 /// Orphans that stayed in FIN_WAIT2 all the time that was watched, which is longer than a round
-/// trip: their peers do not close.
+/// trip: no FIN of their peers comes.
 const STUCK: u64 = 100;
 /// So few are worth a word.
 const SOME: u64 = 10;
@@ -24,8 +24,10 @@ pub(super) fn rule(host: &HostFacts, space: &NetnsFacts) -> Outcome {
         Ok(seconds) => format!("tcp_fin_timeout ends each after {seconds} s"),
         Err(why) => format!("tcp_fin_timeout is not known: {why}"),
     };
-    let mut helps =
-        vec![Help::new("have the peer close: the leak is there", "a change of the peer")];
+    let mut helps = vec![Help::new(
+        "have the peer close: most likely the leak is there",
+        "a change of the peer",
+    )];
     if space.knobs.tcp_fin_timeout.value().is_none_or(|&seconds| seconds > LOWERED_S) {
         helps.push(Help::new(
             format!("sysctl -w net.ipv4.tcp_fin_timeout={LOWERED_S}"),
@@ -38,9 +40,10 @@ pub(super) fn rule(host: &HostFacts, space: &NetnsFacts) -> Outcome {
             "{stayed} of {} orphans in FIN_WAIT2 were there for all of {:.1} s; {timeout}",
             space.fin_wait2.now, host.watched.seconds
         ),
-        why: "This end has closed, and the peer has acknowledged that, but does not close its own \
-              end: it is in CLOSE_WAIT there. Until then, or until tcp_fin_timeout, a small \
-              minisock stands for the connection here and keeps its port.",
+        why: "This end has closed, the peer's host has acknowledged that, and no FIN of its own \
+              comes: as a rule its program does not close, and the connection is in CLOSE_WAIT \
+              there. Until it comes, or until tcp_fin_timeout, a small minisock stands for the \
+              connection here and keeps its port.",
         helps,
         useless: &["tcp_tw_reuse, tcp_tw_recycle: neither is about FIN_WAIT2"],
         docs: "ip-sysctl: tcp_fin_timeout; tcp(7): TCP_LINGER2",

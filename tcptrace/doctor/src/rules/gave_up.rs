@@ -36,8 +36,9 @@ pub(super) fn rule(host: &HostFacts, space: &NetnsFacts) -> Outcome {
             counters.seconds
         ),
         why: "What is not acknowledged is sent again, ever more seldom, until tcp_syn_retries, \
-              tcp_retries2, tcp_orphan_retries (0 acts as 8) or keep-alive gives up. The peer is \
-              gone, or a firewall in between has forgotten the connection and drops its segments.",
+              tcp_retries2, tcp_orphan_retries (0 acts as 8) or keep-alive gives up. As a rule the \
+              peer's host is gone, or a firewall in between has forgotten the connection and \
+              drops its segments.",
         helps: vec![
             Help::new(
                 "find the peer and the path: tcptrace conns --how timeout,orphan-gave-up",

@@ -22,9 +22,9 @@ pub enum Cause {
     NotClosed,
     /// CLOSE_WAIT: it waits for accept().
     NotAccepted,
-    /// FIN_WAIT2: shut down here and still open; the peer has not closed.
+    /// FIN_WAIT2: shut down here and still open; no FIN of the peer has come.
     HalfClosed,
-    /// FIN_WAIT2: closed here; the peer has not closed.
+    /// FIN_WAIT2: closed here; no FIN of the peer has come.
     PeerNotClosed,
     /// FIN_WAIT1, CLOSING, LAST_ACK: what is left is on its way.
     Sending,
@@ -143,16 +143,20 @@ pub const fn diagnosis(state: TcpState, cause: Cause) -> &'static str {
             "the peer has closed, the program here has not: fix it here"
         }
         (CloseWait, Cause::NotAccepted) => "the peer has closed; the listener has not accepted it",
-        (FinWait2, Cause::HalfClosed) => "shut down here and still open; the peer has not closed",
+        (FinWait2, Cause::HalfClosed) => "shut down here and still open; no FIN from the peer yet",
         (FinWait2, Cause::PeerNotClosed) => {
-            "closed here, and the peer's program does not: fix it there"
+            "closed here, no FIN from the peer: most likely a bug there"
         }
-        (FinWait2, Cause::NotScanned) => "the peer has not closed its end",
-        (FinWait1, Cause::Sending) => "closed here; data and FIN are on their way",
-        (Closing | LastAck, Cause::Sending) => "both ends closed; data and FIN are on their way",
-        (FinWait1, Cause::NotScanned) => "closed here; data or FIN are not acknowledged yet",
+        (FinWait2, Cause::NotScanned) => "no FIN from the peer yet",
+        (FinWait1, Cause::Sending) => "closed or shut down here; data and FIN are on their way",
+        (Closing | LastAck, Cause::Sending) => {
+            "both ends closed or shut down; data and FIN are on their way"
+        }
+        (FinWait1, Cause::NotScanned) => {
+            "closed or shut down here; data or FIN not acknowledged yet"
+        }
         (Closing | LastAck, Cause::NotScanned) => {
-            "both ends closed; data or FIN are not acknowledged yet"
+            "both ends closed or shut down; data or FIN not acknowledged"
         }
         _ => "",
     }

@@ -86,7 +86,7 @@ FIN_WAIT1: 5
 
 FIN_WAIT2: 5
   ms: mean 607.168  p50 8.967  p90 3000.000  p99 3000.000  max 3000.000
-  1 ended expired: the peer never sent its FIN (tcp_fin_timeout)
+  1 ended expired: no FIN of the peer came (tcp_fin_timeout)
      usecs               : count     distribution
       8192 -> 16383      : 4        |****************************************|
      16384 -> 32767      : 0        |                                        |

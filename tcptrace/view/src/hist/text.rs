@@ -108,7 +108,7 @@ fn remarks(span: Span, key: Key, measure: &Measure, out: &mut BytesMut) {
     for (reason, count) in measure.ends().filter(|_| !split && span != Span::Life) {
         let why = match (span, reason) {
             (Span::In(TcpState::FinWait2), EndReason::Expired) => {
-                ": the peer never sent its FIN (tcp_fin_timeout)"
+                ": no FIN of the peer came (tcp_fin_timeout)"
             }
             (_, EndReason::NeverCreated) => ": no room for TIME_WAIT (tcp_max_tw_buckets)",
             _ => "",

@@ -44,7 +44,7 @@ CLOSE_WAIT 60s: the peer has closed, the program here has not: fix it here
   x                                     1       2       -   ≥1m01s      0      0
   \\x1b[31mevil                          1       1       -   ≥1000d      0      0
   (1 more)                              1       1       -   ≥2h13m   3.7G      0
-LAST_ACK 10s: both ends closed; data or FIN are not acknowledged yet
+LAST_ACK 10s: both ends closed or shut down; data or FIN not acknowledged
   (orphan)                              1       1       -   ≥25.5s      0      0
 SYN_RECV: no last ACK from the client, or a full accept queue here
   :443 in 5: 12 wait, 3 with the SYN-ACK resent, accept queue 129/128
