@@ -105,6 +105,9 @@ exec 3<>/dev/tcp/127.0.0.1/$port
 tracer=$!
 until grep -q "listening by" "$out/stderr"; do kill -0 $tracer || exit 9; sleep 0.05; done
 exec 4<>/dev/tcp/127.0.0.1/$port
+# Whose the first one is, is read from the open files of all processes, after that line, and nothing says
+# when it is done: on a busy machine it took longer than the rest of this.
+sleep 2
 # The server answers each with a line, once the other end may be closed.
 read -r line <&3; read -r line <&4
 exec 3>&- 4>&-
