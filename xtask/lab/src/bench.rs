@@ -6,6 +6,7 @@
 //! only ratios within one invocation mean something. It is a report and never a test: it fails
 //! only when something could not run.
 
+mod build;
 mod churn;
 mod contest;
 mod floor;
@@ -82,6 +83,10 @@ pub struct Args {
     /// fast they are read, and no more
     #[arg(long, group = "one_part")]
     recording: bool,
+    /// Measure how long building takes from nothing and after an edit, and how large and how quick to
+    /// start the release binary is, and write that into docs/COST.md: a quarter of an hour
+    #[arg(long, conflicts_with_all = ["one_part", "quick", "tcptrace", "no_build", "out", "markdown"])]
+    build: bool,
     /// Measure this tcptrace instead of the one just built
     #[arg(long, value_name = "PATH")]
     tcptrace: Option<PathBuf>,
@@ -138,6 +143,7 @@ pub fn main(args: Args) -> Result<ExitCode> {
     match &args.part {
         Some(Part::Churn(args)) => churn::main(args).map(|()| ExitCode::SUCCESS),
         Some(Part::Floor(args)) => floor::main(args).map(|()| ExitCode::SUCCESS),
+        None if args.build => build::main(),
         None => measure(&args),
     }
 }
@@ -147,7 +153,7 @@ fn measure(args: &Args) -> Result<ExitCode> {
     let xtask = release.join("xtask-lab");
     let tcptrace = args.tcptrace.clone().unwrap_or_else(|| release.join("tcptrace"));
     if !args.no_build {
-        build()?;
+        build_release()?;
     }
     if root() != Root::Already {
         return again_as_root(&xtask, args);
@@ -285,7 +291,7 @@ fn one_part(
 }
 
 /// Builds what is measured, and what measures it: an unoptimised reader would be a higher floor.
-fn build() -> Result<()> {
+fn build_release() -> Result<()> {
     sh::run(sh::cargo().current_dir(sh::workspace()?).args([
         "build",
         "--release",

@@ -18,6 +18,7 @@ mod deny;
 mod deploy_test;
 mod dist;
 mod kernel_tests;
+mod markers;
 mod outcome;
 mod provenance;
 mod setup;

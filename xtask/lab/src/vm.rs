@@ -30,7 +30,7 @@ use anyhow::{Context as _, Result, bail};
 
 use xtask::sh;
 
-use crate::outcome::TRIED_AGAIN;
+use crate::{markers, outcome::TRIED_AGAIN};
 
 pub use self::args::VmTestArgs;
 use self::{
@@ -143,7 +143,7 @@ pub fn run(args: &VmTestArgs) -> Result<ExitCode> {
         let texts = [report::markdown(&reports), report::overview(&reports)];
         for (name, text) in ["docs/KERNELS.md", "README.md"].into_iter().zip(texts) {
             let file = sh::workspace()?.join(name);
-            report::write_between_markers(&file, &text)?;
+            markers::write_between(&file, "vm-test", &text)?;
             writeln!(io::stdout(), "wrote {}", file.display())?;
         }
     }

@@ -1,9 +1,7 @@
 //! The tables: kernel × test, for the terminal and for the documentation. Pure, but for the one
 //! function that rewrites the file.
 
-use std::{collections::BTreeMap, fmt::Write as _, fs, path::Path, path::PathBuf, time::Duration};
-
-use anyhow::{Context as _, Result, bail};
+use std::{collections::BTreeMap, fmt::Write as _, path::PathBuf, time::Duration};
 
 use super::serial::{End, Outcome, Transcript};
 
@@ -288,9 +286,6 @@ fn details(out: &mut String, report: &Report) {
     }
 }
 
-const BEGIN: &str = "<!-- vm-test:begin -->";
-const END: &str = "<!-- vm-test:end -->";
-
 /// What works on which kernel, for the README.
 pub fn overview(reports: &[Report]) -> String {
     let mut out = String::new();
@@ -355,25 +350,6 @@ fn reasons(reports: &[Report]) -> BTreeMap<String, Vec<&str>> {
         }
     }
     reasons
-}
-
-/// Puts `text` between the markers of a file, which is made if it is not there.
-pub fn write_between_markers(file: &Path, text: &str) -> Result<()> {
-    let old = if file.exists() {
-        fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?
-    } else {
-        format!("# Kernels\n\nWritten by `cargo xtask vm-test --write-docs`.\n\n{BEGIN}\n{END}\n")
-    };
-    let parts =
-        old.split_once(BEGIN).and_then(|(before, rest)| Some((before, rest.split_once(END)?.1)));
-    let Some((before, after)) = parts else {
-        bail!("{} has no lines `{BEGIN}` and `{END}`", file.display());
-    };
-    let new = format!("{before}{BEGIN}\n\n{text}{END}{after}");
-    if let Some(dir) = file.parent() {
-        fs::create_dir_all(dir).with_context(|| format!("cannot make {}", dir.display()))?;
-    }
-    fs::write(file, new).with_context(|| format!("cannot write {}", file.display()))
 }
 
 #[cfg(test)]
@@ -458,28 +434,13 @@ p                               9 / 7  loads / 7  -
     }
 
     #[test]
-    fn the_documentation_keeps_what_is_around_the_markers() {
-        let dir = tempfile::tempdir().unwrap();
-        let file = dir.path().join("docs/KERNELS.md");
+    fn the_documentation_has_results_and_reasons_without_times() {
         let text = markdown(&reports());
         assert!(text.contains("| a::timer | ok | ok | UNFINISHED |"), "{text}");
         assert!(text.contains("| 7.3 | - | **not available** | - |"), "{text}");
         assert!(text.contains("- 7.3: not available: the mirror has none\n"), "{text}");
         assert!(!text.contains("1.2s"), "{text}");
 
-        write_between_markers(&file, &text).unwrap();
-        let made = fs::read_to_string(&file).unwrap();
-        fs::write(&file, format!("intro\n{made}outro\n")).unwrap();
-        write_between_markers(&file, "new\n").unwrap();
-        let new = fs::read_to_string(&file).unwrap();
-        assert!(new.starts_with("intro\n# Kernels") && new.ends_with("outro\n"), "{new}");
-        assert!(new.contains(&format!("{BEGIN}\n\nnew\n{END}")), "{new}");
-        assert!(!new.contains("a::timer"), "{new}");
-
         assert!(text.starts_with(&overview(&reports())), "the README has the beginning of it");
-
-        fs::write(&file, "no markers").unwrap();
-        assert!(write_between_markers(&file, "new\n").is_err());
-        assert_eq!(fs::read_to_string(&file).unwrap(), "no markers");
     }
 }
