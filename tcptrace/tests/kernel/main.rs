@@ -17,6 +17,7 @@ mod live;
 mod net;
 mod netlink;
 mod owners;
+mod people;
 mod ports;
 mod resets;
 mod scenario;
