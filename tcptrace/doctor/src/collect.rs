@@ -18,7 +18,7 @@ use tcptrace_model::{
 };
 use tcptrace_stats::{
     closers::{self, Closers, DEFAULT_LIMIT},
-    ports::Ports,
+    ports::{self, Ports},
 };
 use tcptrace_track::Tracker;
 
@@ -64,6 +64,9 @@ pub struct Collector {
     /// There was a connection whose namespace is not known.
     unplaced: bool,
 }
+
+/// Paths of which it is said who takes their ports.
+const NAMED_PATHS: usize = 256;
 
 /// Why what happened to connections says nothing of a namespace.
 const UNPLACED: &str = "the hook in force (tracepoint) does not tell the namespace of a connection";
@@ -191,7 +194,10 @@ impl Collector {
                 }
                 return true;
             }
-            Snapshot::Info(_) | Snapshot::SynQueue(_) | Snapshot::Over { .. } => {}
+            Snapshot::Info(_)
+            | Snapshot::SynQueue(_)
+            | Snapshot::Bound(_)
+            | Snapshot::Over { .. } => {}
         }
         false
     }
@@ -222,13 +228,19 @@ impl Collector {
     pub fn facts(&mut self, now_ns: u64, tracker: &Tracker) -> HostFacts {
         let interval = self.ports.interval(now_ns, || tracker.census());
         let mut paths: Map<u32, Vec<_>> = Map::default();
-        for row in interval.rows {
+        let mut rows = interval.rows;
+        // The worst come first, and only those are named.
+        let pressed = rows.len().min(NAMED_PATHS);
+        self.ports.name_takers(&mut rows[..pressed], || tracker.census());
+        for row in rows {
             if let Some(netns) = row.path.netns {
                 paths.entry(netns).or_default().push(row);
             }
         }
         let mut unknown: Map<u32, String> = Map::default();
+        let mut bound: Map<u32, ports::Space> = Map::default();
         for space in interval.spaces {
+            bound.extend(space.netns.map(|netns| (netns, space.clone())));
             let why = match space.limits {
                 Err(why) => why,
                 Ok(_) if space.time_wait_unseen => "TIME_WAITs are not observable".to_owned(),
@@ -243,6 +255,8 @@ impl Collector {
             .map(|(netns, space)| {
                 let mut facts = space.facts(netns, watched_ms);
                 facts.paths = paths.remove(&netns).unwrap_or_default();
+                facts.bound = bound.remove(&netns);
+                facts.lists_bound = self.ports.lists_bound(netns);
                 facts.ports_unknown = unknown.remove(&netns);
                 self.ends(&mut facts, now_ns, tracker);
                 facts

@@ -66,6 +66,10 @@ pub struct NetnsFacts {
     pub fin_wait2: Lasting,
     /// Paths on which this host connects, those first that run out of ports first.
     pub paths: Vec<ports::Row>,
+    /// Its ports that are taken for all peers, if there are any.
+    pub bound: Option<ports::Space>,
+    /// Whether it is known which ports sockets are bound to that neither listen nor are connected.
+    pub lists_bound: bool,
     /// Why it cannot be said when they do.
     pub ports_unknown: Option<String>,
     /// How connections ended while it was watched, by whom.

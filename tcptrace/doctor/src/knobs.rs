@@ -152,7 +152,13 @@ fn in_state(space: &NetnsFacts, state: TcpState) -> Matters {
 fn connects(space: &NetnsFacts) -> Matters {
     let paths = space.paths.len();
     let words = if paths == 1 { "peer port is" } else { "peer ports are" };
-    Matters::of(paths > 0, format!("{paths} {words} connected to from here"))
+    let bound = space.bound.as_ref().map_or(0, |bound| bound.bound);
+    let bound_words =
+        if bound > 0 { format!(", {bound} ports of it are bound") } else { String::new() };
+    Matters::of(
+        paths > 0 || bound > 0,
+        format!("{paths} {words} connected to from here{bound_words}"),
+    )
 }
 
 fn reuse(space: &NetnsFacts) -> Matters {

@@ -87,6 +87,7 @@ pub mod testing {
         }
         NetnsFacts {
             netns: 1,
+            lists_bound: true,
             knobs: fresh_knobs(),
             counters: Counted {
                 first: Some(stat.clone()),
@@ -141,6 +142,8 @@ pub mod testing {
             free_at_least: Some(100 - taken),
             flow: Flow::default(),
             failed_total: 0,
+            own_failed: 0,
+            takers: None,
             smoothed: Flow::default(),
             outlook,
         }

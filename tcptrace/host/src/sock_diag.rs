@@ -22,12 +22,14 @@ use nix::sys::socket::{
 use nix::sys::time::{TimeVal, TimeValLike};
 use zerocopy::IntoBytes;
 
+mod bound;
 mod socket;
 mod wire;
 
 #[cfg(test)]
 mod kernel_tests;
 
+pub use bound::lists_bound;
 pub use socket::{DiagSocket, Family, StateMask};
 pub use wire::Malformed;
 use wire::{Body, Messages, Request, WITH_INFO};

@@ -98,7 +98,8 @@ impl Input {
                 | Snapshot::OpenMinisocks
                 | Snapshot::Socket(_)
                 | Snapshot::Info(_)
-                | Snapshot::SynQueue(_),
+                | Snapshot::SynQueue(_)
+                | Snapshot::Bound(_),
             ) => return None,
         })
     }
@@ -187,6 +188,9 @@ pub enum Snapshot {
     Info(Box<SnapInfo>),
     /// The SYN queues at one local port, in the namespace whose sockets are being told.
     SynQueue(SynQueue),
+    /// A local port that sockets are bound to and do nothing else with, in the namespace whose sockets
+    /// are being told. Whether such ports are told at all, [`SnapshotEnd::lists_bound`] says.
+    Bound(Box<BoundPort>),
     /// The dump of the namespace is complete.
     End(SnapshotEnd),
     /// The round is over: the namespaces that were found have been told.
@@ -208,6 +212,10 @@ pub struct SnapshotEnd {
     pub lacks_some: bool,
     /// What has no events.
     pub unseen: Unseen,
+    /// The kernel lists sockets that are bound and neither connected nor listening, as
+    /// [`Snapshot::Bound`] (6.8). Where it does not, that there is none of these says nothing. `false`
+    /// in recordings of versions that did not ask for them.
+    pub lists_bound: bool,
 }
 
 /// Connections in states that no hook tells of: their number as of a snapshot is all that is
@@ -232,6 +240,19 @@ pub struct SynQueue {
     pub waiting: u32,
     /// To how many of them the SYN-ACK was sent more than once.
     pub resent: u32,
+}
+
+/// A local port that sockets are bound to, by bind(), which neither listen nor are connected: they are
+/// in CLOSE, and no event tells of them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BoundPort {
+    /// Local port, host order.
+    pub lport: u16,
+    /// How many sockets: several, where they are bound to different addresses, or share the port
+    /// (`SO_REUSEADDR`, `SO_REUSEPORT`).
+    pub sockets: u32,
+    /// Who has the first of them open; `None` where that was not asked for, or could not be found.
+    pub holder: Option<Holder>,
 }
 
 /// A socket in a snapshot.

@@ -42,10 +42,11 @@ use anyhow::{Context as _, Result, bail};
 use tcptrace_common::counters::Hook;
 
 use crate::{
-    Accept, AtClose, Clock, Comm, Event, Exited, Holder, Input, Knob, Knobs, Linger, Lost,
-    Minisock, MinisockEvent, MinisocksBy, NetStat, NetnsCounters, NetnsKnobs, PortRange, Reset,
-    ResetDirection, RstReason, SnapFull, SnapInfo, SnapSocket, Snapshot, SnapshotEnd, SockFacts,
-    StateSet, Stopper, SynQueue, Task, TcpInfo, TcpState, Timer, Totals, Transition, Tuple, knobs,
+    Accept, AtClose, BoundPort, Clock, Comm, Event, Exited, Holder, Input, Knob, Knobs, Linger,
+    Lost, Minisock, MinisockEvent, MinisocksBy, NetStat, NetnsCounters, NetnsKnobs, PortRange,
+    Reset, ResetDirection, RstReason, SnapFull, SnapInfo, SnapSocket, Snapshot, SnapshotEnd,
+    SockFacts, StateSet, Stopper, SynQueue, Task, TcpInfo, TcpState, Timer, Totals, Transition,
+    Tuple, knobs,
 };
 
 /// A connection that is closed here, expires after 60 s, and was opened at 1 ms.
@@ -172,6 +173,7 @@ fn input(line: &str) -> Result<Input> {
             waiting: word()?.parse()?,
             resent: word()?.parse()?,
         })),
+        "bound" => Input::Snapshot(Snapshot::Bound(Box::new(bound(word()?, words)?))),
         "exited" => {
             let (tgid, started) = (word()?.parse()?, word()?.parse()?);
             Input::Exited(Exited { mono_ns, tgid, started })
@@ -402,12 +404,31 @@ fn knob(knobs: &mut Knobs, word: &str) -> Result<()> {
     Ok(())
 }
 
-/// `[syn-queue=N] [fin-wait2=N] [time-wait=N] [lacks-some]`
+/// `PORT [sockets=N]`, and of who holds the first of them what tells of a task
+fn bound<'a>(lport: &str, words: impl Iterator<Item = &'a str>) -> Result<BoundPort> {
+    let mut port = BoundPort { lport: lport.parse()?, sockets: 1, holder: None };
+    for word in words {
+        match word.split_once('=').context("no key=value")? {
+            ("sockets", count) => port.sockets = count.parse()?,
+            (key, value) => {
+                let holder = port.holder.get_or_insert(Holder::one(NOBODY));
+                if !task_detail(&mut holder.task, key, value)? {
+                    bail!("unknown detail {word}");
+                }
+                holder.first = holder.task;
+            }
+        }
+    }
+    Ok(port)
+}
+
+/// `[syn-queue=N] [fin-wait2=N] [time-wait=N] [lacks-some] [lists-bound]`
 fn end<'a>(mono_ns: u64, words: impl Iterator<Item = &'a str>) -> Result<SnapshotEnd> {
     let mut end = SnapshotEnd { mono_ns, ..SnapshotEnd::default() };
     for word in words {
         match word.split_once('=') {
             None if word == "lacks-some" => end.lacks_some = true,
+            None if word == "lists-bound" => end.lists_bound = true,
             Some(("syn-queue", count)) => end.unseen.syn_queue = count.parse()?,
             Some(("fin-wait2", count)) => end.unseen.fin_wait2 = count.parse()?,
             Some(("time-wait", count)) => end.unseen.time_wait = count.parse()?,

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use tcptrace_model::{Input, Snapshot, SnapshotEnd, SynQueue, Unseen};
+use tcptrace_model::{BoundPort, Input, Snapshot, SnapshotEnd, SynQueue};
 use tcptrace_record::Context;
 
 /// Network namespaces of a recording of which a view is told how their last dump ended.
@@ -14,14 +14,27 @@ pub(super) struct Early {
     pub(super) any: bool,
     pub(super) context: Context,
     /// By namespace, how its last dump ended, where that tells of what no event does.
-    spaces: BTreeMap<u32, (Vec<SynQueue>, SnapshotEnd)>,
-    /// The SYN queues of the dump that is being told.
-    syn_queues: Vec<SynQueue>,
+    spaces: BTreeMap<u32, (Ports, SnapshotEnd)>,
+    /// Of the dump that is being told.
+    ports: Ports,
     /// The namespace whose dump is being told, if that is of all its sockets.
     netns: Option<u32>,
     minisocks_alone: bool,
     /// All have been dumped.
     whole: bool,
+}
+
+/// What the dump of a namespace tells of local ports, and no event does.
+#[derive(Default)]
+struct Ports {
+    syn_queues: Vec<SynQueue>,
+    bound: Vec<BoundPort>,
+}
+
+impl Ports {
+    fn is_empty(&self) -> bool {
+        self.syn_queues.is_empty() && self.bound.is_empty()
+    }
 }
 
 impl Early {
@@ -32,21 +45,27 @@ impl Early {
             Input::Snapshot(Snapshot::OpenMinisocks) => self.minisocks_alone = true,
             Input::Snapshot(Snapshot::Begin { netns, .. }) => {
                 self.netns = Some(*netns).filter(|_| !self.minisocks_alone);
-                self.syn_queues.clear();
+                self.ports = Ports::default();
             }
             // There is at most one for each port.
             Input::Snapshot(Snapshot::SynQueue(queue))
-                if self.syn_queues.len() < usize::from(u16::MAX) =>
+                if self.ports.syn_queues.len() < usize::from(u16::MAX) =>
             {
-                self.syn_queues.push(*queue);
+                self.ports.syn_queues.push(*queue);
+            }
+            Input::Snapshot(Snapshot::Bound(port))
+                if self.ports.bound.len() < usize::from(u16::MAX) =>
+            {
+                self.ports.bound.push(**port);
             }
             Input::Snapshot(Snapshot::End(end)) => {
-                let queues = std::mem::take(&mut self.syn_queues);
+                let ports = std::mem::take(&mut self.ports);
                 let Some(netns) = self.netns.take() else { return };
-                if end.unseen == Unseen::default() && queues.is_empty() {
+                let nothing = SnapshotEnd { mono_ns: end.mono_ns, ..SnapshotEnd::default() };
+                if *end == nothing && ports.is_empty() {
                     self.spaces.remove(&netns);
                 } else if self.spaces.len() < SPACES {
-                    self.spaces.insert(netns, (queues, *end));
+                    self.spaces.insert(netns, (ports, *end));
                 }
             }
             Input::Snapshot(Snapshot::Over { all: true, .. }) => self.whole = true,
@@ -61,11 +80,12 @@ impl Early {
         if !self.whole {
             return Vec::new();
         }
-        let dumps = self.spaces.iter().flat_map(|(&netns, (queues, end))| {
+        let dumps = self.spaces.iter().flat_map(|(&netns, (ports, end))| {
             let begin = Snapshot::Begin { mono_ns, netns };
             let end = Snapshot::End(SnapshotEnd { mono_ns, ..*end });
-            let queues = queues.iter().copied().map(Snapshot::SynQueue);
-            [begin].into_iter().chain(queues).chain([end])
+            let queues = ports.syn_queues.iter().copied().map(Snapshot::SynQueue);
+            let bound = ports.bound.iter().map(|port| Snapshot::Bound(Box::new(*port)));
+            [begin].into_iter().chain(queues).chain(bound).chain([end])
         });
         let over = Snapshot::Over { mono_ns, all: true };
         [Snapshot::Open].into_iter().chain(dumps).chain([over]).map(Input::Snapshot).collect()

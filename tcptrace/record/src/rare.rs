@@ -9,11 +9,13 @@ use tcptrace_common::counters::Hook;
 
 use super::{
     snap_info,
+    task::{get_whole, put_whole},
     wire::{Cursor, Malformed, put_bytes, put_i64, put_u64},
 };
 use tcptrace_model::{
-    Accounts, Clock, Exited, Input, Knob, Knobs, Lost, MinisocksBy, NetStat, NetnsCounters,
-    NetnsKnobs, PortRange, Snapshot, SnapshotEnd, SockStat, SynQueue, Unseen, counters::Counters,
+    Accounts, BoundPort, Clock, Exited, Holder, Input, Knob, Knobs, Lost, MinisocksBy, NetStat,
+    NetnsCounters, NetnsKnobs, PortRange, Snapshot, SnapshotEnd, SockStat, SynQueue, Unseen,
+    counters::Counters,
 };
 
 /// The first of the tags that this module has; the last is 0x7f.
@@ -35,6 +37,7 @@ const COUNTERS: u8 = 0x4d;
 const SNAP_INFO: u8 = 0x4e;
 // 0x50 and 0x53 are those of `task`, 0x51 that of `facts`.
 const EXITED: u8 = 0x52;
+const SNAP_BOUND: u8 = 0x54;
 
 /// Of the path of a cgroup, more is not kept. The kernel has 4096.
 const PATH_BYTES: usize = 1 << 16;
@@ -129,12 +132,17 @@ fn body_of(out: &mut Vec<u8>, input: &Input) -> u8 {
                 snap_info::put(out, info);
                 SNAP_INFO
             }
-            Snapshot::End(SnapshotEnd { mono_ns, lacks_some, unseen }) => {
+            Snapshot::Bound(port) => {
+                put_bound(out, port);
+                SNAP_BOUND
+            }
+            Snapshot::End(SnapshotEnd { mono_ns, lacks_some, unseen, lists_bound }) => {
                 put_u64(out, *mono_ns);
                 out.push(u8::from(*lacks_some));
                 let Unseen { syn_queue, fin_wait2, time_wait } = unseen;
                 let counts = [syn_queue, fin_wait2, time_wait];
                 counts.into_iter().for_each(|n| put_u64(out, u64::from(*n)));
+                out.push(u8::from(*lists_bound));
                 SNAP_END
             }
             Snapshot::Over { mono_ns, all } => {
@@ -218,10 +226,39 @@ pub(super) fn get(tag: u8, from: &mut Cursor<'_>) -> Result<Option<Input>, Malfo
                 fin_wait2: from.u32()?,
                 time_wait: from.u32()?,
             },
+            lists_bound: !from.is_empty() && from.bool()?,
         })),
+        SNAP_BOUND => Input::Snapshot(Snapshot::Bound(Box::new(get_bound(from)?))),
         SNAP_OVER => Input::Snapshot(Snapshot::Over { mono_ns: from.u64()?, all: from.bool()? }),
         _ => return Ok(None),
     }))
+}
+
+fn put_bound(out: &mut Vec<u8>, port: &BoundPort) {
+    let BoundPort { lport, sockets, holder } = port;
+    put_u64(out, u64::from(*lport));
+    put_u64(out, u64::from(*sockets));
+    out.push(u8::from(holder.is_some()));
+    if let Some(Holder { task, first, holders }) = holder {
+        put_whole(out, task);
+        out.push(u8::from(first != task));
+        if first != task {
+            put_whole(out, first);
+        }
+        put_u64(out, u64::from(*holders));
+    }
+}
+
+fn get_bound(from: &mut Cursor<'_>) -> Result<BoundPort, Malformed> {
+    let (lport, sockets) = (from.u16()?, from.u32()?);
+    let holder = if from.bool()? {
+        let task = get_whole(from)?;
+        let first = if from.bool()? { get_whole(from)? } else { task };
+        Some(Holder { task, first, holders: from.u32()? })
+    } else {
+        None
+    };
+    Ok(BoundPort { lport, sockets, holder })
 }
 
 fn put_accounts(out: &mut Vec<u8>, accounts: &Accounts) {

@@ -23,21 +23,30 @@ pub(super) fn put_first_holder(out: &mut Vec<u8>, holder: &Holder) {
     if holder.first == holder.task {
         return;
     }
-    let Task { tgid, tid, uid, comm, .. } = &holder.first;
     let mut body = Vec::with_capacity(64);
-    [tgid, tid, uid].into_iter().for_each(|n| put_u64(&mut body, u64::from(*n)));
-    body.extend_from_slice(comm.raw());
-    put_rest(&mut body, &holder.first);
+    put_whole(&mut body, &holder.first);
     out.push(FIRST_HOLDER);
     put_bytes(out, &body);
 }
 
+/// Appends all that is known of `task`, where it stands by itself.
+pub(super) fn put_whole(out: &mut Vec<u8>, task: &Task) {
+    let Task { tgid, tid, uid, comm, .. } = task;
+    [tgid, tid, uid].into_iter().for_each(|n| put_u64(out, u64::from(*n)));
+    out.extend_from_slice(comm.raw());
+    put_rest(out, task);
+}
+
+/// Reads a task that stands by itself.
+pub(super) fn get_whole(from: &mut Cursor<'_>) -> Result<Task, Malformed> {
+    let (tgid, tid, uid) = (from.u32()?, from.u32()?, from.u32()?);
+    let task = Task::thread(tgid, tid, uid, Comm::new(from.array()?));
+    Ok(More::read(from)?.of(task))
+}
+
 /// Reads what follows the tag of the first of several holders.
 pub(super) fn get_first_holder(from: &mut Cursor<'_>) -> Result<Task, Malformed> {
-    let mut body = Cursor::new(from.bytes()?);
-    let (tgid, tid, uid) = (body.u32()?, body.u32()?, body.u32()?);
-    let task = Task::thread(tgid, tid, uid, Comm::new(body.array()?));
-    Ok(More::read(&mut body)?.of(task))
+    get_whole(&mut Cursor::new(from.bytes()?))
 }
 
 /// The rest of a task.

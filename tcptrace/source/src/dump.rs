@@ -8,7 +8,8 @@ use serde::{Deserialize, Serialize};
 
 use tcptrace_host::clock;
 use tcptrace_model::{
-    Input, NetnsCounters, NetnsKnobs, SnapInfo, SnapSocket, Snapshot, SnapshotEnd, SynQueue,
+    BoundPort, Input, NetnsCounters, NetnsKnobs, SnapInfo, SnapSocket, Snapshot, SnapshotEnd,
+    SynQueue,
 };
 
 /// Of what, and how much of it.
@@ -57,6 +58,20 @@ pub struct Round {
     pub(super) over_ns: u64,
 }
 
+/// A port that sockets are bound to and nothing else, and what tells the first of them.
+#[derive(Debug, PartialEq)]
+pub(super) struct Bound {
+    pub(super) port: BoundPort,
+    pub(super) cookie: u64,
+    pub(super) inode: u32,
+}
+
+impl From<BoundPort> for Bound {
+    fn from(port: BoundPort) -> Self {
+        Self { port, cookie: 0, inode: 0 }
+    }
+}
+
 /// One namespace.
 #[derive(Debug, PartialEq)]
 pub(super) struct Space {
@@ -66,6 +81,8 @@ pub(super) struct Space {
     /// Of some of them.
     pub(super) infos: Vec<SnapInfo>,
     pub(super) syn_queues: BTreeMap<u16, SynQueue>,
+    /// By local port.
+    pub(super) bound: BTreeMap<u16, Bound>,
     pub(super) end: SnapshotEnd,
     /// Its sysctls, unless they are known to be as they were.
     pub(super) knobs: Option<Box<NetnsKnobs>>,
@@ -82,6 +99,7 @@ impl Space {
             sockets: Vec::new(),
             infos: Vec::new(),
             syn_queues: BTreeMap::new(),
+            bound: BTreeMap::new(),
             end,
             knobs: None,
             counters: None,
@@ -105,7 +123,8 @@ impl Round {
     /// Hands it out, but for its opening, which came before.
     pub fn feed(self, sink: &mut dyn FnMut(Input)) {
         for space in self.spaces {
-            let Space { netns, began_ns, sockets, infos, syn_queues, end, knobs, counters } = space;
+            let Space { netns, began_ns, sockets, infos, syn_queues, bound, end, knobs, counters } =
+                space;
             if let Some(knobs) = knobs {
                 sink(Input::Knobs(knobs));
             }
@@ -117,6 +136,8 @@ impl Round {
             sockets.into_iter().for_each(|socket| tell(Snapshot::Socket(socket)));
             infos.into_iter().for_each(|info| tell(Snapshot::Info(Box::new(info))));
             syn_queues.into_values().for_each(|queue| tell(Snapshot::SynQueue(queue)));
+            let bound = bound.into_values().map(|bound| Box::new(bound.port));
+            bound.for_each(|port| tell(Snapshot::Bound(port)));
             tell(Snapshot::End(end));
         }
         sink(Input::Snapshot(Snapshot::Over { mono_ns: self.over_ns, all: self.all }));

@@ -11,7 +11,7 @@ use std::{
 
 use super::dump::Space;
 use tcptrace_host::{caps::Capabilities, clock, process};
-use tcptrace_model::{Holder, SnapFull, Task};
+use tcptrace_model::{Holder, Task};
 
 /// Processes of an earlier search that are asked for again in a round: some 10 µs each.
 const ASKED: usize = 1024;
@@ -62,9 +62,9 @@ impl Memory {
             self.known.retain(|cookie, _| there.contains(cookie));
         }
         let Self { known, holders, .. } = self;
-        for (cookie, full) in held_mut(spaces) {
+        for (cookie, holder) in held_mut(spaces) {
             let index = known.get(&cookie).copied().unwrap_or(NOBODY);
-            full.holder = holders.get(index as usize).copied().flatten();
+            *holder = holders.get(index as usize).copied().flatten();
         }
     }
 
@@ -80,7 +80,7 @@ impl Memory {
 
     /// What earlier searches found is forgotten: files are passed on and closed.
     fn search(&mut self, spaces: &[Space], remarks: &mut Vec<String>) {
-        let inodes: HashSet<u32> = held(spaces).map(|(_, full)| full.inode).collect();
+        let inodes: HashSet<u32> = held(spaces).map(|(_, inode)| inode).collect();
         let found = match process::holders(&inodes) {
             Ok(found) => found,
             Err(error) => {
@@ -98,8 +98,8 @@ impl Memory {
         self.known.clear();
         self.holders.clear();
         let mut numbers: HashMap<Holder, u32> = HashMap::new();
-        for (cookie, full) in held(spaces) {
-            let number = found.by_inode.get(&full.inode).map_or(NOBODY, |holder| {
+        for (cookie, inode) in held(spaces) {
+            let number = found.by_inode.get(&inode).map_or(NOBODY, |holder| {
                 *numbers.entry(*holder).or_insert_with(|| {
                     self.holders.push(Some(*holder));
                     // At most one for each of the sockets, whose inodes have 32 bits.
@@ -128,20 +128,25 @@ impl Memory {
     }
 }
 
-/// The sockets that a process holds.
-fn held(spaces: &[Space]) -> impl Iterator<Item = (u64, &SnapFull)> {
-    let all = spaces.iter().flat_map(|space| &space.sockets);
-    all.filter_map(|socket| {
-        let full = socket.full.as_deref().filter(|full| full.inode != 0)?;
-        Some((socket.cookie, full))
-    })
+/// The sockets that a process holds: their cookies and the inodes of their files.
+fn held(spaces: &[Space]) -> impl Iterator<Item = (u64, u32)> {
+    let sockets = spaces.iter().flat_map(|space| &space.sockets);
+    let sockets = sockets.filter_map(|socket| Some((socket.cookie, socket.full.as_ref()?.inode)));
+    let bound = spaces.iter().flat_map(|space| space.bound.values());
+    let bound = bound.map(|bound| (bound.cookie, bound.inode));
+    sockets.chain(bound).filter(|(_, inode)| *inode != 0)
 }
 
-fn held_mut(spaces: &mut [Space]) -> impl Iterator<Item = (u64, &mut SnapFull)> {
-    let all = spaces.iter_mut().flat_map(|space| &mut space.sockets);
-    all.filter_map(|socket| {
-        let full = socket.full.as_deref_mut().filter(|full| full.inode != 0)?;
-        Some((socket.cookie, full))
+/// The same sockets, and where to say who holds them.
+fn held_mut(spaces: &mut [Space]) -> impl Iterator<Item = (u64, &mut Option<Holder>)> {
+    spaces.iter_mut().flat_map(|space| {
+        let Space { sockets, bound, .. } = space;
+        let sockets = sockets.iter_mut().filter_map(|socket| {
+            let full = socket.full.as_deref_mut().filter(|full| full.inode != 0)?;
+            Some((socket.cookie, &mut full.holder))
+        });
+        let bound = bound.values_mut().filter(|bound| bound.inode != 0);
+        sockets.chain(bound.map(|bound| (bound.cookie, &mut bound.port.holder)))
     })
 }
 

@@ -20,7 +20,7 @@ pub struct Reader(By);
 #[derive(Debug)]
 enum By {
     /// The thread that asks.
-    Here(Tables),
+    Here(Box<Tables>),
     /// The helper process.
     Helper(Link),
 }
@@ -28,7 +28,7 @@ enum By {
 impl Reader {
     /// The threads that run jobs.
     pub fn here(scope: Scope) -> Arc<Self> {
-        Arc::new(Self(By::Here(Tables::new(scope))))
+        Arc::new(Self(By::Here(Box::new(Tables::new(scope)))))
     }
 
     pub(super) fn helper(link: Link) -> Arc<Self> {

@@ -1,8 +1,8 @@
 //! Reads the socket tables of the network namespaces, by sock_diag.
 //!
 //! Blocks for as long as the dumps take (about 0.5 µs a socket). Decides nothing about what it
-//! reads, but for what is a socket of ours: request sockets are the SYN queue, and what is merely
-//! bound is in no state.
+//! reads, but for what is a socket of ours: request sockets are the SYN queue, and of what is merely
+//! bound only its port counts.
 
 use std::{
     collections::BTreeMap,
@@ -13,7 +13,7 @@ use std::{
 
 use super::{
     ages,
-    dump::{Of, Order, Round, Space},
+    dump::{Bound, Of, Order, Round, Space},
     infos::{self, Suspects},
     owners::Owners,
 };
@@ -22,12 +22,12 @@ use tcptrace_host::{
     clock,
     netns::{self, Netns},
     netstat,
-    sock_diag::{DiagSocket, Family, StateMask},
+    sock_diag::{self, DiagSocket, Family, StateMask},
     sysctl,
 };
 use tcptrace_model::{
-    NetnsCounters, NetnsKnobs, Queues, SnapFull, SnapInfo, SnapSocket, SnapshotEnd, SynQueue,
-    TcpState, Tuple, Unseen, filter::Filter,
+    BoundPort, NetnsCounters, NetnsKnobs, Queues, SnapFull, SnapInfo, SnapSocket, SnapshotEnd,
+    SynQueue, TcpState, Tuple, Unseen, filter::Filter,
 };
 
 /// What is to be dumped.
@@ -51,11 +51,14 @@ pub(super) struct Tables {
     /// The namespaces as of the last time that they were looked for: that takes longer than to
     /// dump the minisocks in them.
     namespaces: Mutex<Option<Arc<[Netns]>>>,
+    /// The kernel lists sockets that are bound and nothing else.
+    lists_bound: bool,
 }
 
 impl Tables {
     pub(super) fn new(scope: Scope) -> Self {
-        Self { scope, namespaces: Mutex::new(None) }
+        // To be tried before anything is given up: it takes a socket that is bound.
+        Self { scope, namespaces: Mutex::new(None), lists_bound: sock_diag::lists_bound() }
     }
 
     /// Whether these are of one namespace that was asked for.
@@ -80,13 +83,18 @@ impl Tables {
             ));
         }
         let began_ns = clock::monotonic_ns()?;
-        let states = if minisocks_alone { StateMask::OF_MINISOCKS } else { StateMask::ALL };
+        let lists_bound = self.lists_bound && !minisocks_alone;
+        let states = match (minisocks_alone, lists_bound) {
+            (true, _) => StateMask::OF_MINISOCKS,
+            (false, true) => StateMask::ALL.union(StateMask::BOUND),
+            (false, false) => StateMask::ALL,
+        };
         let dump = diag.dump(&Family::BOTH, states, Taken::default, |taken, socket| {
             if socket.is_minisock() || !minisocks_alone {
                 taken.take(socket, inode, &self.scope.filter, order.minisocks_told);
             }
         })?;
-        let Taken { mut sockets, unseen, syn_queues, suspects } = dump.value;
+        let Taken { mut sockets, unseen, syn_queues, bound, suspects } = dump.value;
         let mono_ns = clock::monotonic_ns()?;
         let infos = if minisocks_alone {
             Vec::new()
@@ -98,7 +106,7 @@ impl Tables {
         if !order.told.contains(&inode) {
             date(&mut sockets, &infos, mono_ns)?;
         }
-        let end = SnapshotEnd { mono_ns, lacks_some: dump.interrupted, unseen };
+        let end = SnapshotEnd { mono_ns, lacks_some: dump.interrupted, unseen, lists_bound };
         let knobs = if minisocks_alone {
             None
         } else {
@@ -113,7 +121,17 @@ impl Tables {
             let counters = netstat::read(netns).map_err(|error| error.to_string().into());
             Box::new(NetnsCounters { mono_ns, netns: inode, counters })
         });
-        Ok(Space { netns: inode, began_ns, sockets, infos, syn_queues, end, knobs, counters })
+        Ok(Space {
+            netns: inode,
+            began_ns,
+            sockets,
+            infos,
+            syn_queues,
+            bound,
+            end,
+            knobs,
+            counters,
+        })
     }
 
     /// Takes the dumps. Never fails: what could not be done is in the remarks.
@@ -245,6 +263,8 @@ struct Taken {
     unseen: Unseen,
     /// By local port.
     syn_queues: BTreeMap<u16, SynQueue>,
+    /// Likewise.
+    bound: BTreeMap<u16, Bound>,
     suspects: Suspects,
 }
 
@@ -252,7 +272,14 @@ impl Taken {
     fn take(&mut self, socket: &DiagSocket, netns: u32, filter: &Filter, minisocks_told: bool) {
         let tuple = tuple(socket);
         let Some(state) = TcpState::from_kernel(socket.state) else { return };
-        if state == TcpState::Close || !filter.keeps(&tuple, netns) {
+        if state == TcpState::Close {
+            // It has no peer, and takes its port from all: of a filter only the namespace counts.
+            if filter.netns.is_none_or(|kept| kept == netns) {
+                self.take_bound(socket);
+            }
+            return;
+        }
+        if !filter.keeps(&tuple, netns) {
             return;
         }
         let mini = socket.is_minisock();
@@ -280,6 +307,19 @@ impl Taken {
                 full: (!mini).then(|| Box::new(full(socket))),
             }),
         }
+    }
+}
+
+impl Taken {
+    /// Takes in a socket that is bound to a port and nothing else.
+    fn take_bound(&mut self, socket: &DiagSocket) {
+        let lport = socket.local.port();
+        let bound = self.bound.entry(lport).or_insert_with(|| Bound {
+            port: BoundPort { lport, sockets: 0, holder: None },
+            cookie: socket.cookie,
+            inode: socket.inode,
+        });
+        bound.port.sockets += 1;
     }
 }
 

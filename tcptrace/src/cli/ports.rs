@@ -45,6 +45,6 @@ pub(super) fn run(args: &PortsArgs) -> Result<ExitCode> {
         filter: asked,
         header: !args.no_header,
     };
-    let snapshots = Snapshots { every: Snapshots::OFTEN, owners: false };
+    let snapshots = Snapshots { every: Snapshots::OFTEN, owners: true };
     listen::run(origin, snapshots, target, None, PortsView::new(format, shown), |_| {})
 }

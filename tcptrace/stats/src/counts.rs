@@ -89,6 +89,7 @@ impl StateCounts {
             Snapshot::Socket(_)
             | Snapshot::Info(_)
             | Snapshot::SynQueue(_)
+            | Snapshot::Bound(_)
             | Snapshot::Over { .. } => {}
         }
     }

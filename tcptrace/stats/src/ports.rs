@@ -3,27 +3,37 @@
 //!
 //! What counts: connections that connect() of this host gave a port. A port is taken for one
 //! local address, peer address and peer port; for another peer it is free. A port that bind() or
-//! listen() took is taken for all of them. Connections that were accepted take none.
+//! listen() took is taken for all of them, whatever the address that it was bound to
+//! (`__inet_hash_connect()` passes over it). Connections that were accepted take none.
 //!
 //! What is in use is counted anew from the tracker at the end of each interval; rates are counted
 //! from changes. Of a connection from before the run it is not known who opened it: its local
 //! port says so, if it is a listener's it was accepted. Nor is it known whether it was bound.
 
+mod bound;
 mod flow;
 mod forecast;
+mod held;
 mod limits;
 mod path;
+mod takers;
 
+use bound::BoundPorts;
 pub use flow::Flow;
 use flow::Flows;
 use forecast::Course;
 pub use forecast::Outlook;
+use held::{Held, held};
 pub use limits::{Limits, Reuse};
 pub use path::Path;
+pub use takers::{Taker, Takers};
+
+use takers::Counted;
 
 use super::keyed::Keyed;
 use tcptrace_model::{
-    Birth, Change, Found, How, Input, MinisocksBy, NetnsKnobs, Opened, TcpState, Tuple,
+    Birth, BoundPort, Change, Found, How, Input, MinisocksBy, NetnsKnobs, Opened, Task, TcpState,
+    Tuple,
     hash::{Map, Set},
 };
 
@@ -35,9 +45,6 @@ const BOUND_LIMIT: usize = 1 << 17;
 
 /// What a second of it is no more than nothing, where rates are shown to a tenth.
 const LEAST_RATE: f64 = 0.05;
-
-/// `TCP_TIMEWAIT_LEN`, seconds.
-const TIMEWAIT_LEN_S: f64 = 60.0;
 
 /// One path at the end of an interval.
 #[derive(Clone, Debug, PartialEq)]
@@ -65,10 +72,16 @@ pub struct Row {
     pub flow: Flow<u64>,
     /// connect() that found no port, since the start.
     pub failed_total: u64,
+    /// connect() that found no port in a range of its socket's own (`IP_LOCAL_PORT_RANGE`), since the
+    /// start: not among those. What such sockets open and return is in no rate.
+    pub own_failed: u64,
     /// What happens a second, smoothed.
     pub smoothed: Flow<f64>,
     /// When connect() will find none.
     pub outlook: Outlook,
+    /// Who takes those ports that are [`live`](Self::live) or in [`time_wait`](Self::time_wait);
+    /// `None`: not asked ([`Ports::name_takers`]).
+    pub takers: Option<Takers>,
 }
 
 impl Row {
@@ -86,9 +99,15 @@ pub struct Space {
     pub netns: Option<u32>,
     /// What its sysctls allow, or why that is not known.
     pub limits: Result<Limits, String>,
-    /// Ports on offer that are taken for all peers: by listeners, by what they accepted, and by
-    /// connections that were bound to a port before connect().
+    /// Ports on offer that are taken for all peers: by listeners, by what they accepted, by
+    /// connections that were bound to a port before connect(), and those of
+    /// [`inactive`](Self::inactive).
     pub bound: u64,
+    /// Ports on offer that sockets were bound to at the last scan which neither listened nor were
+    /// connected; `None`: not known (before Linux 6.8), and [`bound`](Self::bound) is a lower bound.
+    pub inactive: Option<u64>,
+    /// Who took those of `bound`.
+    pub bound_by: Takers,
     /// Nothing tells of its TIME_WAITs.
     pub time_wait_unseen: bool,
 }
@@ -100,16 +119,28 @@ pub struct Interval {
     pub seconds: f64,
     /// The worst first.
     pub rows: Vec<Row>,
-    /// Those of the rows.
+    /// Those of the rows, and those where ports are bound.
     pub spaces: Vec<Space>,
     /// Connections that no path had room for.
     pub left_out: u64,
+}
+
+impl Space {
+    /// The ports that are on offer, if all of them are bound: connect() finds none, whatever the peer,
+    /// and nor does bind() to port 0, unless for an address that some of them are not bound to.
+    pub fn used_up(&self) -> Option<u64> {
+        let offered = u64::from(self.limits.as_ref().ok()?.offered());
+        (self.bound >= offered).then_some(offered)
+    }
 }
 
 impl Interval {
     /// Which part of the ports that connect() may choose it would not find now, on the path where
     /// that is largest: 0 to 1; 0 where no path takes any, `None` where it is known of none.
     pub fn worst_used(&self) -> Option<f64> {
+        if self.spaces.iter().any(|space| space.used_up().is_some()) {
+            return Some(1.0);
+        }
         if self.rows.is_empty() {
             return Some(0.0);
         }
@@ -137,6 +168,12 @@ pub struct Ports {
     listening: Set<(Option<u32>, u16)>,
     /// Connections whose port was bound before connect(), by their id.
     bound: Set<u64>,
+    /// Connections that choose from a range of their own (`IP_LOCAL_PORT_RANGE`), likewise.
+    own_range: Set<u64>,
+    /// connect() of these that found no port.
+    own_failed: Map<Path, u64>,
+    /// Ports that are bound and nothing else.
+    inactive: BoundPorts,
     /// Something tells of minisocks.
     time_wait_seen: bool,
     began_ns: u64,
@@ -161,6 +198,9 @@ impl Ports {
             flows: Keyed::default(),
             listening: Set::default(),
             bound: Set::default(),
+            own_range: Set::default(),
+            own_failed: Map::default(),
+            inactive: BoundPorts::default(),
             time_wait_seen: false,
             began_ns: 0,
             passed: false,
@@ -178,6 +218,7 @@ impl Ports {
 
     /// Takes in what is not an event.
     pub fn input(&mut self, input: &Input) {
+        self.inactive.input(input);
         match input {
             Input::Begin { hz, minisocks, .. } => {
                 self.hz = *hz;
@@ -203,6 +244,7 @@ impl Ports {
             }
             Change::Gone(gone) => {
                 self.bound.remove(&gone.id);
+                self.own_range.remove(&gone.id);
                 return;
             }
             Change::Retired(_) => return,
@@ -215,6 +257,13 @@ impl Ports {
         if begins && moved.tuple.lport != 0 {
             if self.bound.len() < BOUND_LIMIT {
                 self.bound.insert(moved.id);
+            }
+            return;
+        }
+        let has_own_range = moved.sock.as_ref().is_some_and(|sock| sock.own_ports);
+        if begins && has_own_range {
+            if self.own_range.len() < BOUND_LIMIT {
+                self.own_range.insert(moved.id);
             }
             return;
         }
@@ -231,6 +280,24 @@ impl Ports {
             return;
         }
         let path = Path::of(moved.netns, &moved.tuple);
+        if fails && has_own_range {
+            // Its range is used up: that says nothing of the others' one.
+            self.own_range.remove(&moved.id);
+            if self.own_failed.len() < self.limit || self.own_failed.contains_key(&path) {
+                *self.own_failed.entry(path).or_default() += 1;
+            }
+            return;
+        }
+        // How many choose from other ranges is no rate of those that choose from this one.
+        let elsewhere = !self.own_range.is_empty()
+            && if ends {
+                self.own_range.remove(&moved.id)
+            } else {
+                self.own_range.contains(&moved.id)
+            };
+        if elsewhere {
+            return;
+        }
         let Some(flow) = self.flow(path, moved.mono_ns) else { return };
         if begins {
             flow.opened += 1;
@@ -282,18 +349,21 @@ impl Ports {
     {
         let (taken, bound) = self.count(&census);
         let seconds = now_ns.saturating_sub(self.began_ns) as f64 / 1e9;
+        let flowing = self.flows.iter().map(|(path, _)| path);
         let paths: Set<Path> =
-            taken.keys().chain(self.flows.iter().map(|(path, _)| path)).copied().collect();
+            taken.keys().chain(flowing).chain(self.own_failed.keys()).copied().collect();
         let nothing = Taken::default();
         let mut rows: Vec<Row> = Vec::with_capacity(paths.len());
         for path in paths {
-            let bound = bound.get(&path.netns).map_or(0, |ports| ports.len() as u64);
+            let bound = bound.get(&path.netns).map_or(0, |bound| bound.ports.len() as u64);
             let taken = taken.get(&path).unwrap_or(&nothing);
             let row = self.row(path, taken, bound, now_ns);
             // What happened in an interval that was passed over still shows as a rate.
             let rate =
                 if self.passed { row.smoothed.opened.max(row.smoothed.returned) } else { 0.0 };
-            let moved = row.flow != Flow::default() || row.failed_total > 0 || rate >= LEAST_RATE;
+            let moved = row.flow != Flow::default()
+                || row.failed_total + row.own_failed > 0
+                || rate >= LEAST_RATE;
             if moved || row.live > 0 || !taken.time_waits.is_empty() {
                 rows.push(row);
             }
@@ -305,7 +375,7 @@ impl Ports {
                 taken(b).cmp(&taken(a)).then_with(|| a.path.cmp(&b.path))
             })
         });
-        let spaces = self.spaces(&rows, &bound);
+        let spaces = self.spaces(&rows, bound);
         Interval { seconds, rows, spaces, left_out: self.left_out }
     }
 
@@ -328,15 +398,12 @@ impl Ports {
     }
 
     /// What is taken on each path, and in each namespace for all.
-    fn count<C>(
-        &mut self,
-        census: &impl Fn() -> C,
-    ) -> (Map<Path, Taken>, Map<Option<u32>, Set<u16>>)
+    fn count<C>(&mut self, census: &impl Fn() -> C) -> (Map<Path, Taken>, Map<Option<u32>, Bound>)
     where
         C: Iterator<Item = Found>,
     {
         let mut taken: Map<Path, Taken> = Map::default();
-        let mut bound: Map<Option<u32>, Set<u16>> = Map::default();
+        let mut bound = self.count_inactive();
         // Listeners first: they say which connections from before were accepted.
         for found in census().filter(|found| found.state == TcpState::Listen) {
             self.listens(found.netns, found.tuple.lport);
@@ -359,7 +426,8 @@ impl Ports {
             }
             let limits = netns.and_then(|netns| self.limits.get(&netns)?.as_ref().ok());
             if limits.is_some_and(|limits| limits.offers(tuple.lport)) {
-                bound.entry(netns).or_default().insert(tuple.lport);
+                let ports = &mut bound.entry(netns).or_default().ports;
+                ports.entry(tuple.lport).or_insert_with(|| takers::task(&found));
             }
         }
         (taken, bound)
@@ -424,81 +492,93 @@ impl Ports {
             free_at_least,
             flow,
             failed_total,
+            own_failed: self.own_failed.get(&path).copied().unwrap_or(0),
             smoothed,
             outlook,
+            takers: None,
         }
     }
 
-    fn spaces(&self, rows: &[Row], bound: &Map<Option<u32>, Set<u16>>) -> Vec<Space> {
+    /// Ports that are bound and nothing else, in each namespace whose sysctls are known.
+    fn count_inactive(&self) -> Map<Option<u32>, Bound> {
+        let mut bound: Map<Option<u32>, Bound> = Map::default();
+        for netns in self.inactive.spaces() {
+            let limits = self.limits.get(&netns).and_then(|limits| limits.as_ref().ok());
+            let Some((limits, ports)) = limits.zip(self.inactive.of(netns)) else { continue };
+            let on_offer = ports.iter().filter(|port| limits.offers(port.lport));
+            let taken = |port: &BoundPort| (port.lport, port.holder.map(|holder| holder.task));
+            let ports: Map<_, _> = on_offer.map(taken).collect();
+            bound.insert(Some(netns), Bound { inactive: Some(ports.len() as u64), ports });
+        }
+        bound
+    }
+
+    /// Says of each of `rows`, which are of one interval, who takes its ports. That takes another pass
+    /// over the census: to be asked of those rows that are shown.
+    pub fn name_takers<C>(&mut self, rows: &mut [Row], census: impl Fn() -> C)
+    where
+        C: Iterator<Item = Found>,
+    {
+        let mut counted: Map<Path, Counted> =
+            rows.iter().map(|row| (row.path, Counted::default())).collect();
+        if counted.is_empty() {
+            return;
+        }
+        for found in census() {
+            let path = Path::of(found.netns, &found.tuple);
+            let Some(takers) = counted.get_mut(&path) else { continue };
+            if !self.bound.contains(&found.id)
+                && self.counts(found.netns, &found.tuple, found.birth)
+            {
+                takers.add(takers::task(&found));
+            }
+        }
+        for row in rows {
+            row.takers = counted.get(&row.path).map(Counted::takers);
+        }
+    }
+
+    fn spaces(&self, rows: &[Row], mut bound: Map<Option<u32>, Bound>) -> Vec<Space> {
         let mut spaces: Vec<Space> = Vec::new();
         let mut told = Set::default();
-        for netns in rows.iter().map(|row| row.path.netns).filter(|netns| told.insert(*netns)) {
+        let mut without_rows: Vec<_> =
+            bound.iter().filter(|(_, bound)| !bound.ports.is_empty()).map(|(n, _)| *n).collect();
+        without_rows.sort_unstable();
+        let all = rows.iter().map(|row| row.path.netns).chain(without_rows);
+        for netns in all.filter(|netns| told.insert(*netns)) {
             let limits = match netns {
                 None => Err("this hook does not tell the network namespace".to_owned()),
                 Some(netns) => self.limits.get(&netns).cloned().unwrap_or_else(|| {
                     Err("its sysctls were not read: it cannot be reached".to_owned())
                 }),
             };
+            let Bound { ports, inactive } = bound.remove(&netns).unwrap_or_default();
+            let mut by = Counted::default();
+            ports.values().for_each(|task| by.add(*task));
             spaces.push(Space {
                 netns,
                 limits,
-                bound: bound.get(&netns).map_or(0, |ports| ports.len() as u64),
+                bound: ports.len() as u64,
+                inactive,
+                bound_by: by.takers(),
                 time_wait_unseen: !self.time_wait_seen,
             });
         }
         spaces
     }
+
+    /// Whether it is known which ports sockets of a namespace are bound to and nothing else.
+    pub fn lists_bound(&self, netns: u32) -> bool {
+        self.inactive.of(netns).is_some()
+    }
 }
 
-/// The TIME_WAITs that keep their ports from connect().
-struct Held {
-    /// In how many seconds each gives its port back, in order.
-    due_s: Vec<f64>,
-    /// How long one that begins now will keep it, seconds.
-    next_s: f64,
-}
-
-/// Which of these TIME_WAITs connect() may not take, where `tcp_tw_reuse` lets it take one that is
-/// `after_ns` old: only where the peer has sent timestamps (`tcp_twsk_unique()`). With `hoping` those
-/// of which that is not known have.
-fn held(
-    time_waits: &[(u64, Option<bool>)],
-    now_ns: u64,
-    hz: u32,
-    after_ns: Option<u64>,
-    hoping: bool,
-) -> Held {
-    let whole_s = TIMEWAIT_LEN_S + late_s(hz);
-    // Of an age that is not known better: since then at the latest.
-    let mut due_s: Vec<f64> = Vec::with_capacity(time_waits.len());
-    for &(since_ns, timestamps) in time_waits {
-        let age_s = now_ns.saturating_sub(since_ns) as f64 / 1e9;
-        match after_ns.filter(|_| timestamps.unwrap_or(hoping)) {
-            Some(after_ns) => {
-                let left_s = after_ns as f64 / 1e9 - age_s;
-                due_s.extend((left_s > 0.0).then_some(left_s));
-            }
-            None => due_s.push(whole_s - age_s),
-        }
-    }
-    due_s.sort_by(f64::total_cmp);
-    // The peer is the same one for all: as those before, so the next.
-    let may_take = time_waits.iter().all(|(_, timestamps)| timestamps.unwrap_or(hoping));
-    let next_s = after_ns.filter(|_| may_take).map_or(whole_s, |ns| ns as f64 / 1e9);
-    Held { due_s, next_s }
-}
-
-/// How much later than its 60 s a TIME_WAIT ends on average, in seconds: half of a slot of the
-/// timer wheel, which are 8 times as wide each 63 slots (`LVL_START()`, `calc_index()`).
-fn late_s(hz: u32) -> f64 {
-    if hz == 0 {
-        return 0.0;
-    }
-    let mut slot = 1.0;
-    while TIMEWAIT_LEN_S * f64::from(hz) >= 63.0 * slot {
-        slot *= 8.0;
-    }
-    slot / 2.0 / f64::from(hz)
+/// Ports of a namespace that are taken for all peers, and by whom.
+#[derive(Default)]
+struct Bound {
+    ports: Map<u16, Option<Task>>,
+    /// As in [`Space::inactive`].
+    inactive: Option<u64>,
 }
 
 /// What comes first in order: seconds until connect() fails.

@@ -340,7 +340,10 @@ impl Survey {
                 }
             }
             Snapshot::End(_) => self.netns = None,
-            Snapshot::Socket(_) | Snapshot::Info(_) | Snapshot::Over { .. } => {}
+            Snapshot::Socket(_)
+            | Snapshot::Info(_)
+            | Snapshot::Bound(_)
+            | Snapshot::Over { .. } => {}
         }
     }
 

@@ -3,6 +3,7 @@
 
 use std::{
     ops::Range,
+    process::Command,
     thread,
     time::{Duration, Instant},
 };
@@ -10,11 +11,14 @@ use std::{
 use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
 use tcptrace::{
-    host::netns::{self, NetnsId},
+    host::{
+        netns::{self, NetnsId},
+        sock_diag::lists_bound,
+    },
     model::{Input, Snapshot, filter::Filter},
     pipeline::Analysis,
     probe::{Backend, Options, TimeWaitChoice},
-    source::live::Live,
+    source::{live::Live, owners::Owners},
     track::Tracker,
     view::ports::{Format, PortsView, Shown},
 };
@@ -56,7 +60,7 @@ impl Watch {
         let device = NetnsId::own()?.device;
         let id = NetnsId { inode: netns.inode(), device };
         let only = netns::Netns { id, path: netns.path(), name: None, pid: None };
-        live.take_snapshots(Some(only), filter.clone(), None, NEVER_NS);
+        live.take_snapshots(Some(only), filter.clone(), Some(Owners::default()), NEVER_NS);
         let shown = Shown { every: EVERY, count: None, top: 9, filter, header: false };
         let view = PortsView::new(Format::Json, shown);
         let mut analysis = Analysis::new(Tracker::default(), view);
@@ -307,4 +311,80 @@ fn ports_in_time_wait_to_a_peer_without_timestamps_are_not_free() -> Result<()> 
         ensure!(row["outlook"] != "never" || number(row, "failed_total")? == 0, "{row}");
     }
     Ok(())
+}
+
+/// What the test reports of a bound range: bound ports, of these by sockets that are bound and nothing
+/// else, and the first of who took them.
+fn bound(line: &Value) -> Result<(u64, u64, &Value)> {
+    let space = &line["namespaces"][0];
+    Ok((number(space, "bound")?, number(space, "bound_inactive")?, &space["bound_by"]["most"][0]))
+}
+
+/// `bind(addr, 0)` without a connection takes all ports there are: the witnesses are bind() itself,
+/// which says EADDRINUSE, connect(), which says EADDRNOTAVAIL, and `ss`, which lists them.
+#[test]
+fn ports_that_are_only_bound_are_seen_and_whose_they_are() -> Result<()> {
+    if !lists_bound() {
+        eprintln!("skipped: this kernel does not list sockets that are only bound (6.8)");
+        return Ok(());
+    }
+    let (netns, listener) = few_ports(Family::V4, "0")?;
+    let any = || "127.0.0.1:0".parse::<std::net::SocketAddr>().map(Into::into);
+    let held = netns.run(|| -> Result<_> {
+        let mut held = Vec::new();
+        for _ in 0..PORTS {
+            let socket = Family::V4.socket()?;
+            socket.bind(&any()?)?;
+            held.push(socket);
+        }
+        let one_more = Family::V4.socket()?.bind(&any()?);
+        let error = one_more.err().context("a port was left")?;
+        ensure!(error.raw_os_error() == Some(libc::EADDRINUSE), "{error}");
+        Ok(held)
+    })?;
+    let witness = netns.run(|| {
+        let ss = Command::new("ss").args(["-Htan", "state", "bound-inactive"]).output();
+        ss.context("ss of iproute2 is needed")
+    })?;
+    // An older ss does not know that state.
+    if witness.status.success() {
+        let lines = String::from_utf8_lossy(&witness.stdout).lines().count() as u64;
+        ensure!(lines == PORTS, "{lines} by ss");
+    }
+
+    let mut watch = Watch::start(&netns)?;
+    watch.drain()?;
+    let failed = watch.during(&netns, || client(&listener, 100, 3))?.failed;
+    ensure!(failed == 3, "connect() found a port");
+    let last = watch.lines.last().context("no lines")?;
+    let (all, inactive, by) = bound(last)?;
+    ensure!((all, inactive) == (PORTS, PORTS), "{last}");
+    ensure!(by["ports"] == PORTS && by["pid"] == std::process::id(), "{last}");
+    let (_, row) = *watch.rows()?.last().context("no rows")?;
+    ensure!((number(row, "usable")?, number(row, "free")?) == (0, 0), "{row}");
+    ensure!(row["outlook"] == "now", "{row}");
+    drop(held);
+    Ok(())
+}
+
+/// connect() passes over a port that is bound, whatever the address that it is bound to; bind() to port
+/// 0 of another address does not.
+#[test]
+fn a_port_bound_to_one_address_is_taken_from_connect_to_all_and_from_bind_on_it() -> Result<()> {
+    let (netns, listener) = few_ports(Family::V4, "0")?;
+    netns.run(|| -> Result<()> {
+        let bind = |address: &str| -> Result<_> {
+            let socket = Family::V4.socket()?;
+            let bound = socket.bind(&address.parse::<std::net::SocketAddr>()?.into());
+            Ok(bound.map(|()| socket))
+        };
+        let held: Vec<_> = (0..PORTS).map(|_| Ok(bind("127.0.0.1:0")??)).collect::<Result<_>>()?;
+        let taken = bind("127.0.0.1:0")?.err().context("a port was left")?;
+        ensure!(taken.raw_os_error() == Some(libc::EADDRINUSE), "{taken}");
+        let other = bind("127.0.0.2:0")?.context("another address has ports of its own")?;
+        let seen = client(&listener, 100, 1)?;
+        ensure!(seen.failed == 1, "{seen:?}");
+        drop((held, other));
+        Ok(())
+    })
 }

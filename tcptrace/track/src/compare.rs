@@ -219,7 +219,8 @@ impl Rounds {
             Snapshot::Open
             | Snapshot::OpenMinisocks
             | Snapshot::Info(_)
-            | Snapshot::SynQueue(_) => {}
+            | Snapshot::SynQueue(_)
+            | Snapshot::Bound(_) => {}
             Snapshot::Begin { .. } if round.spaces.len() >= SPACES => {
                 (round.current, round.cut) = (None, true);
             }

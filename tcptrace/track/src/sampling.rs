@@ -250,7 +250,10 @@ impl Sampling {
         }
         let Some(look) = &mut self.look else { return false };
         match snapshot {
-            Snapshot::Open | Snapshot::OpenMinisocks | Snapshot::SynQueue(_) => {}
+            Snapshot::Open
+            | Snapshot::OpenMinisocks
+            | Snapshot::SynQueue(_)
+            | Snapshot::Bound(_) => {}
             Snapshot::Begin { mono_ns, netns } => {
                 let space = Space { began_ns: *mono_ns, ended_ns: *mono_ns, lacks_some: true };
                 look.spaces.insert(*netns, space);

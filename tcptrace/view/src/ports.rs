@@ -12,13 +12,13 @@ use bytes::{BufMut as _, BytesMut};
 
 use super::{
     View,
-    csv::put_field,
+    csv::{put_field, quoted},
     json::Json,
     lines::{Lines, Schedule},
     time::WallClock,
 };
 use tcptrace_model::{Change, Input, filter::Filter};
-use tcptrace_stats::ports::{Interval, Ports};
+use tcptrace_stats::ports::{Interval, Ports, Space, Takers};
 use tcptrace_track::Tracker;
 
 pub use self::text::describe;
@@ -41,7 +41,8 @@ pub struct Shown {
 
 const CSV_HEADER: &str = "time,mono_ns,seconds,netns,family,laddr,raddr,rport,live,time_wait,\
     reusable,usable,free,opened,returned,failed,failed_total,opened_per_s,returned_per_s,\
-    outlook,runs_out_s,uncertain,free_at_least\n";
+    outlook,runs_out_s,uncertain,free_at_least,bound,bound_inactive,own_range_failed_total,\
+    taken_by_pid,taken_by_comm,taken_by_ports\n";
 
 /// The view.
 pub struct PortsView {
@@ -101,9 +102,13 @@ impl PortsView {
         interval.rows.retain(|row| filter.keeps(&row.path.tuple(), row.path.netns.unwrap_or(0)));
         let more = interval.rows.len().saturating_sub(self.shown.top);
         interval.rows.truncate(self.shown.top);
-        interval
-            .spaces
-            .retain(|space| interval.rows.iter().any(|row| row.path.netns == space.netns));
+        self.ports.name_takers(&mut interval.rows, || tracker.census());
+        let Interval { rows, spaces, .. } = &mut interval;
+        spaces.retain(|space| {
+            // What is bound is taken for every peer, also for those that are asked for.
+            let is_asked = filter.netns.is_none_or(|netns| space.netns == Some(netns));
+            rows.iter().any(|row| row.path.netns == space.netns) || is_asked && space.bound > 0
+        });
         match self.format {
             Format::Table => {
                 let time = self.wall.at(mono_ns).map_or("-", |(text, _)| text);
@@ -119,10 +124,9 @@ impl PortsView {
 
 fn csv(interval: &Interval, mono_ns: u64, wall: &mut WallClock, out: &mut BytesMut) {
     let rate = |rate: f64| Some(format!("{rate:.3}"));
+    let space_of = |netns| interval.spaces.iter().find(|space| space.netns == netns);
     for row in &interval.rows {
-        wall.put_rfc3339(out, mono_ns);
-        put_field(out, Some(mono_ns));
-        put_field(out, Some(interval.seconds));
+        put_when(interval, mono_ns, wall, out);
         put_field(out, row.path.netns);
         put_field(out, Some(row.path.family().name()));
         put_field(out, Some(row.path.local_ip()));
@@ -142,8 +146,44 @@ fn csv(interval: &Interval, mono_ns: u64, wall: &mut WallClock, out: &mut BytesM
         put_field(out, row.outlook.seconds().and_then(rate));
         put_field(out, Some(row.uncertain));
         put_field(out, row.free_at_least);
-        out.put_u8(b'\n');
+        put_bound(space_of(row.path.netns), out);
+        put_field(out, row.failures().map(|_| row.own_failed));
+        put_taker(row.takers.as_ref(), out);
     }
+    // Where nothing was connected from here, but ports are bound: no peer, and all that is of one.
+    let without_rows =
+        |space: &&Space| interval.rows.iter().all(|row| row.path.netns != space.netns);
+    for space in interval.spaces.iter().filter(without_rows) {
+        put_when(interval, mono_ns, wall, out);
+        put_field(out, space.netns);
+        (0..WITHOUT_PATH).for_each(|_| put_field(out, None::<u64>));
+        put_bound(Some(space), out);
+        put_field(out, None::<u64>);
+        put_taker(Some(&space.bound_by), out);
+    }
+}
+
+/// Columns from `family` to `free_at_least`.
+const WITHOUT_PATH: usize = 19;
+
+fn put_when(interval: &Interval, mono_ns: u64, wall: &mut WallClock, out: &mut BytesMut) {
+    wall.put_rfc3339(out, mono_ns);
+    put_field(out, Some(mono_ns));
+    put_field(out, Some(interval.seconds));
+}
+
+fn put_bound(space: Option<&Space>, out: &mut BytesMut) {
+    put_field(out, space.filter(|space| space.limits.is_ok()).map(|space| space.bound));
+    put_field(out, space.and_then(|space| space.inactive));
+}
+
+/// Who takes most, and the end of the line.
+fn put_taker(takers: Option<&Takers>, out: &mut BytesMut) {
+    let most = takers.and_then(|takers| takers.most.first());
+    put_field(out, most.and_then(|taker| taker.pid));
+    put_field(out, most.and_then(|taker| taker.name).map(|name| quoted(&name.to_string())));
+    put_field(out, most.map(|taker| taker.ports));
+    out.put_u8(b'\n');
 }
 
 impl View for PortsView {

@@ -256,9 +256,17 @@ fn merely_bound_sockets_come_where_the_kernel_knows_them() {
         let known = numbers >= vec![6, 8];
         let all = sockets(&mut SockDiag::open().unwrap(), StateMask::BOUND);
         assert_eq!(all.len(), usize::from(known), "{release}: {all:?}");
+        assert_eq!(lists_bound(), known, "{release}");
         if let [socket] = all[..] {
             assert_eq!((socket.state, socket.local.port()), (CLOSE, 4321));
         }
         assert_eq!(sockets(&mut SockDiag::open().unwrap(), StateMask::ALL), []);
+        // Also where bind() to port 0 finds none.
+        std::fs::write("/proc/sys/net/ipv4/ip_local_port_range", "5000 5000").unwrap();
+        let any = "0.0.0.0:0".parse::<SocketAddr>().unwrap().into();
+        let pair = [(); 2].map(|()| Socket::new(Domain::IPV4, Type::STREAM, None).unwrap());
+        pair[0].bind(&any).unwrap();
+        assert_eq!(pair[1].bind(&any).unwrap_err().raw_os_error(), Some(libc::EADDRINUSE));
+        assert_eq!(lists_bound(), known, "{release}");
     });
 }

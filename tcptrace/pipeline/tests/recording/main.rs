@@ -13,10 +13,10 @@ use std::{
 };
 
 use tcptrace_model::{
-    Accept, Accounts, AtClose, Clock, Comm, Event, Input, Knob, Knobs, Linger, Lost, Minisock,
-    MinisockEvent, NetStat, NetnsCounters, NetnsKnobs, PortRange, Reset, ResetDirection, RstReason,
-    Snapshot, SockFacts, SockStat, Stopper, Task, TcpState, Totals, Transition, Tuple,
-    filter::Filter, script,
+    Accept, Accounts, AtClose, BoundPort, Clock, Comm, Event, Holder, Input, Knob, Knobs, Linger,
+    Lost, Minisock, MinisockEvent, NetStat, NetnsCounters, NetnsKnobs, PortRange, Reset,
+    ResetDirection, RstReason, Snapshot, SnapshotEnd, SockFacts, SockStat, Stopper, Task, TcpState,
+    Totals, Transition, Tuple, filter::Filter, script,
 };
 use tcptrace_pipeline::Analysis;
 use tcptrace_record::{
@@ -284,6 +284,25 @@ fn every_input_comes_back() {
             counters: Err("Permission denied".into()),
         })),
         Input::Snapshot(Snapshot::OpenMinisocks),
+        Input::Snapshot(Snapshot::Bound(Box::new(BoundPort {
+            lport: u16::MAX,
+            sockets: u32::MAX,
+            holder: None,
+        }))),
+        Input::Snapshot(Snapshot::Bound(Box::new(BoundPort {
+            lport: 1,
+            sockets: 1,
+            holder: Some(Holder {
+                task: Task::process(7, 8, 9, Comm::from("child")),
+                first: Task::process(6, 8, 5, Comm::from("parent")),
+                holders: 3,
+            }),
+        }))),
+        Input::Snapshot(Snapshot::End(SnapshotEnd {
+            mono_ns: 5,
+            lists_bound: true,
+            ..SnapshotEnd::default()
+        })),
         Input::Missed { count: 3, mono_ns: u64::MAX },
         Input::Clock(Clock { mono_ns: 1, realtime_offset_ns: i64::MIN }),
     ]);

@@ -195,6 +195,9 @@ pub(super) fn exchange(
             (Piece::SynQueues(queues), Some(space)) => {
                 space.syn_queues.extend(queues.into_iter().map(|queue| (queue.lport, queue)));
             }
+            (Piece::Bound(ports), Some(space)) => {
+                space.bound.extend(ports.into_iter().map(|port| (port.lport, port.into())));
+            }
             (Piece::End(end), Some(space)) => {
                 space.end = end;
                 open = false;

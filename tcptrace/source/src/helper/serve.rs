@@ -114,7 +114,8 @@ fn hand_over_space(
     space: Space,
     room: &mut usize,
 ) -> Result<bool, WireError> {
-    let Space { netns, began_ns, sockets, infos, syn_queues, mut end, knobs, counters } = space;
+    let Space { netns, began_ns, sockets, infos, syn_queues, bound, mut end, knobs, counters } =
+        space;
     let mut sent = frames.send(&Piece::Space { netns, began_ns, knobs, counters })?;
     let mut sockets = sockets.into_iter();
     while sent < *room && sockets.len() > 0 {
@@ -128,7 +129,13 @@ fn hand_over_space(
     while sent < *room && queues.len() > 0 {
         sent += frames.send(&Piece::SynQueues(queues.by_ref().take(SOCKETS).collect()))?;
     }
-    let whole = sockets.len() == 0 && infos.len() == 0 && queues.len() == 0;
+    let mut bound = bound.into_values().map(|bound| bound.port);
+    while sent < *room && bound.len() > 0 {
+        sent += frames.send(&Piece::Bound(bound.by_ref().take(SOCKETS).collect()))?;
+    }
+    let whole = sockets.len() + infos.len() + queues.len() + bound.len() == 0;
+    // Half of them would pass for all.
+    end.lists_bound &= bound.len() == 0;
     end.lacks_some |= !whole;
     sent += frames.send(&Piece::End(end))?;
     *room = room.saturating_sub(sent);

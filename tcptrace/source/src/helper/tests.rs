@@ -16,8 +16,8 @@ use super::{
     wire::{Frames, MAX_FRAME, Piece, SOCKETS, Used, WireError},
 };
 use tcptrace_model::{
-    Comm, Holder, NetStat, NetnsCounters, NetnsKnobs, Queues, SnapFull, SnapInfo, SnapSocket,
-    SnapshotEnd, SynQueue, Task, TcpInfo, TcpState, Timer, Tuple, Unseen,
+    BoundPort, Comm, Holder, NetStat, NetnsCounters, NetnsKnobs, Queues, SnapFull, SnapInfo,
+    SnapSocket, SnapshotEnd, SynQueue, Task, TcpInfo, TcpState, Timer, Tuple, Unseen,
     knobs::{Knob, Knobs, PortRange},
 };
 
@@ -108,16 +108,23 @@ fn round(sockets: usize) -> Round {
     stat.tcp_ext.insert("TWKilled".to_owned(), i64::MIN);
     stat.sockets.inuse6 = Some(1);
     let syn_queue = |lport| (lport, SynQueue { lport, waiting: 2, resent: 1 });
+    let bound = |lport| {
+        let task = Task::process(7, 8, 9, Comm::from("binds"));
+        let holder = (lport % 2 == 0).then_some(Holder::one(task));
+        (lport, BoundPort { lport, sockets: u32::MAX, holder }.into())
+    };
     let full = Space {
         netns: u32::MAX,
         began_ns: u64::MAX,
         sockets: (0..sockets as u64).map(socket).collect(),
         infos: (0..sockets as u64).map(info).collect(),
         syn_queues: (0..=u16::MAX).map(syn_queue).collect(),
+        bound: (0..1000).map(bound).collect(),
         end: SnapshotEnd {
             mono_ns: 3,
             lacks_some: false,
             unseen: Unseen { syn_queue: 1, fin_wait2: 2, time_wait: 3 },
+            lists_bound: true,
         },
         knobs: Some(Box::new(NetnsKnobs { mono_ns: 2, netns: 9, knobs })),
         counters: Some(Box::new(NetnsCounters { mono_ns: 2, netns: 9, counters: Ok(stat) })),

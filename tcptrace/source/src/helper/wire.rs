@@ -9,12 +9,14 @@ use std::io::{self, ErrorKind, Read, Write};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use thiserror::Error;
 
-use tcptrace_model::{NetnsCounters, NetnsKnobs, SnapInfo, SnapSocket, SnapshotEnd, SynQueue};
+use tcptrace_model::{
+    BoundPort, NetnsCounters, NetnsKnobs, SnapInfo, SnapSocket, SnapshotEnd, SynQueue,
+};
 
 /// Bytes of a frame, at most. The longest that is sent is [`SOCKETS`] of some 130 bytes.
 pub(super) const MAX_FRAME: usize = 1 << 20;
 
-/// Sockets, infos or SYN queues in a frame.
+/// Sockets, infos, SYN queues or bound ports in a frame.
 pub(super) const SOCKETS: usize = 4096;
 
 /// Bytes of all frames of a round, at most: two million sockets, of which the tracker takes one.
@@ -23,8 +25,8 @@ pub(super) const MAX_ROUND: usize = 256 << 20;
 /// The length of a frame comes first: so many bytes, the lowest first.
 const PREFIX: usize = size_of::<u32>();
 
-/// A part of a round. For each namespace there are [`Self::Space`], its sockets, infos and SYN
-/// queues, and [`Self::End`]; then remarks, and [`Self::Over`].
+/// A part of a round. For each namespace there are [`Self::Space`], its sockets, infos, SYN queues
+/// and bound ports, and [`Self::End`]; then remarks, and [`Self::Over`].
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) enum Piece {
     Space {
@@ -36,6 +38,7 @@ pub(super) enum Piece {
     Sockets(Vec<SnapSocket>),
     Infos(Vec<SnapInfo>),
     SynQueues(Vec<SynQueue>),
+    Bound(Vec<BoundPort>),
     End(SnapshotEnd),
     Remark(String),
     Over {

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use super::*;
+use super::{held::late_s, *};
 use tcptrace_model::script;
 use tcptrace_track::Tracker;
 
@@ -368,4 +368,111 @@ fn a_timer_is_late_by_half_a_slot_of_its_wheel() {
     for (hz, late) in [(100, 2.56), (250, 1.024), (1000, 2.048), (0, 0.0)] {
         assert!((late_s(hz) - late).abs() < 1e-9, "{hz}");
     }
+}
+
+/// A range of 30 ports, and `sockets` and what else a dump has.
+fn thirty(dump: &str, end: &str) -> String {
+    format!(
+        "0ms begin\n0ms knobs 5 ip_local_port_range=20000-20029 ip_local_reserved_ports= \
+         tcp_tw_reuse=2\n0ms snapshot open\n0ms snapshot 5\n{dump}0ms snapshot end {end}\n\
+         0ms snapshot over\n1ms tick\n"
+    )
+}
+
+/// `bind(addr, 0)`, thirty times, by two processes.
+fn thirty_bound() -> String {
+    (20000..20030)
+        .map(|port| format!("0ms bound {port} pid={} comm=binds\n", 7 + u32::from(port == 20029)))
+        .collect()
+}
+
+#[test]
+fn ports_that_are_bound_and_nothing_else_are_taken_for_all_without_a_connection() {
+    let interval = at(&[10], &thirty(&(thirty_bound() + "0ms bound 80\n"), "lists-bound"));
+    let [space] = &interval.spaces[..] else { panic!("{interval:?}") };
+    assert_eq!((space.netns, space.bound, space.inactive), (Some(5), 30, Some(30)));
+    assert_eq!((space.used_up(), interval.worst_used()), (Some(30), Some(1.0)));
+    assert_eq!(space.bound_by.words(3), "binds (30)", "80 is not on offer");
+    // For each peer, then.
+    let opens = "2ms sk=a CLOSE>SYN_SENT 10.0.0.1:0 10.0.0.2:443 cookie=a netns=5\n\
+                 2ms sk=a SYN_SENT>CLOSE 10.0.0.1:0 10.0.0.2:443 cookie=a netns=5\n";
+    let interval = at(&[10], &(thirty(&thirty_bound(), "lists-bound") + opens));
+    let row = only(&interval);
+    assert_eq!((row.usable, row.free, row.outlook), (Some(0), Some(0), Outlook::Now));
+    assert_eq!((row.failed_total, interval.spaces.len()), (1, 1));
+}
+
+/// A port is counted once, whatever is bound to it, and no more when the last scan has it no more.
+#[test]
+fn a_bound_port_counts_once_and_as_of_the_last_scan() {
+    let dump = "0ms socket LISTEN 1 0.0.0.0:20000 0.0.0.0:0\n0ms bound 20000 sockets=2\n\
+                0ms bound 20001\n";
+    let script = thirty(dump, "lists-bound");
+    assert_eq!(at(&[10], &script).spaces[0].bound, 2);
+    let connects = "2ms sk=a CLOSE>SYN_SENT 10.0.0.1:20001 10.0.0.2:443 cookie=a netns=5\n";
+    assert_eq!(at(&[10], &format!("{script}{connects}")).spaces[0].bound, 2);
+    let again = "3ms snapshot open\n3ms snapshot 5\n\
+                 3ms socket LISTEN 1 0.0.0.0:20000 0.0.0.0:0\n\
+                 3ms snapshot end lists-bound\n3ms snapshot over\n4ms tick\n";
+    let spaces = at(&[10], &format!("{script}{again}")).spaces;
+    assert_eq!((spaces[0].bound, spaces[0].inactive), (1, Some(0)));
+}
+
+#[test]
+fn where_bound_ports_are_not_listed_their_number_is_unknown_and_not_nought() {
+    let listener = "0ms socket LISTEN 1 0.0.0.0:20000 0.0.0.0:0\n";
+    let interval = at(&[10], &thirty(listener, ""));
+    assert_eq!((interval.spaces[0].bound, interval.spaces[0].inactive), (1, None));
+    let interval = at(&[10], &thirty(listener, "lists-bound"));
+    assert_eq!((interval.spaces[0].bound, interval.spaces[0].inactive), (1, Some(0)));
+}
+
+/// connect() of sockets with an `IP_LOCAL_PORT_RANGE` takes ports of the namespace, but that theirs
+/// are used up says nothing of the others, and their rate is not that of the others.
+#[test]
+fn a_range_of_a_sockets_own_is_told_from_that_of_the_namespace() {
+    let fails = |ms: u64, id: u64, own: &str| {
+        let more = format!("10.0.0.1:0 {PEER} cookie={id:x} netns=5 {own}");
+        format!("{ms}ms sk={id:x} CLOSE>SYN_SENT {more}\n{ms}ms sk={id:x} SYN_SENT>CLOSE {more}\n")
+    };
+    let opened = opened(2, 1, 40000, PEER).replacen("netns=5", "netns=5 own-ports", 1);
+    let script = begin(KNOBS, "") + &opened + &fails(3, 2, "own-ports") + &fails(4, 3, "own-ports");
+    let row = only(&at(&[10], &script)).clone();
+    assert_eq!((row.own_failed, row.failed_total, row.failures()), (2, 0, Some((0, 0))));
+    assert_eq!((row.live, row.free, row.flow), (1, Some(99), Flow::default()));
+    assert_eq!(row.outlook, Outlook::Never);
+    let both = script + &fails(5, 4, "");
+    let row = only(&at(&[10], &both)).clone();
+    assert_eq!((row.own_failed, row.failed_total, row.outlook), (2, 1, Outlook::Now));
+}
+
+#[test]
+fn who_takes_the_ports_of_a_path_is_named_and_what_takes_none_is_not_counted() {
+    let mut sockets: String = (0..5)
+        .map(|i| {
+            format!(
+                "0ms socket ESTABLISHED {i}1 10.0.0.1:{} {PEER} inode=9 pid=7 comm=curl\n",
+                40000 + i
+            )
+        })
+        .collect();
+    sockets += "0ms socket LISTEN a 0.0.0.0:40050 0.0.0.0:0 inode=9 pid=8 comm=srv\n\
+                0ms socket ESTABLISHED b 10.0.0.1:40050 10.0.0.2:443 inode=9 pid=8 comm=srv\n\
+                0ms socket ESTABLISHED c 10.0.0.1:40007 10.0.0.3:443 inode=9 pid=9 comm=other\n";
+    let script = begin(KNOBS, &sockets)
+        + &churned(2, 0x77, 40009, PEER).replacen("cookie", "pid=5 comm=wget cookie", 1);
+    let (mut tracker, mut ports) = (Tracker::default(), Ports::default());
+    for input in script::inputs(&script).unwrap() {
+        tracker.apply(&input, &mut |change| ports.change(&change));
+        ports.input(&input);
+    }
+    let mut interval = ports.interval(10_000_000, || tracker.census());
+    ports.name_takers(&mut interval.rows, || tracker.census());
+    let row = interval.rows.iter().find(|row| row.path.remote_ip().to_string() == "10.0.0.2");
+    let row = row.unwrap();
+    let takers = row.takers.as_ref().unwrap();
+    assert_eq!(takers.words(3), "curl, pid 7 (5), wget, pid 5 (1)");
+    let named: u64 = takers.most.iter().map(|taker| taker.ports).sum();
+    assert_eq!(named, row.live + row.time_wait.unwrap(), "the parts are the whole");
+    assert_eq!(interval.spaces[0].bound_by.words(3), "srv, pid 8 (1)");
 }

@@ -6,7 +6,7 @@ use bytes::{BufMut as _, BytesMut};
 use serde_json::{Value, json};
 
 use crate::time::WallClock;
-use tcptrace_stats::ports::{Interval, Limits, Reuse, Row, Space};
+use tcptrace_stats::ports::{Interval, Limits, Reuse, Row, Space, Taker, Takers};
 
 /// `more` rows are left out.
 pub(super) fn line(
@@ -45,6 +45,8 @@ fn space(space: &Space) -> Value {
         "offered": known.map(Limits::offered),
         "reserved": known.map(|limits| limits.reserved),
         "bound": known.map(|_| space.bound),
+        "bound_inactive": space.inactive,
+        "bound_by": known.map(|_| takers(&space.bound_by)),
         "reuse": reuse,
         "reuse_after_ms": after_ns.map(|ns| ns as f64 / 1e6),
         "not_known": limits.err(),
@@ -70,10 +72,25 @@ fn row(row: &Row) -> Value {
         "returned": row.flow.returned,
         "failed": row.failures().map(|(failed, _)| failed),
         "failed_total": row.failures().map(|(_, total)| total),
+        "own_range_failed_total": row.failures().map(|_| row.own_failed),
         "opened_per_s": rounded(row.smoothed.opened),
         "returned_per_s": rounded(row.smoothed.returned),
         "outlook": row.outlook.name(),
         "runs_out_s": row.outlook.seconds().map(rounded),
+        "taken_by": row.takers.as_ref().map(takers),
+    })
+}
+
+/// Who takes ports: those that take most, and, where that is not all, what is left.
+fn takers(takers: &Takers) -> Value {
+    let one = |taker: &Taker| {
+        let comm = taker.name.map(|name| name.to_string());
+        json!({ "comm": comm, "pid": taker.pid, "ports": taker.ports })
+    };
+    json!({
+        "most": takers.most.iter().map(one).collect::<Vec<_>>(),
+        "more": takers.more,
+        "more_ports": takers.more_ports,
     })
 }
 

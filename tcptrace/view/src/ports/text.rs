@@ -6,9 +6,15 @@ use std::{fmt::Write as _, net::IpAddr};
 use bytes::{BufMut as _, BytesMut};
 
 use crate::number::fit;
-use tcptrace_stats::ports::{Interval, Outlook, Reuse, Row, Space};
+use tcptrace_stats::ports::{Interval, Outlook, Reuse, Row, Space, Takers};
 
 const PATH: usize = 32;
+
+/// Characters of a line.
+const WIDTH: usize = 80;
+
+/// Who takes the ports of a path is said where they run out within so many seconds.
+const SOON_S: f64 = 3600.0;
 
 /// One interval: what each namespace allows, and its rows.
 pub(super) fn block(
@@ -36,8 +42,20 @@ pub(super) fn block(
     }
     for space in &interval.spaces {
         let _ = writeln!(text, "{}", describe(space));
+        bound(space, &mut text);
+        let worst = interval.rows.first();
         for one in interval.rows.iter().filter(|row| row.path.netns == space.netns) {
             row(one, &mut text);
+            if worst == Some(one) || is_pressed(one) {
+                takers("by", one.takers.as_ref(), &mut text);
+            }
+            if one.own_failed > 0 {
+                let _ = writeln!(
+                    text,
+                    "  {} more connect() failed: their IP_LOCAL_PORT_RANGE is used up",
+                    one.own_failed
+                );
+            }
         }
     }
     if interval.rows.is_empty() {
@@ -58,6 +76,36 @@ pub(super) fn lost(count: u64, out: &mut BytesMut) {
     let _ = writeln!(out, "... {count} transitions lost: the ring was full");
 }
 
+/// Of ports that are taken for all peers, whose they are, if they are many; and what that means, if
+/// they are all.
+fn bound(space: &Space, text: &mut String) {
+    let Ok(limits) = &space.limits else { return };
+    // Of few that is no answer to why there are none: a line for each listener would be noise.
+    if space.bound.saturating_mul(10) >= u64::from(limits.offered()) {
+        takers("bound by", Some(&space.bound_by), text);
+    }
+    if let Some(offered) = space.used_up() {
+        // Writing to memory does not fail.
+        let _ = writeln!(
+            text,
+            "... all {offered} ports are bound: connect() and bind() to port 0 find none"
+        );
+    }
+}
+
+fn is_pressed(row: &Row) -> bool {
+    row.failed_total > 0 || row.outlook.seconds().is_some_and(|seconds| seconds <= SOON_S)
+}
+
+/// Who takes ports, in a line.
+fn takers(by: &str, takers: Option<&Takers>, text: &mut String) {
+    let words = takers.map(|takers| takers.fit(WIDTH - by.len() - 3)).unwrap_or_default();
+    if !words.is_empty() {
+        // Writing to memory does not fail.
+        let _ = writeln!(text, "  {by} {words}");
+    }
+}
+
 /// A network namespace, in a line.
 pub fn describe(space: &Space) -> String {
     let netns = space.netns.map_or("-".to_owned(), |netns| netns.to_string());
@@ -70,8 +118,14 @@ pub fn describe(space: &Space) -> String {
     if limits.reserved > 0 {
         let _ = write!(text, ", {} reserved", limits.reserved);
     }
-    if space.bound > 0 {
-        let _ = write!(text, ", {} bound", space.bound);
+    match space.inactive {
+        None => {
+            let _ = write!(text, ", {}+ bound", space.bound);
+        }
+        Some(_) if space.bound > 0 => {
+            let _ = write!(text, ", {} bound", space.bound);
+        }
+        Some(_) => {}
     }
     let seconds = |ns: u64| ns as f64 / 1e9;
     let _ = match limits.reuse {
