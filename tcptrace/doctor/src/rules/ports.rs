@@ -108,7 +108,12 @@ fn all_bound(space: &Space, paths: &[Row]) -> Option<About> {
             space.bound,
             limits.range,
             by(Some(&space.bound_by)),
-            if all { ": connect() and bind() to port 0 find none" } else { "" },
+            if all {
+                ": connect() finds none, and bind() to port 0 none for the addresses that they are \
+                 bound to"
+            } else {
+                ""
+            },
         ),
         why: "bind() to port 0 takes a port of the range that connect() chooses from, and takes it from \
               connect() to every peer. It can then be bound again for another address only.",
@@ -244,12 +249,13 @@ mod tests {
         assert_eq!(
             all.seen,
             "30 of 30 local ports of 20000-20029 are bound, by binds, pid 7 (30); 29 of them by \
-             sockets that neither listen nor are connected: connect() and bind() to port 0 find none"
+             sockets that neither listen nor are connected: connect() finds none, and bind() to \
+             port 0 none for the addresses that they are bound to"
         );
         assert!(all.helps[0].what.contains("IP_BIND_ADDRESS_NO_PORT"), "{:?}", all.helps);
         let nearly = found(rule, bound(27));
         assert_eq!(nearly.severity, Severity::Warning);
-        assert!(!nearly.seen.contains("find none"), "{}", nearly.seen);
+        assert!(!nearly.seen.contains("finds none"), "{}", nearly.seen);
         assert_fine(rule, bound(26));
         let failed = Row { failed_total: 14, ..path(0, Outlook::Now) };
         let both = found(rule, NetnsFacts { paths: vec![failed], ..bound(30) });

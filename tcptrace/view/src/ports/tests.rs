@@ -152,7 +152,8 @@ fn ports_that_are_bound_are_shown_without_a_connection() {
 - FROM > PEER                     LIVE    TW   FREE  NEW/s BACK/s  FAIL RUNS-OUT
 netns 5: 30 of 20000-20029, 30 bound; tw_reuse no
   bound by binds, pid 7 (30)
-... all 30 ports are bound: connect() and bind() to port 0 find none
+... all 30 ports are bound: connect() finds none, and bind() to port 0 none for
+    the addresses that they are bound to
 ... no connections that were opened from here
 ";
     assert_eq!(text, expected);

@@ -88,7 +88,8 @@ fn bound(space: &Space, text: &mut String) {
         // Writing to memory does not fail.
         let _ = writeln!(
             text,
-            "... all {offered} ports are bound: connect() and bind() to port 0 find none"
+            "... all {offered} ports are bound: connect() finds none, and bind() to port 0 none \
+             for\n    the addresses that they are bound to"
         );
     }
 }
