@@ -2,8 +2,10 @@
 //! wrong is the machine rather than the code.
 
 use std::{
+    io::Read as _,
     path::PathBuf,
     process::{Command, Stdio},
+    thread,
 };
 
 use anyhow::{Context as _, Result, bail};
@@ -43,17 +45,24 @@ impl Build<'_> {
         let target_dir = sh::target_dir()?;
         let place = self.apart.map_or_else(|| target_dir.clone(), |apart| target_dir.join(apart));
         let mut command = self.command()?;
+        command.env("CARGO_TARGET_DIR", &place);
         if self.apart.is_some() {
             // Only the program: what it is built from is shared.
-            command.env("CARGO_TARGET_DIR", &place).env("CARGO_BUILD_BUILD_DIR", &target_dir);
+            command.env("CARGO_BUILD_BUILD_DIR", &target_dir);
         }
         let mut cargo = command
             .envs(progress::environment())
             .stdin(Stdio::null())
+            .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()
             .context("cannot start cargo")?;
         let said = cargo.stderr.take().context("a piped output is not there")?;
+        let mut messages = cargo.stdout.take().context("a piped output is not there")?;
+        let messages = thread::spawn(move || {
+            let mut text = String::new();
+            messages.read_to_string(&mut text).map(|_| text)
+        });
         let held = progress::watch(said)?;
         let status = cargo.wait().context("waiting for cargo")?;
         if !status.success() {
@@ -70,17 +79,20 @@ impl Build<'_> {
         if !held.is_empty() {
             sh::say(&held.join("\n"));
         }
-        let profile = match self.profile {
-            Profile::Dev => "debug",
-            Profile::Release => "release",
+        let messages = match messages.join() {
+            Ok(read) => read.context("reading what cargo built")?,
+            Err(panic) => std::panic::resume_unwind(panic),
         };
-        Ok(place.join(profile).join(self.package))
+        // Cargo alone knows: a target that is configured is part of the path.
+        let program = messages.lines().find_map(|line| executable(line, self.package));
+        program.with_context(|| format!("cargo does not say where it put {}", self.package))
     }
 
     fn command(&self) -> Result<Command> {
         let mut command = sh::cargo();
         command.current_dir(sh::workspace()?).args(["build", "--locked"]);
         command.args(["--package", self.package, "--bin", self.package]);
+        command.args(["--message-format", "json-render-diagnostics"]);
         if self.profile == Profile::Release {
             command.arg("--release");
         }
@@ -91,5 +103,48 @@ impl Build<'_> {
             }
         }
         Ok(command)
+    }
+}
+
+/// The program in one of cargo's messages, if it is that of `package`.
+///
+/// The one string that is needed of all messages is no reason to compile a JSON parser, for which
+/// whoever types `cargo xtask` the first time would wait.
+fn executable(message: &str, package: &str) -> Option<PathBuf> {
+    if !message.contains(&format!(r#""name":"{package}""#)) {
+        return None;
+    }
+    let (_, rest) = message.split_once(r#""executable":""#)?;
+    let mut path = String::new();
+    let mut chars = rest.chars();
+    loop {
+        match chars.next()? {
+            '"' => return Some(path.into()),
+            // In a path on Linux serde_json escapes only these and control characters.
+            '\\' => match chars.next()? {
+                c @ ('"' | '\\') => path.push(c),
+                _ => return None,
+            },
+            c => path.push(c),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cargo_says_where_the_program_is() {
+        let message = |name, executable| {
+            format!(
+                r#"{{"reason":"compiler-artifact","target":{{"kind":["bin"],"name":"{name}"}},"executable":{executable},"fresh":true}}"#
+            )
+        };
+        let path = r#""/a \"b\" \\c/x/debug/tcptrace""#;
+        let found = executable(&message("tcptrace", path), "tcptrace");
+        assert_eq!(found.unwrap().to_str(), Some(r#"/a "b" \c/x/debug/tcptrace"#));
+        assert_eq!(executable(&message("tcptrace-view", path), "tcptrace"), None);
+        assert_eq!(executable(&message("tcptrace", "null"), "tcptrace"), None);
     }
 }

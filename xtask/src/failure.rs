@@ -27,12 +27,19 @@ pub enum Failure {
 /// die of a bus error.
 const FULL_KIB: u64 = 16 * 1024;
 
+/// What a build takes.
+const ROOM_KIB: u64 = 1024 * 1024;
+
 impl Failure {
     /// The reason in what cargo said, without color; `target_dir` is where it builds.
     #[must_use]
     pub fn of(said: &str, target_dir: &Path) -> Option<Self> {
         match Self::said(said) {
-            Some(Self::DiskFull(_)) => Some(Self::DiskFull(room(target_dir))),
+            // Another disk, if this one has room for a build.
+            Some(Self::DiskFull(_)) => match room(target_dir) {
+                Some(room) if room.available_kib >= ROOM_KIB => None,
+                room => Some(Self::DiskFull(room)),
+            },
             None => {
                 let room = room(target_dir)?;
                 (room.available_kib < FULL_KIB).then_some(Self::DiskFull(Some(room)))
@@ -43,10 +50,13 @@ impl Failure {
 
     /// What the words alone tell.
     fn said(said: &str) -> Option<Self> {
+        let said = said.lines().filter(|line| !is_source(line)).collect::<Vec<_>>().join("\n");
+        let said = said.as_str();
         if said.contains("No space left on device") {
             return Some(Self::DiskFull(None));
         }
-        if let Some(needed) = said.lines().find_map(needed_rustc) {
+        let needed = said.lines().filter_map(needed_rustc).max_by_key(|version| numbers(version));
+        if let Some(needed) = needed {
             let found = said.lines().find_map(found_rustc).unwrap_or("this rustc");
             return Some(Self::OldRustc { needed: needed.to_owned(), found: found.to_owned() });
         }
@@ -65,6 +75,18 @@ impl Failure {
         }
         None
     }
+}
+
+/// Whether a line is of the code that the compiler shows, as `12 | let x = "...";`: what is in there
+/// is nobody's message.
+fn is_source(line: &str) -> bool {
+    let rest = line.trim_start().trim_start_matches(|c: char| c.is_ascii_digit());
+    rest.trim_start().starts_with('|')
+}
+
+/// The numbers of a version, in order.
+fn numbers(version: &str) -> Vec<u64> {
+    version.split('.').map(|number| number.parse().unwrap_or(0)).collect()
 }
 
 /// The last cause that cargo names.
@@ -171,7 +193,8 @@ mod tests {
             ),
             (
                 "error: rustc 1.90.0 is not supported by the following packages:\n  \
-                 tcptrace@0.1.0 requires rustc 1.95\n  tcptrace-view@0.1.0 requires rustc 1.95\n",
+                 clap@4.6.0 requires rustc 1.85.0\n  tcptrace@0.1.0 requires rustc 1.95\n  \
+                 tcptrace-view@0.1.0 requires rustc 1.9.9\n",
                 Failure::OldRustc { needed: "1.95".into(), found: "rustc 1.90.0".into() },
             ),
             (
@@ -188,7 +211,13 @@ mod tests {
             assert_eq!(failure, expected);
             assert!(!failure.to_string().contains('\n'), "{failure}");
         }
-        assert_eq!(Failure::said("error[E0425]: cannot find value `x` in this scope\n"), None);
+        for code in [
+            "error[E0425]: cannot find value `x` in this scope\n",
+            "error[E0308]: mismatched types\n  --> src/a.rs:218:9\n   |\n218 |     \
+             say(\"No space left on device\");\n   | \"failed to get `x`, spurious network error\"\n",
+        ] {
+            assert_eq!(Failure::said(code), None, "{code}");
+        }
     }
 
     #[test]

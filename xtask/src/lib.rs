@@ -3,7 +3,6 @@
 //! It must stay small, and std, anyhow and clap must do: everybody who types `cargo xtask run` waits
 //! for it. What needs more is a module of `xtask/lab`.
 #![forbid(unsafe_code)]
-#![expect(clippy::print_stderr, reason = "it tells the person who runs it what it does")]
 
 pub mod aside;
 pub mod build;

@@ -35,7 +35,8 @@ pub struct Args {
     /// Build as packages are: optimized, with every feature; takes minutes
     #[arg(long)]
     release: bool,
-    /// tcptrace's own command and options [default: live]
+    /// tcptrace's own command and options, such as `stuck --older 1` [default: live]; `-- --help` lists
+    /// them
     #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
     arguments: Vec<OsString>,
 }
@@ -87,7 +88,9 @@ fn needs_root(arguments: &[OsString]) -> bool {
     let first = arguments.first().and_then(|first| first.to_str());
     let offline = first.is_some_and(|first| WITHOUT_ROOT.contains(&first));
     let reads = arguments.iter().filter_map(|argument| argument.to_str()).any(|argument| {
-        OPTIONS_WITHOUT_ROOT.contains(&argument) || argument.starts_with("--read=")
+        OPTIONS_WITHOUT_ROOT.contains(&argument)
+            || argument.starts_with("--read=")
+            || argument.starts_with("-r")
     });
     !offline && !reads
 }
@@ -106,7 +109,14 @@ mod tests {
         for host in ["live", "states 1 3", "live -L 80", "record f.tct", "--wide", "check"] {
             assert!(needs(host), "{host}");
         }
-        for offline in ["live -r f.tct", "--help", "-V", "explain TIME_WAIT", "hist --read=f.tct"] {
+        for offline in [
+            "live -r f.tct",
+            "--help",
+            "-V",
+            "explain TIME_WAIT",
+            "hist --read=f.tct",
+            "hist -rf.tct",
+        ] {
             assert!(!needs(offline), "{offline}");
         }
     }

@@ -4,9 +4,8 @@
 use std::{
     env,
     ffi::OsStr,
-    fmt::Write as _,
     fs,
-    io::{BufRead as _, BufReader},
+    io::{self, BufRead as _, BufReader, Write as _},
     path::{Path, PathBuf},
     process::{Command, Stdio},
 };
@@ -95,7 +94,8 @@ pub fn cargo() -> Command {
 
 /// Prints a line, or several, to standard error.
 pub fn say(text: &str) {
-    eprintln!("{}", aside::named(text));
+    // Whoever has closed it does not want to know; the work goes on.
+    let _ = writeln!(io::stderr(), "{}", aside::named(text));
 }
 
 /// Runs it with this terminal as its own; beside other work its lines are shown with a name.
@@ -182,8 +182,7 @@ fn line(command: &Command) -> String {
     let mut line = String::new();
     for (name, value) in command.get_envs() {
         if let Some(value) = value {
-            // Writing to a String cannot fail.
-            let _ = write!(line, "{}={} ", name.to_string_lossy(), quoted(value));
+            line.push_str(&format!("{}={} ", name.to_string_lossy(), quoted(value)));
         }
     }
     line.push_str(&quoted(command.get_program()));

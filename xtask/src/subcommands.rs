@@ -30,7 +30,7 @@ pub const LAB: [Subcommand; 7] = [
     },
     Subcommand {
         name: "dist",
-        about: "Make the release files: a static binary in a tarball, and a Debian package",
+        about: "Make the packages: a static binary as a tarball, a Debian and an RPM package",
     },
     Subcommand {
         name: "deploy-test",

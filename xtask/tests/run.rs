@@ -136,6 +136,19 @@ fn a_command_is_built_with_its_feature_and_gets_its_arguments() {
 }
 
 #[test]
+fn a_configured_target_is_no_obstacle() {
+    let workspace = Workspace::new("target", "");
+    let host = Command::new("rustc").args(["--print", "host-tuple"]).output().unwrap();
+    let host = String::from_utf8(host.stdout).unwrap();
+    let output = workspace
+        .xtask(&["run", "explain"])
+        .env("CARGO_BUILD_TARGET", host.trim())
+        .output()
+        .unwrap();
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "with []: explain\n");
+}
+
+#[test]
 fn a_long_compilation_is_not_silent() {
     let workspace = Workspace::new("progress", "");
     // It compiles until it is told to end: by a file, once the line was there.

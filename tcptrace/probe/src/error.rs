@@ -40,9 +40,10 @@ impl fmt::Display for Refusal {
 pub enum ProbeError {
     /// The process may not.
     #[error(
-        "tracing needs {}, which this process lacks: run as root, or grant them once: \
-         setcap cap_bpf,cap_perfmon+ep $(which tcptrace)",
-        list(missing)
+        "tracing needs {}, which this process lacks: run as root, or grant them once, as root: \
+         setcap cap_bpf,cap_perfmon,cap_syslog+ep {}",
+        list(missing),
+        program()
     )]
     Privilege {
         /// What it lacks.
@@ -99,6 +100,12 @@ pub enum ProbeError {
     /// The kernel object or its maps could not be used.
     #[error("cannot set up the kernel side: {0}")]
     Setup(String),
+}
+
+/// Where this program is, for `setcap`, which follows no symbolic link and searches no PATH.
+fn program() -> String {
+    let path = std::env::current_exe().and_then(std::fs::canonicalize);
+    path.map_or_else(|_| "/path/to/tcptrace".to_owned(), |path| format!("{path:?}"))
 }
 
 fn list(missing: &[Capability]) -> String {
@@ -195,7 +202,11 @@ mod tests {
         let cases = [
             (
                 ProbeError::Privilege { missing: vec![Capability::Bpf, Capability::Perfmon] },
-                &["CAP_BPF and CAP_PERFMON", "root", "setcap cap_bpf,cap_perfmon+ep"][..],
+                &[
+                    "CAP_BPF and CAP_PERFMON",
+                    "root",
+                    "setcap cap_bpf,cap_perfmon,cap_syslog+ep \"/",
+                ][..],
             ),
             (ProbeError::NoRing, &["no BPF ring buffer", "5.8"]),
             (

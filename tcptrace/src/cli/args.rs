@@ -5,6 +5,7 @@ use std::{path::PathBuf, time::Duration};
 
 use clap::{Args, CommandFactory as _, Parser, Subcommand};
 
+pub(in crate::cli) use self::not_built::not_built;
 #[cfg(not(all(feature = "export", feature = "report", feature = "serve", feature = "top")))]
 pub use self::not_built::*;
 pub use self::recordings::RecordArgs;
@@ -24,7 +25,6 @@ use tcptrace_model::StateSet;
 use tcptrace_stats::group::By;
 use tcptrace_view::closers::Sort;
 
-#[cfg(not(all(feature = "export", feature = "report", feature = "serve", feature = "top")))]
 mod not_built;
 mod recordings;
 #[cfg(feature = "serve")]

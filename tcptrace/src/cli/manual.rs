@@ -56,8 +56,11 @@ pub(super) fn man(args: &ManArgs) -> Result<ExitCode> {
     let page = match &args.command {
         None => &pages::MAIN,
         Some(name) => built().find(|page| page.command == name).ok_or_else(|| {
+            if pages::COMMANDS.iter().any(|page| page.command == name) {
+                return args::not_built(name);
+            }
             let names: Vec<_> = built().map(|page| page.command).collect();
-            Usage(format!("no page for '{name}': {}", names.join(", ")))
+            Usage(format!("no page for '{name}': {}", names.join(", "))).into()
         })?,
     };
     write(&rendered(command, page).context("cannot generate the manual page")?)

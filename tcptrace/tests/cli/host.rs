@@ -51,7 +51,9 @@ fn a_user_without_capabilities_is_told_which_and_how_to_get_them() {
     for arguments in [&[][..], &["--hook", "tp_btf"], &["--hook", "tracepoint"], &["-o", "json"]] {
         let ended = run(unprivileged.tcptrace(arguments));
         let line = ended.refusal(1);
-        for part in ["CAP_BPF and CAP_PERFMON", "run as root", "setcap cap_bpf,cap_perfmon+ep"] {
+        for part in
+            ["CAP_BPF and CAP_PERFMON", "run as root", "setcap cap_bpf,cap_perfmon,cap_syslog+ep"]
+        {
             assert!(line.contains(part), "{arguments:?}: {line}");
         }
     }

@@ -42,13 +42,17 @@ pub fn main(args: &Args) -> Result<ExitCode> {
     if args.check {
         return check::run(&place, &args.format);
     }
+    // A build takes minutes: what will be missing is said before.
+    for missing in args.format.iter().filter_map(|format| format.missing()) {
+        sh::say(&format!("dist: cannot make {missing}"));
+    }
     let program = match &args.program {
         Some(file) => file.clone(),
         None => build::program(&place)?,
     };
     let missing = make(&place, &program, &args.format)?;
     sh::say(&format!("dist: {}", place.out.display()));
-    sh::say(&fs::read_to_string(place.out.join(pack::CHECKSUMS))?);
+    sh::say(fs::read_to_string(place.out.join(pack::CHECKSUMS))?.trim_end());
     for what in &missing {
         sh::say(&format!("dist: NOT MADE: {what}"));
     }

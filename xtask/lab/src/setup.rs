@@ -54,7 +54,7 @@ const FOR_PACKAGES: &[CargoTool] = &[
 
 #[derive(clap::Args)]
 pub struct Args {
-    /// The rustup tool chain to prepare
+    /// The rustup toolchain to prepare
     #[arg(long, default_value = NIGHTLY)]
     toolchain: String,
     /// Also bring what makes packages: cargo-deb and cargo-generate-rpm

@@ -1,8 +1,13 @@
 //! Commands that this build leaves out: they take any arguments, and name the feature that brings them.
 
 /// The arguments of a command that this build leaves out: any.
+#[cfg(not(all(feature = "export", feature = "report", feature = "serve", feature = "top")))]
 #[derive(Debug, clap::Args)]
-#[command(disable_help_flag = true)]
+#[command(
+    disable_help_flag = true,
+    override_help = "This command is not in this build of tcptrace: build it with the cargo feature of its \
+                     name (the default features include it), or use `cargo xtask run`.\n"
+)]
 pub struct NotBuilt {
     /// Whatever is given
     #[arg(trailing_var_arg = true, allow_hyphen_values = true, hide = true)]

@@ -53,7 +53,15 @@ impl Format {
             Self::Tarball => tarball(place),
             Self::Deb => {
                 // What it packs is staged already, and stripped.
-                let deb = ["deb", "--no-build", "--no-strip", "--package", "tcptrace", "--output"];
+                let deb = [
+                    "deb",
+                    "--quiet",
+                    "--no-build",
+                    "--no-strip",
+                    "--package",
+                    "tcptrace",
+                    "--output",
+                ];
                 let mut cargo = sh::cargo();
                 cargo.args(deb).arg(&place.out);
                 by_cargo(place, cargo, "deb")
@@ -74,6 +82,7 @@ fn by_cargo(place: &Place, mut cargo: std::process::Command, extension: &str) ->
         .current_dir(&place.workspace)
         .env("CARGO_TARGET_DIR", place.workspace.join("target"))
         .env("SOURCE_DATE_EPOCH", place.epoch.to_string());
+    sh::say(&format!("dist: packing the .{extension} takes up to half a minute"));
     sh::run(&mut cargo)?;
     let file = files(&place.out)?.into_iter().find(|file| is(file, extension));
     file.with_context(|| format!("no .{extension} came of it in {}", place.out.display()))

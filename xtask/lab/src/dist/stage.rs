@@ -1,10 +1,6 @@
 //! The files of the packages, as they lie below `/usr`, made by the program and from the tree.
 
-use std::{
-    fs,
-    os::unix::fs::PermissionsExt as _,
-    path::{Path, PathBuf},
-};
+use std::{fs, os::unix::fs::PermissionsExt as _, path::PathBuf};
 
 use anyhow::{Context as _, Result};
 
@@ -20,10 +16,10 @@ const COMPLETIONS: [(&str, &str); 3] = [
 ];
 
 /// Makes all that goes into the packages besides what they take from the tree.
-pub(super) fn fill(place: &Place, program: &Path) -> Result<()> {
+pub(super) fn fill(place: &Place, program: &[u8]) -> Result<()> {
     let stage = place.stage();
     let staged = stage.join("bin/tcptrace");
-    put(&staged, &fs::read(program).with_context(|| format!("reading {}", program.display()))?)?;
+    put(&staged, program)?;
     fs::set_permissions(&staged, fs::Permissions::from_mode(0o755))?;
     // The program itself: another of that name may not even run here.
     let pages = stage.join("share/man/man1");
