@@ -76,7 +76,10 @@ pub(super) fn columns() -> Vec<Column> {
         }),
         Column::i64("rx_bytes", "payload received", |row| Some(row.it.traffic?.received)),
         Column::i64("rtt_ns", "smoothed round-trip time at the end", |row| row.it.traffic?.srtt_ns),
-        Column::u32("retransmits", "segments sent again", |row| Some(row.it.traffic?.retransmits)),
+        Column::u32("retransmits", "segments sent again", |row| Some(row.it.retransmits()?.count)),
+        Column::bool("retransmits_at_least", "`retransmits` is a snapshot's: or more", |row| {
+            Some(row.it.retransmits()?.at_least)
+        }),
     ]);
     all.extend(endings());
     all.extend(STATES.map(|(state, name, says)| {

@@ -336,4 +336,7 @@ pub struct Found {
     /// What the last snapshot had in its queues, if it was in this state then; only a census tells, and
     /// not of an ESTABLISHED one.
     pub queues: Option<Queues>,
+    /// Segments that it had sent again, SYNs and FINs among them, when a snapshot last told: by now at
+    /// least so many. Only a census tells, and of an ESTABLISHED one only where it seemed to wait.
+    pub retransmits: Option<u32>,
 }

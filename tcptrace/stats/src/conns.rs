@@ -10,7 +10,7 @@ mod records;
 mod times;
 mod traffic;
 
-pub use connection::Connection;
+pub use connection::{Connection, Retransmits};
 pub use lives::Lives;
 pub use times::{Times, least_ns, sum};
 pub use traffic::Traffic;

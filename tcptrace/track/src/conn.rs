@@ -276,6 +276,7 @@ impl Conn {
             mptcp: self.mptcp,
             timestamps: self.timestamps,
             queues: None,
+            retransmits: None,
         }
     }
 

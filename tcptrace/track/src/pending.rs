@@ -94,6 +94,7 @@ impl PendingVerdicts {
             mptcp: moved.mptcp(),
             timestamps: None,
             queues: None,
+            retransmits: None,
         }
     }
 

@@ -73,6 +73,11 @@ impl Last {
         (self.state == state).then_some(self.queues)
     }
 
+    /// How many segments it had sent again, whatever its state was: that number only grows.
+    pub(super) fn retransmits(&self) -> Option<u32> {
+        self.scan.as_ref().map(|scan| scan.info.tcp.total_retrans)
+    }
+
     /// Its timer and progress, if it was in `state` already.
     pub(super) fn scan(&self, state: TcpState) -> Option<&Scan> {
         self.scan.as_deref().filter(|_| self.state == state)

@@ -177,7 +177,11 @@ impl Tracker {
                 in_state,
                 held: held.or(last.and_then(Last::held)),
                 scan: last.and_then(|last| last.scan(found.state)),
-                found: Found { queues: last.and_then(|last| last.queues(found.state)), ..found },
+                found: Found {
+                    queues: last.and_then(|last| last.queues(found.state)),
+                    retransmits: last.and_then(Last::retransmits),
+                    ..found
+                },
             }
         })
     }

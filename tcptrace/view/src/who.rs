@@ -65,6 +65,7 @@ mod tests {
             cgroup: None,
             mptcp: None,
             queues: None,
+            retransmits: None,
             timestamps: None,
         }
     }

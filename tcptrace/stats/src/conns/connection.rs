@@ -46,11 +46,36 @@ pub struct Connection {
     pub times: Times,
     /// What it carried, if that was told.
     pub traffic: Option<Traffic>,
+    /// Segments that it had sent again when a snapshot last told, of one that is not over.
+    pub scanned_retransmits: Option<u32>,
+}
+
+/// How many segments were sent again, SYNs and FINs among them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Retransmits {
+    /// So many.
+    pub count: u32,
+    /// Or more: a snapshot told, and the connection has gone on since.
+    pub at_least: bool,
+}
+
+/// The time after which a SYN that nobody has answered is first sent again (`TCP_TIMEOUT_INIT`), and a
+/// quarter more, in nanoseconds: the timer wheel adds an eighth at the most.
+const FIRST_RESEND_NS: u64 = 1_250_000_000;
+
+/// How many times a SYN that was sent so long ago has been sent again, at the least: each timeout is at
+/// most twice the one before, and the first `n` together at most 2^n - 1 times the first.
+const fn syn_resends(ns: u64) -> u32 {
+    (ns / FIRST_RESEND_NS + 1).ilog2()
 }
 
 impl Connection {
     /// How long connect() took to come to a connection, nanoseconds. `None` for what was accepted
     /// (its handshake was the SYN queue's, unseen), never came to be, or is not known exactly.
+    ///
+    /// With a deferred Fast Open (`TCP_FASTOPEN_CONNECT`) the SYN is sent by the first write, and no
+    /// transition tells when. So where a SYN that had been sent by connect() would have been sent again
+    /// by its timer, that counts only if so many segments are known to have been.
     pub fn handshake_ns(&self) -> Option<u64> {
         use TcpState::{SynRecv, SynSent};
         let is_shaking = |state| matches!(state, SynSent | SynRecv);
@@ -59,9 +84,19 @@ impl Connection {
                 || !is_shaking(self.state) && self.state != TcpState::Close);
         let shaking = self.times.iter().filter(|(state, _)| connected && is_shaking(*state));
         match shaking.map(|(_, age)| age).reduce(sum) {
-            Some(Age::Exactly(ns)) => Some(ns),
+            Some(Age::Exactly(ns)) => {
+                let resent = self.retransmits().map_or(0, |retransmits| retransmits.count);
+                (syn_resends(ns) <= resent).then_some(ns)
+            }
             _ => None,
         }
+    }
+
+    /// How many segments were sent again; `None` where neither its end nor a snapshot told.
+    pub fn retransmits(&self) -> Option<Retransmits> {
+        let at_end =
+            self.traffic.map(|traffic| Retransmits { count: traffic.retransmits, at_least: false });
+        at_end.or(self.scanned_retransmits.map(|count| Retransmits { count, at_least: true }))
     }
 
     /// Whether it is an attempt to connect that came to nothing, which is no connection.

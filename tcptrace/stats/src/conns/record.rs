@@ -82,6 +82,7 @@ impl Record {
             end_reason: moved.end_reason,
             times: self.times,
             traffic: self.traffic(moved.birth),
+            scanned_retransmits: None,
         }
     }
 
@@ -114,6 +115,7 @@ impl Record {
             end_reason: None,
             times: self.times,
             traffic: self.traffic(found.birth),
+            scanned_retransmits: found.retransmits,
         }
     }
 

@@ -316,3 +316,60 @@ fn a_connection_to_itself_shakes_hands_too() {
     assert_eq!((one.handshake_ns(), one.times.iter().count()), (Some(3 * MS), 6));
     assert_eq!(one.verdict.initiator, Some(Initiator::Both));
 }
+
+/// A connect() whose SYN_SENT took `ms`, with so many retransmissions in its life.
+fn shaken_for(ms: u64, retransmits: u32) -> Option<u64> {
+    let all = ended(&format!(
+        "0ms begin\n\
+         0ms sk=a CLOSE>SYN_SENT 10.0.0.1:0 10.0.0.2:443 netns=5\n\
+         {ms}ms sk=a SYN_SENT>ESTABLISHED 10.0.0.1:7 10.0.0.2:443 netns=5\n\
+         99999ms sk=a ESTABLISHED>CLOSE 10.0.0.1:7 10.0.0.2:443 netns=5 acked=2 \
+         retransmits={retransmits}\n"
+    ));
+    let [one] = &all[..] else { panic!("{all:?}") };
+    assert_eq!(one.times.of(TcpState::SynSent), Some(exactly(ms)), "the state's time is known");
+    one.handshake_ns()
+}
+
+#[test]
+fn a_syn_that_waited_for_the_first_write_makes_no_handshake() {
+    // TCP_FASTOPEN_CONNECT, and nothing written for 11.5 s: the timer of a SYN would have fired at
+    // 1, 3 and 7 s.
+    for retransmits in [0, 1, 2] {
+        assert_eq!(shaken_for(11_512, retransmits), None, "{retransmits}");
+    }
+    for (ms, retransmits) in [(11_512, 3), (7_030, 3), (3_040, 2), (1_030, 1), (1_120, 1), (40, 0)]
+    {
+        assert_eq!(shaken_for(ms, retransmits), Some(ms * MS), "{ms} {retransmits}");
+    }
+    // Linear timeouts (6.5) send it again sooner.
+    assert_eq!(shaken_for(4_100, 4), Some(4100 * MS));
+}
+
+#[test]
+fn what_a_snapshot_told_of_retransmissions_is_a_lower_bound_while_it_is_open() {
+    let text = "0ms begin\n\
+        1ms sk=a CLOSE>SYN_SENT 10.0.0.1:0 10.0.0.2:443 cookie=9b netns=5\n\
+        3ms sk=a SYN_SENT>ESTABLISHED 10.0.0.1:7 10.0.0.2:443 cookie=9b netns=5\n\
+        4ms snapshot open\n4ms snapshot 5\n\
+        4ms socket ESTABLISHED 9b 10.0.0.1:7 10.0.0.2:443 inode=4 unsent=9\n\
+        4ms info 9b ESTABLISHED timer=on expires=900 unacked=9 retransmits=2 backoff=2 rto=800 \
+        total-retrans=6\n\
+        4ms snapshot end\n4ms snapshot over\n4.5ms tick\n";
+    let open = |text: &str| {
+        let (_, conns, tracker) = run(Until::End, 1 << 20, text);
+        conns.open(tracker.census(), 9 * MS).iter().map(Connection::retransmits).collect::<Vec<_>>()
+    };
+    let told = Some(Retransmits { count: 6, at_least: true });
+    assert_eq!(open(text), [told]);
+    // What was counted does not go away with the state.
+    let closing = "5ms sk=a ESTABLISHED>FIN_WAIT1 10.0.0.1:7 10.0.0.2:443 cookie=9b netns=5\n";
+    assert_eq!(open(&[text, closing].concat()), [told]);
+    let unscanned: String =
+        text.lines().filter(|line| !line.contains("info")).map(|l| format!("{l}\n")).collect();
+    assert_eq!(open(&unscanned), [None]);
+    let over = "6ms sk=a FIN_WAIT1>CLOSE 10.0.0.1:7 10.0.0.2:443 cookie=9b netns=5 acked=9 \
+        retransmits=8\n";
+    let all = ended(&[text, closing, over].concat());
+    assert_eq!(all[0].retransmits(), Some(Retransmits { count: 8, at_least: false }));
+}

@@ -183,6 +183,8 @@ fn end_of(one: &Connection) -> Vec<Row> {
             traffic.retransmits
         );
         rows.push(Row::new(text, Tone::Plain));
+    } else if let Some(resent) = one.retransmits() {
+        rows.push(Row::new(format!("at least {} retransmits", resent.count), Tone::Plain));
     }
     rows
 }

@@ -147,6 +147,7 @@ pub(in super::super) fn found(one: &Connection) -> Found {
         mptcp: one.mptcp,
         timestamps: None,
         queues: None,
+        retransmits: None,
     }
 }
 

@@ -31,13 +31,15 @@ pub(super) const HEADER: &str = "time,mono_ns,begin_mono_ns,closed_mono_ns,cooki
     at_least,within_ms,tx_bytes,tx_at_most,rx_bytes,rtt_ms,retransmits,initiator,how,end_reason,\
     syn_sent_ms,syn_recv_ms,established_ms,fin_wait1_ms,fin_wait2_ms,closing_ms,close_wait_ms,\
     last_ack_ms,time_wait_ms,bounds,tid,thread,closer_pid,closer_comm,closer_from,holder_pid,\
-    holder_comm,holders,also_held_by_pid,also_held_by_comm,unknown_because,mptcp\n";
+    holder_comm,holders,also_held_by_pid,also_held_by_comm,unknown_because,mptcp,\
+    retransmits_at_least\n";
 
 /// Writes one connection.
 pub(super) fn print(one: &Connection, wall: &mut WallClock, out: &mut BytesMut) {
     let tuple = &one.tuple;
     let task = one.owner.map(|owner| owner.task);
     let traffic = one.traffic;
+    let resent = one.retransmits();
     let port = |port: u16| (port != 0).then_some(port);
     wall.put_rfc3339(out, one.mono_ns);
     put_field(out, Some(one.mono_ns));
@@ -67,7 +69,7 @@ pub(super) fn print(one: &Connection, wall: &mut WallClock, out: &mut BytesMut) 
     put_field(out, Some(traffic.is_some_and(|traffic| traffic.sent_at_most)));
     put_field(out, traffic.map(|traffic| traffic.received));
     put_time(out, traffic.and_then(|traffic| traffic.srtt_ns).map(Age::Exactly));
-    put_field(out, traffic.map(|traffic| traffic.retransmits));
+    put_field(out, resent.map(|resent| resent.count));
     put_field(out, one.verdict.initiator.map(Initiator::name));
     put_field(out, one.verdict.how.map(|how| quoted(how.name())));
     put_field(out, one.end_reason.map(EndReason::name));
@@ -88,6 +90,7 @@ pub(super) fn print(one: &Connection, wall: &mut WallClock, out: &mut BytesMut) 
     put_field(out, also.map(|also| quoted(&also.name().to_string())));
     put_field(out, one.verdict.unknown_because.map(UnknownBecause::name));
     put_field(out, one.mptcp);
+    put_field(out, Some(resent.is_some_and(|resent| resent.at_least)));
     out.put_u8(b'\n');
 }
 

@@ -49,6 +49,7 @@ struct Line {
     rx_bytes: Option<u64>,
     rtt_ms: Option<f64>,
     retransmits: Option<u32>,
+    retransmits_at_least: bool,
     initiator: Option<&'static str>,
     how: Option<&'static str>,
     unknown_because: Option<&'static str>,
@@ -137,6 +138,7 @@ pub(super) fn print(one: &Connection, wall: &mut WallClock, out: &mut BytesMut) 
     let tuple = &one.tuple;
     let task = one.owner.map(|owner| owner.task);
     let traffic = one.traffic;
+    let resent = one.retransmits();
     let port = |port: u16| (port != 0).then_some(port);
     let line = Line {
         v: 1,
@@ -172,7 +174,8 @@ pub(super) fn print(one: &Connection, wall: &mut WallClock, out: &mut BytesMut) 
         tx_at_most: traffic.is_some_and(|traffic| traffic.sent_at_most),
         rx_bytes: traffic.map(|traffic| traffic.received),
         rtt_ms: traffic.and_then(|traffic| traffic.srtt_ns).map(ms),
-        retransmits: traffic.map(|traffic| traffic.retransmits),
+        retransmits: resent.map(|resent| resent.count),
+        retransmits_at_least: resent.is_some_and(|resent| resent.at_least),
         initiator: one.verdict.initiator.map(Initiator::name),
         how: one.verdict.how.map(How::name),
         unknown_because: one.verdict.unknown_because.map(UnknownBecause::name),

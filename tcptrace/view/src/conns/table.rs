@@ -11,7 +11,7 @@ use crate::{
     who,
 };
 use tcptrace_model::{Age, EndReason, Holder, Initiator, Opened, ProcessName, TcpState};
-use tcptrace_stats::conns::{Connection, Traffic};
+use tcptrace_stats::conns::{Connection, Retransmits, Traffic};
 
 /// What the table shows.
 #[derive(Clone, Copy, Debug, Default)]
@@ -178,7 +178,7 @@ fn write_wide(line: &mut String, one: &Connection) {
         format!("{at_most}{sent}"),
         number(traffic.map(|traffic| traffic.received)),
         exact(traffic.and_then(|traffic| traffic.srtt_ns)),
-        number(traffic.map(|traffic| traffic.retransmits.into())),
+        retransmits(one),
         exact(one.handshake_ns()),
         age_within(one.life(), 9),
         one.verdict.initiator.map_or("-", Initiator::name),
@@ -205,6 +205,12 @@ fn holder(holder: Option<&Holder>) -> String {
         Some(also) => format!("{named}, {also}"),
         None => named,
     }
+}
+
+/// `3`, or `≥3` as of the last snapshot.
+fn retransmits(one: &Connection) -> String {
+    let shown = |of: Retransmits| format!("{}{}", if of.at_least { "≥" } else { "" }, of.count);
+    one.retransmits().map_or("-".to_owned(), shown)
 }
 
 fn number(number: Option<u64>) -> String {

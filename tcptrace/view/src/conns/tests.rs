@@ -187,6 +187,7 @@ fn an_object_has_every_key_and_null_for_what_is_not_known() {
     ] {
         expected[nobody] = serde_json::Value::Null;
     }
+    expected["retransmits_at_least"] = false.into();
     assert_eq!(*one, expected);
     assert_eq!(lines.last().unwrap()["type"], "summary");
     let found = lines.iter().find(|line| line["lport"] == 40002).unwrap();
@@ -228,7 +229,9 @@ fn a_row_of_csv_has_a_field_for_each_column() {
     assert_eq!(hostile, 1, "{text}");
     let last = text.lines().find(|line| line.contains(",TIME_WAIT,connect,")).unwrap();
     assert!(
-        last.ends_with(",3.000,,10.000,1.000,5.000,,,,89881.000,TIME_WAIT,812,curl,,,,,,,,,,"),
+        last.ends_with(
+            ",3.000,,10.000,1.000,5.000,,,,89881.000,TIME_WAIT,812,curl,,,,,,,,,,,false"
+        ),
         "{last}"
     );
 }
