@@ -26,6 +26,8 @@ use tcptrace_track::Tracker;
 const WATCHED_LIMIT: usize = 1 << 18;
 /// Namespaces whose ends are counted.
 const SPACES_LIMIT: usize = 4096;
+/// Namespaces of which anything is known.
+const SPACES: usize = 1 << 16;
 /// From so many TIME_WAITs on it is counted whose they are.
 pub const WORTH_NAMING: u64 = 1000;
 
@@ -63,6 +65,8 @@ pub struct Collector {
     lossy: bool,
     /// There was a connection whose namespace is not known.
     unplaced: bool,
+    /// There was no room for what happened in some namespace.
+    crowded: bool,
 }
 
 /// Paths of which it is said who takes their ports.
@@ -108,7 +112,9 @@ impl Sockets {
         *self.states.entry(socket.state).or_default() += 1;
         let orphan = socket.full.as_ref().is_none_or(|full| full.inode == 0);
         match socket.state {
-            TcpState::Listen => self.listeners.push(socket.clone()),
+            TcpState::Listen if self.listeners.len() < WATCHED_LIMIT => {
+                self.listeners.push(socket.clone());
+            }
             TcpState::CloseWait if self.waiting.len() < WATCHED_LIMIT => {
                 self.waiting.push(socket.clone());
             }
@@ -134,6 +140,7 @@ impl Collector {
             ended_ns: 0,
             lossy: false,
             unplaced: false,
+            crowded: false,
         }
     }
 
@@ -142,17 +149,29 @@ impl Collector {
         self.ports.input(input);
         match input {
             Input::Knobs(knobs) => {
-                self.spaces.entry(knobs.netns).or_default().knobs = knobs.knobs.clone();
+                if let Some(space) = self.space(knobs.netns) {
+                    space.knobs = knobs.knobs.clone();
+                }
             }
             Input::Counters(counters) => {
-                let space = self.spaces.entry(counters.netns).or_default();
-                space.count(counters.mono_ns, &counters.counters);
+                if let Some(space) = self.space(counters.netns) {
+                    space.count(counters.mono_ns, &counters.counters);
+                }
             }
             Input::Lost(_) | Input::Missed { .. } => self.lossy = true,
             Input::Snapshot(snapshot) => return self.snapshot(snapshot),
             _ => {}
         }
         false
+    }
+
+    /// What is known of a namespace; `None` if there is no room for another.
+    fn space(&mut self, netns: u32) -> Option<&mut Space> {
+        if self.spaces.len() >= SPACES && !self.spaces.contains_key(&netns) {
+            self.crowded = true;
+            return None;
+        }
+        Some(self.spaces.entry(netns).or_default())
     }
 
     fn snapshot(&mut self, snapshot: &Snapshot) -> bool {
@@ -162,7 +181,9 @@ impl Collector {
                 self.round = Round { minisocks: true, ..Round::default() };
             }
             Snapshot::Begin { netns, .. } => {
-                self.round.told.insert(*netns);
+                if self.round.told.len() < SPACES || self.spaces.contains_key(netns) {
+                    self.round.told.insert(*netns);
+                }
                 self.current = Some((*netns, Sockets::default()));
             }
             Snapshot::Socket(socket) => {
@@ -181,7 +202,9 @@ impl Collector {
                     ] {
                         *sockets.states.entry(state).or_default() += u64::from(count);
                     }
-                    self.spaces.entry(netns).or_default().dumped(sockets);
+                    if let Some(space) = self.space(netns) {
+                        space.dumped(sockets);
+                    }
                 }
             }
             Snapshot::Over { mono_ns, all: true } => {
@@ -211,9 +234,12 @@ impl Collector {
             return;
         };
         // Most do not: those need not find where.
-        if closers::counts(change)
-            && (self.closers.len() < SPACES_LIMIT || self.closers.contains_key(&netns))
-        {
+        if !closers::counts(change) {
+            return;
+        }
+        if self.closers.len() >= SPACES_LIMIT && !self.closers.contains_key(&netns) {
+            self.crowded = true;
+        } else {
             let new = || Closers::new(None, DEFAULT_LIMIT);
             self.closers.entry(netns).or_insert_with(new).add(change);
         }
@@ -267,6 +293,10 @@ impl Collector {
                 seconds: self.watched_ns().unwrap_or(0) as f64 / 1e9,
                 events: match self.setup.events.clone() {
                     Ok(()) if self.unplaced => Err(UNPLACED.to_owned()),
+                    Ok(()) if self.crowded => Err(format!(
+                        "more than {SPACES_LIMIT} network namespaces: what happened in the others \
+                         was not counted"
+                    )),
                     events => events,
                 },
                 lossy: self.lossy,
@@ -326,11 +356,12 @@ impl Space {
             self.early = Some(early.collect());
         }
         self.looks += 1;
-        for listener in &sockets.listeners {
-            let queued = queue(listener).0;
-            let most = self.queued.entry(listener.cookie).or_default();
-            *most = queued.max(*most);
-        }
+        // Of those that are gone nothing is told.
+        let longest = |listener: &SnapSocket| {
+            let before = self.queued.get(&listener.cookie).copied().unwrap_or(0);
+            (listener.cookie, queue(listener).0.max(before))
+        };
+        self.queued = sockets.listeners.iter().map(longest).collect();
         self.sockets = sockets;
     }
 
@@ -358,6 +389,15 @@ impl Space {
             // What the kernel told of it at the first look was true then.
             let age_ms = before.copied().flatten().map(|ms| ms.get().saturating_add(watched_ms));
             group.oldest_ms = group.oldest_ms.max(age_ms);
+        }
+        // Those that were counted and not kept.
+        let known: u64 = close_wait.values().map(|group| group.count.now).sum();
+        let all = sockets.states.get(&TcpState::CloseWait).copied().unwrap_or(0);
+        let nobody = Who::Unknown;
+        if all > known {
+            let new =
+                CloseWait { who: nobody, count: Lasting::default(), unread: 0, oldest_ms: None };
+            close_wait.entry(nobody).or_insert(new).count.now += all - known;
         }
         let mut close_wait: Vec<_> = close_wait.into_values().collect();
         close_wait
@@ -402,5 +442,62 @@ fn who(full: Option<&SnapFull>) -> Who {
         }
         Some(SnapFull { inode: 0, .. }) => Who::NotAccepted,
         _ => Who::Unknown,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tcptrace_model::script;
+
+    use super::*;
+
+    fn take(collector: &mut Collector, tracker: &mut Tracker, text: &str) {
+        for input in script::inputs(text).unwrap() {
+            tracker.apply(&input, &mut |change| collector.change(&change));
+            collector.input(&input);
+        }
+    }
+
+    #[test]
+    fn ends_in_more_namespaces_than_there_is_room_for_are_said_not_to_be_counted() {
+        let (mut collector, mut tracker) = (Collector::new(Setup::recorded()), Tracker::default());
+        take(&mut collector, &mut tracker, "0ms begin");
+        let close = |netns: usize| {
+            let of = format!("10.0.0.1:7 10.0.0.2:443 cookie={netns:x} netns={netns}");
+            format!(
+                "1ms sk={netns:x} SYN_SENT>ESTABLISHED {of}\n\
+                 2ms sk={netns:x} ESTABLISHED>CLOSE {of} err=104"
+            )
+        };
+        for netns in 1..=SPACES_LIMIT {
+            take(&mut collector, &mut tracker, &close(netns));
+        }
+        assert_eq!(collector.facts(3_000_000, &tracker).watched.events, Ok(()));
+        // Facts give away what was counted: fill it anew.
+        for netns in 1..=SPACES_LIMIT + 1 {
+            take(&mut collector, &mut tracker, &close(netns));
+        }
+        let why = collector.facts(4_000_000, &tracker).watched.events.unwrap_err();
+        assert!(why.contains("more than 4096 network namespaces"), "{why}");
+    }
+
+    #[test]
+    fn listeners_that_are_gone_are_forgotten_and_close_waits_that_were_not_kept_are_counted() {
+        let mut space = Space::default();
+        for cookie in 1..100 {
+            let text = format!("1ms socket LISTEN {cookie:x} 10.0.0.1:80 0.0.0.0:0 unread=3");
+            let Some(Input::Snapshot(Snapshot::Socket(socket))) =
+                script::inputs(&text).unwrap().pop()
+            else {
+                panic!("a socket")
+            };
+            let mut sockets = Sockets::default();
+            sockets.add(&socket);
+            sockets.states.insert(TcpState::CloseWait, 7);
+            space.dumped(sockets);
+            assert_eq!(space.queued.len(), 1);
+        }
+        let facts = space.facts(5, 0);
+        assert_eq!(facts.close_wait.iter().map(|group| group.count.now).sum::<u64>(), 7);
     }
 }

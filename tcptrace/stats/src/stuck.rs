@@ -20,7 +20,8 @@ use super::{
     group::{By, Key},
 };
 use tcptrace_model::{
-    Age, Found, Input, Queues, Snapshot, StateSet, SynQueue, TcpState, hash::Map,
+    Age, Found, Input, Queues, Snapshot, StateSet, SynQueue, TcpState,
+    hash::{Map, Set},
 };
 use tcptrace_track::{Scan, Standing, Tracker};
 
@@ -39,7 +40,7 @@ pub const STATES: [TcpState; 8] = [
 
 /// Groups that are counted apart in each state; the others are one.
 const LIMIT: usize = 10_000;
-/// Namespaces whose sysctls are kept.
+/// Namespaces whose sysctls, and whose SYN queues, are kept.
 const SPACES: usize = 1 << 16;
 
 /// From so many connections of one group in one state on, for one cause, they are a leak in the making,
@@ -335,8 +336,14 @@ impl Survey {
                 }
             }
             Snapshot::SynQueue(queue) => {
-                if let Some(netns) = self.netns {
-                    self.syn_queues.entry(netns).or_default().push(*queue);
+                if let Some(netns) = self.netns
+                    && (self.syn_queues.len() < SPACES || self.syn_queues.contains_key(&netns))
+                {
+                    let queues = self.syn_queues.entry(netns).or_default();
+                    // There is at most one for each port, whatever a recording says.
+                    if queues.len() < usize::from(u16::MAX) {
+                        queues.push(*queue);
+                    }
                 }
             }
             Snapshot::End(_) => self.netns = None,
@@ -451,10 +458,11 @@ impl Survey {
             })
         });
         let mut rows: Vec<_> = rows.collect();
+        let listed: Set<_> = rows.iter().map(|row| (row.netns, row.queue.lport)).collect();
         // A full accept queue is one whether or not somebody knocks just now.
         let full = accept_queues.iter().filter(|(_, queues)| is_full(**queues));
         for (&(netns, lport), &queues) in full {
-            if !rows.iter().any(|row| (row.netns, row.queue.lport) == (netns, lport)) {
+            if !listed.contains(&(netns, lport)) {
                 let queue = SynQueue { lport, waiting: 0, resent: 0 };
                 rows.push(SynRow { netns, queue, accept: Some(queues) });
             }

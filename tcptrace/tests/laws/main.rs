@@ -5,6 +5,7 @@
 
 mod consistency;
 mod damage;
+mod growth;
 mod host;
 mod recordings;
 mod views;

@@ -97,6 +97,10 @@ impl Views {
                 *lives += u64::from(moved.new == TcpState::Close && moved.old != TcpState::Listen);
             }
         });
+        if let Input::Tick { mono_ns } = input {
+            // As whoever reads the ring asks.
+            self.tracker.due_peeks(*mono_ns);
+        }
         if !matches!(input, Input::Event(_)) {
             self.counts.input(input);
             self.survey.input(input);

@@ -20,7 +20,7 @@ use crate::toolchain::{self, Compiler, Linker, NIGHTLY};
 const BPF_LINKER: &str = "0.13.0";
 
 /// Programs that tests start, the Debian package of each, and what is lost without it.
-const PROGRAMS: [(&str, &str, &str); 12] = [
+const PROGRAMS: [(&str, &str, &str); 13] = [
     ("ip", "iproute2", "no kernel test can make its network namespace"),
     ("perf", "linux-perf", "no independent witness counts the transitions"),
     ("qemu-system-x86_64", "qemu-system-x86", "no other kernel can be booted for the tests"),
@@ -30,6 +30,7 @@ const PROGRAMS: [(&str, &str, &str); 12] = [
     ("prometheus", "prometheus", "no real Prometheus scrapes serve, nor checks its rules"),
     ("tmux", "tmux", "no test looks at the screens of tcptrace top"),
     ("tcpstates", "libbpf-tools", "the benchmark has no other tracer to compare with"),
+    ("valgrind", "valgrind", "no test counts what an input costs in full tables"),
     ("mandoc", "mandoc", "only groff, where it is installed, checks the manual pages"),
     ("rpm2cpio", "rpm", "`cargo xtask dist` does not verify the RPM package by unpacking it"),
     ("cpio", "cpio", "`cargo xtask dist` does not verify the RPM package by unpacking it"),
