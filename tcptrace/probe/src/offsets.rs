@@ -130,13 +130,11 @@ pub(super) fn file_offsets(btf: &Btf<'_>, record_ret: u32) -> Result<FileOffsets
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::btf::tests::vmlinux;
 
     #[test]
     fn finds_what_totals_and_accepts_need() {
-        let Ok(data) = std::fs::read("/sys/kernel/btf/vmlinux") else {
-            println!("skipped: this kernel has no BTF");
-            return;
-        };
+        let Some(data) = vmlinux() else { return };
         let btf = Btf::parse(&data).unwrap();
         let sock = sock_offsets(&btf).unwrap();
         let totals = totals_offsets(&btf).unwrap();
@@ -156,10 +154,7 @@ mod tests {
     /// Constant from 5.10 to 7.3 on x86-64.
     #[test]
     fn finds_this_kernels_fields() {
-        let Ok(data) = std::fs::read("/sys/kernel/btf/vmlinux") else {
-            println!("skipped: this kernel has no BTF");
-            return;
-        };
+        let Some(data) = vmlinux() else { return };
         let offsets = sock_offsets(&Btf::parse(&data).unwrap()).unwrap();
         if cfg!(target_arch = "x86_64") {
             assert_eq!((offsets.skc_daddr, offsets.skc_rcv_saddr), (0, 4));

@@ -3,6 +3,7 @@
 
 use std::{
     collections::VecDeque,
+    env,
     net::Shutdown,
     panic::resume_unwind,
     sync::atomic::{AtomicBool, Ordering},
@@ -195,6 +196,9 @@ fn two_tracers_do_not_disturb_each_other() {
 /// Transitions that interrupt the program, of which so many are to be seen, if they come in time.
 const INTERRUPTING: u64 = 20;
 
+/// For the first of them: on a busy machine, there were runs without any in [`DEADLINE`].
+const FIRST_WITHIN: Duration = Duration::from_secs(60);
+
 /// Connects that wait for an answer at a time: below a usual limit of open files.
 const WAITING: usize = 900;
 
@@ -236,6 +240,11 @@ fn interrupt(done: &AtomicBool) -> Result<()> {
 #[test]
 fn what_interrupts_the_program_is_told_too() {
     let outcome = || -> Result<()> {
+        if env::var("VM_TEST").is_ok_and(|clock| clock == "icount") {
+            // In no run of one did an interrupt come inside the program, for ten seconds each.
+            let why = "a guest whose clock counts instructions was never seen to be interrupted";
+            return Err(Unsupported(why.to_owned()).into());
+        }
         let netns = Netns::new()?;
         // Counted, and not handed out.
         let mut trace = Trace::start(&Options { filter: only_churn()?, ..by(Backend::TpBtf) })?;
@@ -245,9 +254,13 @@ fn what_interrupts_the_program_is_told_too() {
         let done = AtomicBool::new(false);
         let stood_in = thread::scope(|scope| {
             let work = scope.spawn(|| netns.run(|| interrupt(&done)));
-            let deadline = Instant::now() + DEADLINE;
+            let start = Instant::now();
+            let within = |stood_in| if stood_in == 0 { FIRST_WITHIN } else { DEADLINE };
             let mut stood_in = 0;
-            while stood_in < INTERRUPTING && Instant::now() < deadline && !work.is_finished() {
+            while stood_in < INTERRUPTING
+                && start.elapsed() < within(stood_in)
+                && !work.is_finished()
+            {
                 thread::sleep(Duration::from_millis(10));
                 stood_in = trace.live().probe().stood_in();
             }
@@ -256,10 +269,7 @@ fn what_interrupts_the_program_is_told_too() {
         })?;
         let account = trace.finish()?;
         ensure!(account.missed == Some(0) && account.balance() == 0, "{account:?}");
-        if stood_in == 0 {
-            let why = format!("no transition was interrupted within {DEADLINE:?}");
-            return Err(Unsupported(why).into());
-        }
+        ensure!(stood_in > 0, "no transition was interrupted within {FIRST_WITHIN:?}");
         Ok(())
     };
     settle("interrupted", outcome());
