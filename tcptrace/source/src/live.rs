@@ -319,6 +319,10 @@ impl Live {
             self.clock = Some(now);
             sink(&Input::Clock(now));
         }
+        if let Some(snapshots) = &self.on_the_way.snapshots {
+            let ended = snapshots.ended(monotonic_ns()?);
+            ended.into_iter().for_each(|one| sink(&Input::Exited(one)));
+        }
         self.tick(sink);
         Ok(())
     }

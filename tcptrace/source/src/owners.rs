@@ -11,10 +11,12 @@ use std::{
 
 use super::dump::Space;
 use tcptrace_host::{caps::Capabilities, clock, process};
-use tcptrace_model::{Holder, Task};
+use tcptrace_model::{Exited, Holder, Task};
 
 /// Processes of an earlier search that are asked for again in a round: some 10 µs each.
 const ASKED: usize = 1024;
+/// As many are asked for between rounds, at each check of the source: one after the other, in turns.
+const ASKED_BETWEEN: usize = 64;
 
 /// After a search nothing is searched for so many times as long as it took: 2 % of a CPU at most.
 /// Whose a socket is that opens meanwhile, its events tell.
@@ -31,6 +33,8 @@ struct Memory {
     known: HashMap<u64, u32>,
     holders: Vec<Option<Holder>>,
     not_before_ns: u64,
+    /// Which of `holders` is asked for next between rounds.
+    next: usize,
     refusal_said: bool,
     cut_said: bool,
 }
@@ -44,6 +48,15 @@ impl Owners {
         // Half of what a search found is no worse than none.
         let mut memory = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         memory.fill(spaces, all, remarks);
+    }
+
+    /// Processes that rounds have named and that have ended since; none while a round is taken, which
+    /// asks for them itself.
+    pub(super) fn ended(&self, now: u64) -> Vec<Exited> {
+        match self.0.try_lock() {
+            Ok(mut memory) => memory.ended(now, process::has_ended),
+            Err(_) => Vec::new(),
+        }
     }
 }
 
@@ -76,6 +89,30 @@ impl Memory {
             let ended = [known.task, known.first].into_iter().filter(has_ended);
             *holder = ended.fold(*holder, |left, task| left?.without(task.tgid, task.started));
         }
+    }
+
+    /// Asks for a few of those that were found, and takes out and tells those that have ended.
+    fn ended(&mut self, now: u64, has_ended: impl Fn(&Task) -> bool) -> Vec<Exited> {
+        let asked = self.holders.len().min(ASKED_BETWEEN);
+        let mut ended: Vec<Exited> = Vec::new();
+        for _ in 0..asked {
+            self.next %= self.holders.len();
+            let holder = self.holders[self.next];
+            self.next += 1;
+            for task in holder.iter().flat_map(|holder| [holder.task, holder.first]) {
+                let one = Exited { mono_ns: now, tgid: task.tgid, started: task.started };
+                if !ended.contains(&one) && has_ended(&task) {
+                    ended.push(one);
+                }
+            }
+        }
+        if !ended.is_empty() {
+            let without = |left: Holder, one: &Exited| left.without(one.tgid, one.started);
+            for holder in &mut self.holders {
+                *holder = holder.and_then(|holder| ended.iter().try_fold(holder, without));
+            }
+        }
+        ended
     }
 
     /// What earlier searches found is forgotten: files are passed on and closed.
@@ -172,6 +209,40 @@ mod tests {
         let [said] = &said[..] else { panic!("{said:?}") };
         assert!(said.starts_with("no process is known for 2 open sockets"), "{said}");
         assert!(said.contains("2 of 9 processes"), "{said}");
+    }
+
+    fn holder(tgid: u32) -> Holder {
+        let task = Task::process(tgid, 0, 0, tcptrace_model::Comm::from("app"));
+        Holder::one(Task { started: tgid + 1, ..task })
+    }
+
+    #[test]
+    fn a_process_that_ends_between_rounds_is_told_once_and_named_no_more() {
+        let both = Holder { first: holder(7).task, holders: 2, ..holder(8) };
+        let holders = vec![Some(holder(7)), Some(both), Some(holder(9))];
+        let mut memory = Memory { holders, ..Memory::default() };
+        assert_eq!(memory.ended(5, |_| false), []);
+        let ended = memory.ended(6, |task| task.tgid == 7);
+        assert_eq!(ended, [Exited { mono_ns: 6, tgid: 7, started: 8 }]);
+        let left: Vec<_> = memory.holders.iter().map(|one| one.map(|one| one.task.tgid)).collect();
+        assert_eq!(left, [None, Some(8), Some(9)]);
+        assert_eq!(memory.holders[1].and_then(|one| one.also()), None);
+        assert_eq!(memory.ended(7, |task| task.tgid == 7), []);
+    }
+
+    #[test]
+    fn each_check_asks_for_few_and_in_the_end_for_all() {
+        let holders: Vec<_> = (1..=1000).map(|tgid| Some(holder(tgid))).collect();
+        let mut memory = Memory { holders, ..Memory::default() };
+        let asked = std::cell::RefCell::new(HashSet::new());
+        for check in 1..=16 {
+            memory.ended(check, |task| {
+                asked.borrow_mut().insert(task.tgid);
+                false
+            });
+            let most = ASKED_BETWEEN * usize::try_from(check).unwrap();
+            assert_eq!(asked.borrow().len(), most.min(1000));
+        }
     }
 
     /// Who has the capability is not told to get it.

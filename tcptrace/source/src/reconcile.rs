@@ -13,7 +13,7 @@ use super::{
     snapshot::{Job, Reader},
 };
 use tcptrace_host::clock;
-use tcptrace_model::{Input, Knobs};
+use tcptrace_model::{Exited, Input, Knobs};
 
 /// The least between two rounds.
 const SOON_NS: u64 = 1_000_000_000;
@@ -121,6 +121,11 @@ impl Reconciler {
             said: HashSet::new(),
             remarks: Vec::new(),
         }
+    }
+
+    /// Processes that the last rounds have named as holders and that have ended since.
+    pub(super) fn ended(&self, now: u64) -> Vec<Exited> {
+        self.reader.ended(now)
     }
 
     /// An event came from this namespace.

@@ -9,7 +9,7 @@ use super::{
     helper::Link,
     tables::Tables,
 };
-use tcptrace_model::{Input, Snapshot};
+use tcptrace_model::{Exited, Input, Snapshot};
 
 pub use super::{dump::Round, tables::Scope};
 
@@ -46,6 +46,15 @@ impl Reader {
     /// Whether there is nobody any more who could.
     pub(super) fn is_gone(&self) -> bool {
         matches!(&self.0, By::Helper(link) if link.is_gone())
+    }
+
+    /// Processes that rounds have named as holders and that have ended since. The helper tells with
+    /// each round alone.
+    pub(super) fn ended(&self, now: u64) -> Vec<Exited> {
+        match &self.0 {
+            By::Here(tables) => tables.ended(now),
+            By::Helper(_) => Vec::new(),
+        }
     }
 
     /// What is to be said of a helper that has gone since this was asked last.

@@ -26,8 +26,8 @@ use tcptrace_host::{
     sysctl,
 };
 use tcptrace_model::{
-    BoundPort, NetnsCounters, NetnsKnobs, Queues, SnapFull, SnapInfo, SnapSocket, SnapshotEnd,
-    SynQueue, TcpState, Tuple, Unseen, filter::Filter,
+    BoundPort, Exited, NetnsCounters, NetnsKnobs, Queues, SnapFull, SnapInfo, SnapSocket,
+    SnapshotEnd, SynQueue, TcpState, Tuple, Unseen, filter::Filter,
 };
 
 /// What is to be dumped.
@@ -59,6 +59,11 @@ impl Tables {
     pub(super) fn new(scope: Scope) -> Self {
         // To be tried before anything is given up: it takes a socket that is bound.
         Self { scope, namespaces: Mutex::new(None), lists_bound: sock_diag::lists_bound() }
+    }
+
+    /// Processes that were named as holders and that have ended since.
+    pub(super) fn ended(&self, now: u64) -> Vec<Exited> {
+        self.scope.owners.as_ref().map(|owners| owners.ended(now)).unwrap_or_default()
     }
 
     /// Whether these are of one namespace that was asked for.

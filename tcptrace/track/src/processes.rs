@@ -16,6 +16,10 @@ use tcptrace_model::{Closer, Comm, Holder, Owner, OwnerFrom, Task, hash::Map};
 /// Processes whose first name is remembered; the one that was seen first is forgotten for another.
 const NAMES: usize = 1 << 14;
 
+/// Processes of which it is remembered that they have ended: a round that was under way then may name
+/// them once more.
+const ENDED: usize = 1024;
+
 /// Values that may be kept before any is looked for that nobody names.
 const FEW: usize = 4096;
 
@@ -174,6 +178,9 @@ pub(super) struct Processes {
     names: Map<(u32, u32), Named>,
     /// The keys of `names`, in the order in which they came.
     named: VecDeque<(u32, u32)>,
+    /// Those that have ended last, by number and start, and in which order they were told.
+    ended: Map<(u32, u32), ()>,
+    ended_order: VecDeque<(u32, u32)>,
 }
 
 impl Processes {
@@ -204,8 +211,11 @@ impl Processes {
         self.closers.keep(Closer { task, ..closer })
     }
 
-    /// Keeps a holder.
+    /// Keeps a holder, less what has ended.
     pub(super) fn keep_holder(&mut self, holder: Holder) -> Option<Id<Holder>> {
+        let has_ended = |task: &Task| self.ended.contains_key(&(task.tgid, task.started));
+        let mut ended = [holder.task, holder.first].into_iter().filter(has_ended);
+        let holder = ended.try_fold(holder, |left, task| left.without(task.tgid, task.started))?;
         let (task, first) = (self.called(holder.task), self.called(holder.first));
         self.holders.keep(Holder { task, first, ..holder })
     }
@@ -268,6 +278,14 @@ impl Processes {
     /// A process has ended: it holds nothing any more.
     pub(super) fn ended(&mut self, tgid: u32, started: u32) {
         self.holders.change(|holder| holder.without(tgid, started));
+        if self.ended.insert((tgid, started), ()).is_none() {
+            self.ended_order.push_back((tgid, started));
+            if self.ended_order.len() > ENDED
+                && let Some(first) = self.ended_order.pop_front()
+            {
+                self.ended.remove(&first);
+            }
+        }
     }
 
     /// Whether [`Self::keep_only`] would be worth its while.

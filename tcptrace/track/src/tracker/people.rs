@@ -174,6 +174,18 @@ fn no_process_that_has_ended_is_said_to_hold_anything() {
         held(&[both], "20ms exited 3 9\n20ms exited 2 8\n"),
         "ESTABLISHED of acceptor, held by -"
     );
+    // The next round was under way when that was noticed.
+    let late = "pid=3 comm=backend started=9";
+    let round = |holder: &str| {
+        format!(
+            "20ms exited 3 9\n30ms snapshot open\n30ms snapshot 5\n\
+             30ms socket ESTABLISHED 2 10.0.0.2:80 10.0.0.1:7 inode=3 {holder}\n\
+             30ms snapshot end\n30ms snapshot over\n30.5ms tick\n"
+        )
+    };
+    assert_eq!(held(&[late], &round(late)), "ESTABLISHED of acceptor, held by -");
+    let told = held(&[late], &round(both));
+    assert_eq!(told, "ESTABLISHED of acceptor, held by acceptor/2 1");
     let told = held(&[both], "20ms exited 3 10\n");
     assert!(told.contains("backend/3 also acceptor 2"), "the number is another's by now: {told}");
 }
