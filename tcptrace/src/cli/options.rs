@@ -2,10 +2,13 @@
 //!
 //! Whatever is wrong with the arguments is found here, before anything is opened or attached.
 
+use std::{io, sync::Once};
+
 use anyhow::Result;
 
 use super::{
     args::{FilterArgs, ProbeArgs, SelectArgs},
+    log::say,
     usage::Usage,
 };
 use tcptrace_host::{
@@ -51,9 +54,28 @@ pub(super) fn options(probe: &ProbeArgs, filter: &FilterArgs) -> Result<Options>
 /// As [`options`].
 pub(super) fn filter(args: &FilterArgs) -> Result<Filter> {
     let Some(netns) = only(args)? else { return Ok(filter_with(args, None)) };
-    // Without the rights to enter it, and before 5.14, the inode has to do.
-    let netns_cookie = netns.cookie().ok().flatten();
+    let cookie = netns.cookie();
+    if let Some(line) = by_inode_alone(args.netns.as_deref().unwrap_or_default(), &cookie) {
+        // Several parts of a command ask for the filter.
+        static SAID: Once = Once::new();
+        SAID.call_once(|| say(&line));
+    }
+    let netns_cookie = cookie.ok().flatten();
     Ok(Filter { netns_cookie, ..filter_with(args, Some(netns.id.inode)) })
+}
+
+/// What is to be said where the namespace that `-N` names has to be told by its inode, since its cookie
+/// cannot be read: without the rights to enter it, and before 5.14.
+fn by_inode_alone(name: &str, cookie: &io::Result<Option<u64>>) -> Option<String> {
+    let why = match cookie {
+        Ok(Some(_)) => return None,
+        Ok(None) => "this kernel has no cookies of namespaces (5.14 has)".to_owned(),
+        Err(error) => error.to_string(),
+    };
+    let name = escape(name.as_bytes());
+    Some(format!(
+        "-N {name} is matched by inode, which another namespace may get once {name} has ended: {why}"
+    ))
 }
 
 /// What to keep, with this inode of the namespace that `-N` names.
@@ -124,6 +146,16 @@ mod tests {
 
     fn in_netns(netns: &str) -> FilterArgs {
         FilterArgs { netns: Some(netns.to_owned()), ..FilterArgs::default() }
+    }
+
+    #[test]
+    fn a_namespace_that_is_told_by_its_inode_alone_is_said_to_be() {
+        assert_eq!(by_inode_alone("web", &Ok(Some(7))), None);
+        let old = by_inode_alone("web", &Ok(None)).unwrap();
+        assert!(old.starts_with("-N web is matched by inode, ") && old.contains("5.14"), "{old}");
+        let refused = io::Error::from(io::ErrorKind::PermissionDenied);
+        let refused = by_inode_alone("\x1bweb", &Err(refused)).unwrap();
+        assert!(refused.starts_with("-N \\x1bweb is") && refused.ends_with("denied"), "{refused}");
     }
 
     #[test]
