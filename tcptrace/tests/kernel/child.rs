@@ -35,12 +35,15 @@ pub struct Child {
 }
 
 impl Child {
-    /// One in `netns` that has `files` open.
+    /// One in `netns` that has `files` open, and runs by now.
     ///
     /// # Errors
     /// `Unsupported` on kernels before 5.9; else what the kernel answered.
     pub fn holding(netns: &Netns, files: &[BorrowedFd<'_>]) -> Result<Self> {
-        Self::fork(netns, files, |_, _| true)
+        let mut child = Self::fork(netns, files, |_, _| true)?;
+        // Ended before it has said so, it would find nobody to say it to, and count as failed.
+        child.done()?;
+        Ok(child)
     }
 
     /// One in `netns` that, when told to, connects a socket of its own making to an IPv4 address.
