@@ -2,6 +2,7 @@
 //! Real connections on loopback, in the namespace of the test.
 #![expect(clippy::unwrap_used, reason = "a test that cannot set itself up has to panic")]
 
+mod agreement;
 mod browser;
 mod check;
 mod conns;
