@@ -45,6 +45,15 @@ impl PidNamespace {
     }
 }
 
+/// Whether this process is in the first PID namespace, and `/proc` shows that one.
+///
+/// # Errors
+/// As [`PidNamespace::of_proc`].
+pub fn is_in_first() -> io::Result<bool> {
+    let own = fs::metadata("/proc/self/ns/pid")?.ino() == FIRST;
+    Ok(own && PidNamespace::of_proc()? == PidNamespace::First)
+}
+
 /// How many numbers the line `NSpid:` of `/proc/PID/status` has; `None` without one. No name can
 /// forge that line: the kernel escapes newlines in it.
 fn numbers(status: &[u8]) -> Option<usize> {

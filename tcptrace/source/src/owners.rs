@@ -1,17 +1,20 @@
 //! Who holds the sockets of snapshots.
 //!
-//! `/proc` is searched for all of them at once, in each round unless that would take too much. Keeps
-//! what was found by cookie meanwhile, for as long as rounds have the socket. Must not name a process
+//! All of them are looked for at once, in each round unless that would take too much: among the open
+//! files that the kernel's iterator tells, or where that is not to be had, in `/proc`. Keeps what was
+//! found by cookie meanwhile, for as long as rounds have the socket. Must not name a process
 //! that has ended: those that an earlier search found are asked for again.
 
 use std::{
     collections::{HashMap, HashSet},
+    io,
     sync::{Mutex, PoisonError},
 };
 
 use super::dump::Space;
 use tcptrace_host::{caps::Capabilities, clock, process};
 use tcptrace_model::{Holder, Task};
+use tcptrace_probe::{SocketFile, SocketFiles};
 
 /// Processes of an earlier search that are asked for again in a round: some 10 µs each.
 const ASKED: usize = 1024;
@@ -33,11 +36,62 @@ struct Memory {
     not_before_ns: u64,
     refusal_said: bool,
     cut_said: bool,
+    files: Files,
+}
+
+/// The kernel's iterator over open files.
+#[derive(Debug, Default)]
+enum Files {
+    /// Not asked for yet.
+    #[default]
+    Unasked,
+    Open(SocketFiles),
+    /// Not to be had, or refused: `/proc` has to do.
+    Refused,
+}
+
+impl Files {
+    fn open(&mut self) {
+        if matches!(self, Self::Unasked) {
+            *self = SocketFiles::open().map_or(Self::Refused, Self::Open);
+        }
+    }
+
+    /// Searches by it, or by `/proc`.
+    fn holders(&mut self, inodes: &HashSet<u32>) -> io::Result<process::Holders> {
+        self.open();
+        if let Self::Open(files) = self {
+            if let Ok(found) = holders_by(files, inodes) {
+                return Ok(found);
+            }
+            *self = Self::Refused;
+        }
+        process::holders(inodes)
+    }
+}
+
+/// Who holds the sockets with these inodes, by the kernel's iterator over open files: as
+/// [`process::holders`] by `/proc`.
+///
+/// # Errors
+/// The kernel refuses.
+pub fn holders_by(files: &SocketFiles, inodes: &HashSet<u32>) -> io::Result<process::Holders> {
+    let mut open = process::OpenSockets::wanted(inodes);
+    files.each(|SocketFile { started_ns, tgid, inode }| {
+        open.take(process::OpenSocket { tgid, started_ns, inode })
+    })?;
+    Ok(open.holders())
 }
 
 const NOBODY: u32 = u32::MAX;
 
 impl Owners {
+    /// Opens what a search needs, as long as there is the right to: else it is opened when the first
+    /// search is made.
+    pub(super) fn prepare(&self) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).files.open();
+    }
+
     /// Says of each socket who holds it, as far as that can be found out. `all`: these are all
     /// namespaces, so what is in none of them is gone.
     pub(super) fn fill(&self, spaces: &mut [Space], all: bool, remarks: &mut Vec<String>) {
@@ -81,7 +135,7 @@ impl Memory {
     /// What earlier searches found is forgotten: files are passed on and closed.
     fn search(&mut self, spaces: &[Space], remarks: &mut Vec<String>) {
         let inodes: HashSet<u32> = held(spaces).map(|(_, inode)| inode).collect();
-        let found = match process::holders(&inodes) {
+        let found = match self.files.holders(&inodes) {
             Ok(found) => found,
             Err(error) => {
                 remarks.push(format!("whose the sockets are cannot be looked up: {error}"));
@@ -172,6 +226,32 @@ mod tests {
         let [said] = &said[..] else { panic!("{said:?}") };
         assert!(said.starts_with("no process is known for 2 open sockets"), "{said}");
         assert!(said.contains("2 of 9 processes"), "{said}");
+    }
+
+    /// As root, and with a kernel that has it: else there is nothing to compare.
+    #[test]
+    fn the_iterator_and_proc_find_the_same_holders() {
+        let files = match SocketFiles::open() {
+            Ok(files) => files,
+            Err(reason) => return eprintln!("skipped: {reason}"),
+        };
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let inode = |file: &std::net::TcpListener| {
+            let file = std::fs::File::from(std::os::fd::OwnedFd::from(file.try_clone().unwrap()));
+            std::os::unix::fs::MetadataExt::ino(&file.metadata().unwrap()) as u32
+        };
+        let wanted = HashSet::from([inode(&listener)]);
+        // Other tests start processes, which may have it for a moment.
+        let deadline = std::time::Instant::now() + std::time::Duration::from_secs(20);
+        loop {
+            let by_proc = process::holders(&wanted).unwrap();
+            let by_kernel = holders_by(&files, &wanted).unwrap();
+            assert_eq!(by_kernel.by_inode.len(), 1);
+            if by_kernel.by_inode == by_proc.by_inode {
+                break;
+            }
+            assert!(std::time::Instant::now() < deadline, "{by_kernel:?} {by_proc:?}");
+        }
     }
 
     /// Who has the capability is not told to get it.

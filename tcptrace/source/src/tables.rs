@@ -61,6 +61,13 @@ impl Tables {
         Self { scope, namespaces: Mutex::new(None), lists_bound: sock_diag::lists_bound() }
     }
 
+    /// Opens what needs rights that are given up next.
+    pub(super) fn prepare(&self) {
+        if let Some(owners) = &self.scope.owners {
+            owners.prepare();
+        }
+    }
+
     /// Whether these are of one namespace that was asked for.
     pub(super) fn are_of_one(&self) -> bool {
         self.scope.only.is_some()
