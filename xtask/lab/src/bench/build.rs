@@ -246,7 +246,8 @@ fn until_it_listens(command: &mut Command) -> Result<Duration> {
     }
     let elapsed = start.elapsed();
     // cargo and xtask have become it by exec.
-    kill(Pid::from_raw(i32::try_from(child.id())?), Signal::SIGINT).context("cannot end live")?;
+    // Not SIGINT, which what is started in the background may ignore.
+    kill(Pid::from_raw(i32::try_from(child.id())?), Signal::SIGTERM).context("cannot end live")?;
     child.wait().context("waiting for live")?;
     ensure!(printed && attached, "live did not listen within {PATIENCE:?}");
     sh::say(&format!("bench: live listens after {:.2} s", elapsed.as_secs_f64()));
@@ -278,8 +279,8 @@ mod tests {
 
     #[test]
     fn it_listens_when_it_said_so_and_has_printed() {
-        let script = "echo building >&2; echo 'tcptrace: listening by x' >&2; echo LADDR; \
-                      trap 'exit 0' INT; while :; do sleep 0.05; done";
+        let script = "trap 'exit 0' TERM; echo building >&2; \
+                      echo 'tcptrace: listening by x' >&2; echo LADDR; while :; do sleep 0.05; done";
         until_it_listens(Command::new("sh").args(["-c", script])).unwrap();
         let script = "echo 'error: no' >&2; exit 3";
         let error = until_it_listens(Command::new("sh").args(["-c", script])).unwrap_err();
