@@ -60,7 +60,7 @@ impl SockFacts {
 }
 
 /// What a full socket has done in its life, as its last transition to CLOSE told.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Totals {
     /// Payload bytes that the peer acknowledged, a SYN and a FIN counted as one each.
     pub bytes_acked: u64,

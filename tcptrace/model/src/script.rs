@@ -558,17 +558,7 @@ fn detail(event: &mut Transition, word: &str) -> Result<()> {
 
 /// The totals of an event, which are all 0 unless said otherwise.
 fn totals(event: &mut Transition) -> &mut Totals {
-    event.totals.get_or_insert(Totals {
-        bytes_acked: 0,
-        bytes_received: 0,
-        srtt_us8: 0,
-        retransmits: 0,
-        unread: 0,
-        unacked: 0,
-        user_timeout_ms: 0,
-        linger2: 0,
-        at_close: None,
-    })
+    event.totals.get_or_insert_default()
 }
 
 /// How the socket of an event stood at its close: as one that has sent all there was, and whose

@@ -156,8 +156,8 @@ impl Memory {
             return;
         }
         remarks.push(format!(
-            "no process is known for {without} open sockets: the open files of {} of {} \
-             processes cannot be read; {}",
+            "open sockets with no known process: {without}; the open files of {} of {} processes \
+             cannot be read ({})",
             found.refused,
             found.processes,
             Capabilities::effective().map_or("", Capabilities::for_other_users),
@@ -207,7 +207,7 @@ mod tests {
         assert_eq!(remarks(0, &[0, NOBODY]), [""; 0]);
         let said = remarks(2, &[0, NOBODY, NOBODY]);
         let [said] = &said[..] else { panic!("{said:?}") };
-        assert!(said.starts_with("no process is known for 2 open sockets"), "{said}");
+        assert!(said.starts_with("open sockets with no known process: 2;"), "{said}");
         assert!(said.contains("2 of 9 processes"), "{said}");
     }
 

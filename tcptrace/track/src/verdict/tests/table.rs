@@ -86,18 +86,6 @@ const SOCK: SockFacts = SockFacts {
     mptcp: Some(false),
 };
 
-const TOTALS: Totals = Totals {
-    bytes_acked: 0,
-    bytes_received: 0,
-    srtt_us8: 0,
-    retransmits: 0,
-    unread: 0,
-    unacked: 0,
-    user_timeout_ms: 0,
-    linger2: 0,
-    at_close: None,
-};
-
 impl Case {
     fn new(old: TcpState, resets: Resets) -> Self {
         Self {
@@ -432,7 +420,7 @@ fn totals_without_error() -> Vec<Option<Totals>> {
     let mut all = vec![None];
     for (unread, unacked) in [(0, 0), (1, 0), (5, 0), (0, 9), (1, 9), (5, 9)] {
         for linger2 in [0, -1] {
-            let totals = Totals { unread, unacked, linger2, ..TOTALS };
+            let totals = Totals { unread, unacked, linger2, ..Totals::default() };
             all.push(Some(totals));
             for bits in 0..16 {
                 let at_close = AtClose {
@@ -510,7 +498,7 @@ fn walk_errors(found: &mut Found) {
     for (old, err) in STATES.into_iter().flat_map(|old| errors.map(|err| (old, err))) {
         let mut totals = vec![None];
         for (unacked, user_timeout_ms) in [(0, 0), (0, 500), (9, 0), (9, 500)] {
-            let some = Totals { unacked, user_timeout_ms, ..TOTALS };
+            let some = Totals { unacked, user_timeout_ms, ..Totals::default() };
             totals.push(Some(some));
             for err_soft in [0, err, 999] {
                 let at_close = AtClose { err_soft, has_sent: true, ..AtClose::default() };
