@@ -3,7 +3,7 @@
 use aya_ebpf::helpers::generated::{bpf_get_current_pid_tgid, bpf_get_current_task};
 use tcptrace_common::{globals::ABSENT, record::FOREIGN};
 
-use crate::{globals::global, sock::plain::peek};
+use crate::{globals::global, peek::peek};
 
 /// PID namespaces inside each other that are looked at, the first one not counted. The kernel allows
 /// 32 (`MAX_PID_NS_LEVEL`); a container in a container in a container has 3.

@@ -11,11 +11,9 @@ use tcptrace_common::{
     record::{TOTALS_HAS_SENT, TOTALS_QUEUE_EMPTY, TOTALS_REPAIR, Totals},
 };
 
-use crate::globals::global;
+use crate::{globals::global, peek::peek};
 
 pub(crate) mod plain;
-
-pub(crate) use plain::{Minisock, MinisockCopy, timers_minisock};
 
 /// `IPPROTO_TCP`. MPTCP's parent sockets have 262, SCTP's 132.
 pub(crate) const IPPROTO_TCP: u16 = 6;
@@ -66,6 +64,12 @@ macro_rules! field {
     }};
 }
 pub(crate) use field;
+
+/// The minisock that the timer at this address is in.
+#[inline(always)]
+pub(crate) fn timers_minisock(timer: u64) -> u64 {
+    timer.wrapping_sub(u64::from(global!(minisock.tw_timer)))
+}
 
 /// A `struct timer_list *` that the verifier knows as such.
 #[derive(Clone, Copy)]
@@ -240,7 +244,7 @@ impl Sock {
         }
         // A copy: with bpf_skc_to_tcp_sock() here 6.1 refuses the program (EINVAL, with an empty log),
         // though the constant above removes it there. The socket is a full one in these transitions.
-        plain::peek::<u32>(self.addr(), global!(sock.local_port_range)) != 0
+        peek::<u32>(self.addr(), global!(sock.local_port_range)) != 0
     }
 
     /// What it points to. To be asked once, before anything that the verifier walks on more than

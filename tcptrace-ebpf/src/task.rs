@@ -13,11 +13,7 @@ use tcptrace_common::{
     record::{self, COMM_LEN, TASK_KERNEL, TASK_LEADER},
 };
 
-use crate::{
-    globals::global,
-    pids,
-    sock::{field, plain::peek},
-};
+use crate::{globals::global, peek::peek, pids, sock::field};
 
 /// `PF_KTHREAD` (`include/linux/sched.h`): not in BTF, but of the ABI, since `/proc/PID/stat` shows
 /// it. The same bit since 2.6.27.

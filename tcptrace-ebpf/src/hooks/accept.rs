@@ -22,9 +22,10 @@ use crate::{
     emit::Counters,
     filter::passes,
     globals::global,
+    peek::peek,
     sock::{
-        AF_INET, IPPROTO_TCP, MinisockCopy, Netns, Sock,
-        plain::{Common, first_subflow, peek, socket_of_fd},
+        AF_INET, IPPROTO_TCP, Netns, Sock,
+        plain::{Common, MinisockCopy, first_subflow, socket_of_fd},
     },
     task::Current,
 };

@@ -14,7 +14,10 @@ use crate::{
     emit::Counters,
     filter::InForce,
     pids,
-    sock::{Minisock, MinisockCopy, Netns},
+    sock::{
+        Netns,
+        plain::{Minisock, MinisockCopy},
+    },
 };
 
 pub(super) const TCP_TIME_WAIT: u8 = 6;

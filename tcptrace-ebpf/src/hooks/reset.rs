@@ -22,7 +22,8 @@ use crate::{
     emit::Counters,
     filter::passes,
     globals::global,
-    sock::{AF_INET, IPPROTO_TCP, Sock, full, plain::peek},
+    peek::peek,
+    sock::{AF_INET, IPPROTO_TCP, Sock, full},
 };
 
 const AF_INET6: u16 = 10;

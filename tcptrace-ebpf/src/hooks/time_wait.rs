@@ -17,7 +17,10 @@ use aya_ebpf::{
 use tcptrace_common::record::{FLAG_MAY_RUN, TimerEvent};
 
 use super::minisock::{TCP_TIME_WAIT, emit, emit_with_stack, tell};
-use crate::sock::{Minisock, MinisockCopy, Timer};
+use crate::sock::{
+    Timer,
+    plain::{Minisock, MinisockCopy},
+};
 
 /// Minisocks that one call of [`tw_peek`] looks at: the most arguments that a raw tracepoint
 /// program's test run takes (`MAX_BPF_FUNC_ARGS`).

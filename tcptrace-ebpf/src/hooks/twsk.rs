@@ -12,7 +12,10 @@ use aya_ebpf::{helpers::generated::bpf_jiffies64, macros::fentry, programs::FEnt
 use tcptrace_common::record::{FLAG_MAY_RUN, TimerEvent};
 
 use super::minisock::{emit_expiring, emit_with_stack, tell};
-use crate::sock::{Minisock, MinisockCopy, timers_minisock};
+use crate::sock::{
+    plain::{Minisock, MinisockCopy},
+    timers_minisock,
+};
 
 /// `void __inet_twsk_schedule(struct inet_timewait_sock *tw, int timeo, bool rearm)`
 ///

@@ -10,26 +10,7 @@ use tcptrace_common::{
 };
 
 use super::{AF_INET, IPPROTO_MPTCP, Netns};
-use crate::globals::global;
-
-/// Numbers that any bytes are.
-pub(crate) trait Number: Copy + Default {}
-impl Number for u8 {}
-impl Number for u16 {}
-impl Number for u32 {}
-impl Number for u64 {}
-impl Number for [u32; 4] {}
-
-/// The number at `offset` bytes behind `base`; 0 if that is no readable memory.
-#[inline(always)]
-pub(crate) fn peek<T: Number>(base: u64, offset: u32) -> T {
-    let mut value = T::default();
-    let source = base.wrapping_add(u64::from(offset)) as *const _;
-    // SAFETY: the destination is as long as told, and the helper checks the source and clears the
-    // destination when it fails.
-    unsafe { bpf_probe_read_kernel((&raw mut value).cast(), size_of::<T>() as u32, source) };
-    value
-}
+use crate::{globals::global, peek::peek};
 
 /// Address of the `struct sock` behind a file descriptor of the task on the CPU; 0 if it is not a
 /// socket's, or no more.
@@ -62,12 +43,6 @@ pub(crate) fn first_subflow(addr: u64) -> u64 {
         return addr;
     }
     peek(addr, global!(files.msk_first))
-}
-
-/// The minisock that the timer at this address is in.
-#[inline(always)]
-pub(crate) fn timers_minisock(timer: u64) -> u64 {
-    timer.wrapping_sub(u64::from(global!(minisock.tw_timer)))
 }
 
 /// A copy of a `struct sock_common` and what comes next: what full sockets and minisocks share.
