@@ -1,37 +1,45 @@
 //! Gathers the facts from inputs and changes, whatever their source.
 //!
-//! Sockets are as the last round of snapshots has them; what stayed was in the first one too.
-//! Counters are those of the first and the last reading. How connections ended, and ports, are the
-//! business of `tcptrace_stats::closers` and `tcptrace_stats::ports`.
+//! Facts are those of a window: from one scan of all sockets to another. Sockets are as the last scan
+//! has them, and how long they have waited is the tracker's knowledge; counters are those of the scan
+//! that began the window and of the one that ended it. Which windows are judged is not decided here
+//! but in [`crate::watch`].
 
-use std::{
-    collections::{BTreeMap, HashMap},
-    num::NonZeroU64,
-};
+mod ends;
+mod waiting;
 
+use std::collections::{BTreeMap, HashMap, VecDeque};
+
+use self::ends::Ends;
 use super::facts::{
-    CloseWait, Counted, Ended, HostFacts, Lasting, Listening, NetnsFacts, Setting, Watched, Who,
+    Counted, HostFacts, Listening, Losses, NetnsFacts, Reading, Setting, Watched, Who,
 };
 use tcptrace_model::{
-    Change, Found, Holder, Input, Knobs, NetStat, SnapFull, SnapSocket, Snapshot, TcpState, Tuple,
+    Change, Found, Holder, Input, Knobs, NetStat, SnapFull, SnapSocket, Snapshot, TcpState,
     hash::{Map, Set},
 };
 use tcptrace_stats::{
-    closers::{self, Closers, DEFAULT_LIMIT},
-    ports::{self, Ports},
+    group,
+    ports::{self, Outlook, Ports},
 };
 use tcptrace_track::Tracker;
 
-/// Sockets whose staying is watched, in one namespace.
-const WATCHED_LIMIT: usize = 1 << 18;
-/// Namespaces whose ends are counted.
-const SPACES_LIMIT: usize = 4096;
+/// Listeners that are kept, in one namespace.
+const LISTENERS: usize = 1 << 16;
 /// Namespaces of which anything is known.
 const SPACES: usize = 1 << 16;
 /// From so many TIME_WAITs on it is counted whose they are.
 pub const WORTH_NAMING: u64 = 1000;
+/// Paths of which it is said who takes their ports.
+const NAMED_PATHS: usize = 256;
+/// Readings of the counters that are kept are so far apart, at the least: nanoseconds. A namespace
+/// that is scanned each second needs no more of them than one that is scanned each five.
+const APART_NS: u64 = 4_000_000_000;
 
-/// What the host tells beside the inputs.
+/// Why what happened to connections says nothing of a namespace.
+const UNPLACED: &str = "the hook in force (tracepoint) does not tell the namespace of a connection";
+
+/// What the host says beside the inputs.
 #[derive(Clone, Debug)]
 pub struct Setup {
     /// As in [`HostFacts::defaults`].
@@ -40,112 +48,136 @@ pub struct Setup {
     pub files: Vec<Setting>,
     /// As in [`Watched::events`].
     pub events: Result<(), String>,
+    /// The network namespace in which commands run that name none.
+    pub own_netns: Option<u32>,
 }
 
 impl Setup {
     /// Of a recording, which has none of it: what it lacks is another host's.
     pub fn recorded() -> Self {
-        Self { defaults: Err("not recorded".to_owned()), files: Vec::new(), events: Ok(()) }
+        Self {
+            defaults: Err("not recorded".to_owned()),
+            files: Vec::new(),
+            events: Ok(()),
+            own_netns: None,
+        }
+    }
+}
+
+/// A window that facts can be had of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Window {
+    /// From the last scan but one to the last.
+    Step,
+    /// From the first scan that is not older than this on.
+    Since(u64),
+    /// From the first scan on.
+    All,
+}
+
+/// What happened between two scans.
+struct Step {
+    from_ns: u64,
+    ends: Ends,
+    lost: Losses,
+}
+
+impl Step {
+    fn from(from_ns: u64) -> Self {
+        Self { from_ns, ends: Ends::default(), lost: Losses::default() }
+    }
+
+    fn join(&mut self, later: &Self) {
+        self.ends.join(&later.ends);
+        self.lost = self.lost.and(later.lost);
     }
 }
 
 /// Gathers.
-pub struct Collector {
+pub(super) struct Collector {
     setup: Setup,
     ports: Ports,
-    closers: Map<u32, Closers>,
     spaces: BTreeMap<u32, Space>,
-    /// The namespace whose dump is being told.
+    /// The namespace whose dump comes.
     current: Option<(u32, Sockets)>,
-    /// The round that is being told.
-    round: Round,
-    /// Since when all is watched: the first whole round was over.
+    scan: Scan,
+    /// When the first scan of all sockets was over.
     began_ns: Option<u64>,
+    /// When the last one was.
     ended_ns: u64,
-    lossy: bool,
-    /// There was a connection whose namespace is not known.
-    unplaced: bool,
-    /// There was no room for what happened in some namespace.
-    crowded: bool,
+    /// What happens since.
+    now: Step,
+    /// The steps before, as far back as windows go.
+    steps: VecDeque<Step>,
+    /// Since the first scan; `None`: nobody asks.
+    all: Option<Step>,
+    /// For so long steps are kept, nanoseconds.
+    keep_ns: u64,
 }
 
-/// Paths of which it is said who takes their ports.
-const NAMED_PATHS: usize = 256;
-
-/// Why what happened to connections says nothing of a namespace.
-const UNPLACED: &str = "the hook in force (tracepoint) does not tell the namespace of a connection";
-
 #[derive(Default)]
-struct Round {
+struct Scan {
     /// Of minisocks alone: not for us.
     minisocks: bool,
-    told: Set<u32>,
+    has: Set<u32>,
 }
 
 /// One namespace, so far.
 #[derive(Default)]
 struct Space {
     knobs: Knobs,
-    counted: Counted,
-    first_ns: u64,
-    /// The connections that were in a state to be left soon at the first look, by cookie and ends
-    /// (a socket that connects again keeps its cookie), and how long they were in it then, at the
-    /// least, in milliseconds.
-    early: Option<Map<(u64, Tuple), Option<NonZeroU64>>>,
-    looks: u64,
+    /// Of the scan of all sockets that came first.
+    first: Option<(u64, Reading)>,
+    /// Of those of the last minute, some seconds apart.
+    readings: VecDeque<(u64, Reading)>,
+    /// Of the last but one.
+    before: Option<(u64, Reading)>,
+    last: Option<(u64, Reading)>,
+    why: Option<String>,
     sockets: Sockets,
-    /// By cookie, the longest queue for accept() of any look.
-    queued: Map<u64, u32>,
 }
 
 /// One dump.
 #[derive(Default)]
 struct Sockets {
     states: HashMap<TcpState, u64>,
-    /// In CLOSE_WAIT and held, or orphans in FIN_WAIT2.
-    waiting: Vec<SnapSocket>,
     listeners: Vec<SnapSocket>,
+    /// Of a process that has one of them open.
+    pid: Option<u32>,
 }
 
 impl Sockets {
     fn add(&mut self, socket: &SnapSocket) {
+        let holder = socket.full.as_ref().and_then(|full| full.holder);
+        self.pid = self.pid.or(holder.and_then(|holder| holder.task.pid()));
         *self.states.entry(socket.state).or_default() += 1;
-        let orphan = socket.full.as_ref().is_none_or(|full| full.inode == 0);
-        match socket.state {
-            TcpState::Listen if self.listeners.len() < WATCHED_LIMIT => {
-                self.listeners.push(socket.clone());
-            }
-            TcpState::CloseWait if self.waiting.len() < WATCHED_LIMIT => {
-                self.waiting.push(socket.clone());
-            }
-            TcpState::FinWait2 if orphan && self.waiting.len() < WATCHED_LIMIT => {
-                self.waiting.push(socket.clone());
-            }
-            _ => {}
+        if socket.state == TcpState::Listen && self.listeners.len() < LISTENERS {
+            self.listeners.push(socket.clone());
         }
     }
 }
 
 impl Collector {
-    /// One that has seen nothing yet.
-    pub fn new(setup: Setup) -> Self {
+    /// One that has seen nothing yet. Windows go back as far as `keep_ns` and, if `all`, to the
+    /// first scan.
+    pub(super) fn new(setup: Setup, keep_ns: u64, all: bool) -> Self {
         Self {
             setup,
             ports: Ports::default(),
-            closers: Map::default(),
             spaces: BTreeMap::new(),
             current: None,
-            round: Round::default(),
+            scan: Scan::default(),
             began_ns: None,
             ended_ns: 0,
-            lossy: false,
-            unplaced: false,
-            crowded: false,
+            now: Step::from(0),
+            steps: VecDeque::new(),
+            all: all.then(|| Step::from(0)),
+            keep_ns,
         }
     }
 
-    /// Takes in what is not an event. Says whether a round of all sockets is over with it.
-    pub fn input(&mut self, input: &Input) -> bool {
+    /// Takes in what is not an event. Says whether a scan of all sockets is over with it.
+    pub(super) fn input(&mut self, input: &Input) -> bool {
         self.ports.input(input);
         match input {
             Input::Knobs(knobs) => {
@@ -155,10 +187,16 @@ impl Collector {
             }
             Input::Counters(counters) => {
                 if let Some(space) = self.space(counters.netns) {
-                    space.count(counters.mono_ns, &counters.counters);
+                    space.read(counters.mono_ns, &counters.counters);
                 }
             }
-            Input::Lost(_) | Input::Missed { .. } => self.lossy = true,
+            Input::Lost(lost) => {
+                let events = lost.count;
+                self.now.lost = self.now.lost.and(Losses { events, uncounted: false });
+            }
+            Input::Missed { .. } => {
+                self.now.lost = self.now.lost.and(Losses { events: 0, uncounted: true });
+            }
             Input::Snapshot(snapshot) => return self.snapshot(snapshot),
             _ => {}
         }
@@ -168,7 +206,7 @@ impl Collector {
     /// What is known of a namespace; `None` if there is no room for another.
     fn space(&mut self, netns: u32) -> Option<&mut Space> {
         if self.spaces.len() >= SPACES && !self.spaces.contains_key(&netns) {
-            self.crowded = true;
+            self.now.ends.crowded = true;
             return None;
         }
         Some(self.spaces.entry(netns).or_default())
@@ -176,13 +214,11 @@ impl Collector {
 
     fn snapshot(&mut self, snapshot: &Snapshot) -> bool {
         match snapshot {
-            Snapshot::Open => self.round = Round::default(),
-            Snapshot::OpenMinisocks => {
-                self.round = Round { minisocks: true, ..Round::default() };
-            }
+            Snapshot::Open => self.scan = Scan::default(),
+            Snapshot::OpenMinisocks => self.scan = Scan { minisocks: true, ..Scan::default() },
             Snapshot::Begin { netns, .. } => {
-                if self.round.told.len() < SPACES || self.spaces.contains_key(netns) {
-                    self.round.told.insert(*netns);
+                if self.scan.has.len() < SPACES || self.spaces.contains_key(netns) {
+                    self.scan.has.insert(*netns);
                 }
                 self.current = Some((*netns, Sockets::default()));
             }
@@ -192,8 +228,8 @@ impl Collector {
                 }
             }
             Snapshot::End(end) => {
-                let taken = self.current.take().filter(|_| !self.round.minisocks);
-                if let Some((netns, mut sockets)) = taken {
+                let dumped = self.current.take().filter(|_| !self.scan.minisocks);
+                if let Some((netns, mut sockets)) = dumped {
                     let unseen = end.unseen;
                     for (state, count) in [
                         (TcpState::SynRecv, unseen.syn_queue),
@@ -203,18 +239,17 @@ impl Collector {
                         *sockets.states.entry(state).or_default() += u64::from(count);
                     }
                     if let Some(space) = self.space(netns) {
-                        space.dumped(sockets);
+                        space.sockets = sockets;
                     }
                 }
             }
             Snapshot::Over { mono_ns, all: true } => {
-                self.ended_ns = *mono_ns;
-                // What a whole round does not have is gone.
-                self.spaces.retain(|netns, _| self.round.told.contains(netns));
+                // What a whole scan does not have is gone.
+                self.spaces.retain(|netns, _| self.scan.has.contains(netns));
                 if self.began_ns.is_none() {
-                    self.began_ns = Some(*mono_ns);
                     self.ports.start(*mono_ns);
                 }
+                self.step(*mono_ns);
                 return true;
             }
             Snapshot::Info(_)
@@ -225,38 +260,55 @@ impl Collector {
         false
     }
 
+    /// A scan was over at `now_ns`: what happened until then was one step.
+    fn step(&mut self, now_ns: u64) {
+        if self.began_ns.is_none() {
+            // What came before the first scan is in no window.
+            self.began_ns = Some(now_ns);
+            self.now = Step::from(now_ns);
+            if let Some(all) = &mut self.all {
+                *all = Step::from(now_ns);
+            }
+        } else if now_ns > self.ended_ns {
+            let step = std::mem::replace(&mut self.now, Step::from(now_ns));
+            if let Some(all) = &mut self.all {
+                all.join(&step);
+            }
+            self.steps.push_back(step);
+            let keep_ns = self.keep_ns;
+            while self.steps.front().is_some_and(|step| step.from_ns + keep_ns < now_ns) {
+                self.steps.pop_front();
+            }
+        }
+        self.ended_ns = now_ns;
+    }
+
     /// Takes in a change.
-    pub fn change(&mut self, change: &Change) {
+    pub(super) fn change(&mut self, change: &Change) {
         self.ports.change(change);
-        let Change::Moved(moved) = change else { return };
-        let Some(netns) = moved.netns else {
-            self.unplaced = true;
-            return;
-        };
-        // Most do not: those need not find where.
-        if !closers::counts(change) {
-            return;
-        }
-        if self.closers.len() >= SPACES_LIMIT && !self.closers.contains_key(&netns) {
-            self.crowded = true;
-        } else {
-            let new = || Closers::new(None, DEFAULT_LIMIT);
-            self.closers.entry(netns).or_insert_with(new).add(change);
+        if let Change::Moved(moved) = change {
+            self.now.ends.add(moved);
         }
     }
 
-    /// How long all was watched, nanoseconds; `None`: no round is over yet.
-    pub fn watched_ns(&self) -> Option<u64> {
-        self.began_ns.map(|began| self.ended_ns.saturating_sub(began))
+    /// When the first scan of all sockets was over, and when the last one was: `CLOCK_MONOTONIC`,
+    /// nanoseconds. `None`: none is over yet.
+    pub(super) fn watched(&self) -> Option<(u64, u64)> {
+        self.began_ns.map(|began_ns| (began_ns, self.ended_ns))
     }
 
-    /// The facts at `now_ns`.
-    pub fn facts(&mut self, now_ns: u64, tracker: &Tracker) -> HostFacts {
+    /// Counts ports and what waits at `now_ns`, with what the tracker knows then; what has waited for
+    /// `lasting_ns` is lasting. The facts that there are of the last step.
+    pub(super) fn look(&mut self, now_ns: u64, lasting_ns: u64, tracker: &Tracker) -> HostFacts {
         let interval = self.ports.interval(now_ns, || tracker.census());
-        let mut paths: Map<u32, Vec<_>> = Map::default();
+        let mut paths: Map<u32, Vec<ports::Row>> = Map::default();
         let mut rows = interval.rows;
         // The worst come first, and only those are named.
-        let pressed = rows.len().min(NAMED_PATHS);
+        let pressed = |row: &ports::Row| {
+            let soon = matches!(row.outlook, Outlook::Now | Outlook::In(_));
+            soon || row.failed_total + row.own_failed > 0
+        };
+        let pressed = rows.iter().take(NAMED_PATHS).take_while(|row| pressed(row)).count();
         self.ports.name_takers(&mut rows[..pressed], || tracker.census());
         for row in rows {
             if let Some(netns) = row.path.netns {
@@ -274,161 +326,176 @@ impl Collector {
             };
             unknown.extend(space.netns.map(|netns| (netns, why)));
         }
-        let watched_ms = self.watched_ns().unwrap_or(0) / 1_000_000;
-        let spaces = std::mem::take(&mut self.spaces);
-        let spaces = spaces
-            .into_iter()
-            .map(|(netns, space)| {
-                let mut facts = space.facts(netns, watched_ms);
-                facts.paths = paths.remove(&netns).unwrap_or_default();
-                facts.bound = bound.remove(&netns);
-                facts.lists_bound = self.ports.lists_bound(netns);
-                facts.ports_unknown = unknown.remove(&netns);
-                self.ends(&mut facts, now_ns, tracker);
-                facts
+        let only = self.spaces.keys().next().copied().filter(|_| self.spaces.len() == 1);
+        let mut waiting = waiting::waiting(now_ns, lasting_ns, only, tracker);
+        let mut time_waits = self.time_waits(tracker);
+        let spaces = self
+            .spaces
+            .iter()
+            .map(|(&netns, space)| NetnsFacts {
+                netns,
+                enter: self.enter(netns, space.sockets.pid),
+                knobs: space.knobs.clone(),
+                counters: Counted::default(),
+                states: space.sockets.states.clone(),
+                listeners: space.listeners(),
+                waiting: waiting.remove(&netns).unwrap_or_default(),
+                paths: paths.remove(&netns).unwrap_or_default(),
+                bound: bound.remove(&netns),
+                lists_bound: self.ports.lists_bound(netns),
+                ports_unknown: unknown.remove(&netns),
+                endings: Vec::new(),
+                time_wait_by: time_waits.remove(&netns).unwrap_or_default(),
             })
             .collect();
-        HostFacts {
-            watched: Watched {
-                seconds: self.watched_ns().unwrap_or(0) as f64 / 1e9,
-                events: match self.setup.events.clone() {
-                    Ok(()) if self.unplaced => Err(UNPLACED.to_owned()),
-                    Ok(()) if self.crowded => Err(format!(
-                        "more than {SPACES_LIMIT} network namespaces: what happened in the others \
-                         was not counted"
-                    )),
-                    events => events,
-                },
-                lossy: self.lossy,
-            },
+        let nothing = Watched { seconds: 0.0, events: Ok(()), lost: Losses::default() };
+        let mut host = HostFacts {
+            watched: nothing,
             defaults: self.setup.defaults.clone(),
             files: self.setup.files.clone(),
             spaces,
+        };
+        self.fit(&mut host, Window::Step);
+        host
+    }
+
+    /// Makes of `host`, as [`Collector::look`] gave it, the facts of another window that ends at the
+    /// last scan.
+    pub(super) fn fit(&self, host: &mut HostFacts, window: Window) {
+        let mut sum = Step::from(self.ended_ns);
+        let step = match (window, &self.all) {
+            (Window::All, Some(all)) => all,
+            (Window::Step, _) => self.steps.back().unwrap_or(&sum),
+            (Window::Since(_) | Window::All, _) => {
+                let since_ns = if let Window::Since(ns) = window { ns } else { 0 };
+                let within = self.steps.iter().filter(|step| step.from_ns >= since_ns);
+                sum = within
+                    .fold(None, |sum: Option<Step>, step| {
+                        let mut sum = sum.unwrap_or_else(|| Step::from(step.from_ns));
+                        sum.join(step);
+                        Some(sum)
+                    })
+                    .unwrap_or(sum);
+                &sum
+            }
+        };
+        let seconds = self.ended_ns.saturating_sub(step.from_ns) as f64 / 1e9;
+        let mut endings = step.ends.facts();
+        for facts in &mut host.spaces {
+            facts.endings = endings.remove(&facts.netns).unwrap_or_default();
+            if let Some(space) = self.spaces.get(&facts.netns) {
+                facts.counters = space.counted(window);
+            }
+        }
+        host.watched = Watched {
+            seconds,
+            events: match self.setup.events.clone() {
+                Ok(()) if step.ends.unplaced => Err(UNPLACED.to_owned()),
+                Ok(()) if step.ends.crowded => Err(format!(
+                    "more than {} network namespaces: what happened in the others was not counted",
+                    ends::SPACES
+                )),
+                events => events,
+            },
+            lost: step.lost,
+        };
+    }
+
+    /// As in [`NetnsFacts::enter`].
+    fn enter(&self, netns: u32, pid: Option<u32>) -> String {
+        match (self.setup.own_netns, pid) {
+            _ if self.spaces.len() == 1 => String::new(),
+            (Some(own), _) if own == netns => String::new(),
+            (_, Some(pid)) => format!("nsenter -t {pid} -n "),
+            (_, None) => format!("in network namespace {netns}: "),
         }
     }
 
-    /// How connections of this namespace ended, and whose TIME_WAITs there are.
-    fn ends(&mut self, facts: &mut NetnsFacts, now_ns: u64, tracker: &Tracker) {
-        let new = || Closers::new(None, DEFAULT_LIMIT);
-        let mut closers = self.closers.remove(&facts.netns).unwrap_or_else(new);
-        let named = facts.count(TcpState::TimeWait) >= WORTH_NAMING;
-        let here = |found: &Found| named && found.netns == Some(facts.netns);
+    /// Whose TIME_WAITs there are, where there are many.
+    fn time_waits(&self, tracker: &Tracker) -> Map<u32, Vec<(String, u64)>> {
+        let many = |space: &Space| {
+            space.sockets.states.get(&TcpState::TimeWait).is_some_and(|&n| n >= WORTH_NAMING)
+        };
         // A host has up to a million connections: only where there is something to name.
-        let census = named.then(|| tracker.census()).into_iter().flatten().filter(here);
-        for (key, tally) in closers.take(now_ns, census) {
-            let who = key.to_string();
-            let endings = tally.endings().map(|(ending, count)| (ending.how, count));
-            for (how, count) in endings.chain(tally.failures()) {
-                facts.endings.push(Ended { who: who.clone(), how, count });
-            }
-            if tally.alive() > 0 {
-                facts.time_wait_by.push((who, tally.alive()));
-            }
+        let named: Set<u32> =
+            self.spaces.iter().filter(|(_, space)| many(space)).map(|(netns, _)| *netns).collect();
+        let mut counts: Map<u32, Map<group::Key, u64>> = Map::default();
+        if named.is_empty() {
+            return Map::default();
         }
-        facts.time_wait_by.sort_by(|a, b| b.1.cmp(&a.1).then_with(|| a.0.cmp(&b.0)));
-        facts.endings.sort_by(|a, b| b.count.cmp(&a.count).then_with(|| a.who.cmp(&b.who)));
+        let here = |found: &Found| {
+            found.state == TcpState::TimeWait && found.netns.is_some_and(|id| named.contains(&id))
+        };
+        for found in tracker.census().filter(here) {
+            let of = counts.entry(found.netns.unwrap_or_default()).or_default();
+            *of.entry(group::service(&found)).or_default() += 1;
+        }
+        let sorted = |of: Map<group::Key, u64>| {
+            let mut by: Vec<_> = of.into_iter().map(|(key, n)| (key.to_string(), n)).collect();
+            by.sort_by(|a, b| b.1.cmp(&a.1).then_with(|| a.0.cmp(&b.0)));
+            by
+        };
+        counts.into_iter().map(|(netns, of)| (netns, sorted(of))).collect()
     }
 }
 
 impl Space {
-    fn count(&mut self, mono_ns: u64, read: &Result<NetStat, Box<str>>) {
-        match read {
-            Ok(stat) if self.counted.last.is_none() => {
-                self.first_ns = mono_ns;
-                self.counted.last = Some(stat.clone());
+    fn read(&mut self, mono_ns: u64, read: &Result<NetStat, Box<str>>) {
+        let stat = match read {
+            Ok(stat) => stat,
+            Err(why) => {
+                self.why = Some(why.to_string());
+                return;
             }
-            Ok(stat) => {
-                let before = self.counted.last.replace(stat.clone());
-                if self.counted.first.is_none() {
-                    self.counted.first = before;
-                }
-                self.counted.seconds = mono_ns.saturating_sub(self.first_ns) as f64 / 1e9;
-            }
-            Err(why) => self.counted.why = Some(why.to_string()),
-        }
-    }
-
-    fn dumped(&mut self, sockets: Sockets) {
-        if self.early.is_none() {
-            let age = |socket: &SnapSocket| socket.full.as_ref().and_then(|full| full.in_state_ms);
-            let early = sockets.waiting.iter();
-            let early = early.map(|socket| ((socket.cookie, socket.tuple), age(socket)));
-            self.early = Some(early.collect());
-        }
-        self.looks += 1;
-        // Of those that are gone nothing is told.
-        let longest = |listener: &SnapSocket| {
-            let before = self.queued.get(&listener.cookie).copied().unwrap_or(0);
-            (listener.cookie, queue(listener).0.max(before))
         };
-        self.queued = sockets.listeners.iter().map(longest).collect();
-        self.sockets = sockets;
+        let reading = (mono_ns, Reading::of(stat));
+        self.first.get_or_insert(reading);
+        self.before = self.last.replace(reading);
+        let apart = |last: &(u64, Reading)| mono_ns.saturating_sub(last.0) >= APART_NS;
+        if self.readings.back().is_none_or(apart) {
+            self.readings.push_back(reading);
+        }
+        while self.readings.len() > READINGS {
+            self.readings.pop_front();
+        }
     }
 
-    fn facts(self, netns: u32, watched_ms: u64) -> NetnsFacts {
-        let Self { knobs, counted, early, looks, sockets, queued, .. } = self;
-        // The first look is not compared with itself.
-        let early = early.filter(|_| looks > 1).unwrap_or_default();
-        let mut fin_wait2 = Lasting::default();
-        let mut close_wait: Map<Who, CloseWait> = Map::default();
-        for socket in &sockets.waiting {
-            let before = early.get(&(socket.cookie, socket.tuple));
-            let stayed = u64::from(before.is_some());
-            if socket.state == TcpState::FinWait2 {
-                fin_wait2.now += 1;
-                fin_wait2.stayed += stayed;
-                continue;
+    fn counted(&self, window: Window) -> Counted {
+        let first = match window {
+            Window::Step => self.before,
+            Window::All => self.first,
+            // Read with the scan, which was over a moment later.
+            Window::Since(ns) => {
+                let from_ns = ns.saturating_sub(APART_NS / 4);
+                self.readings.iter().find(|(at_ns, _)| *at_ns >= from_ns).copied()
             }
-            let who = who(socket.full.as_deref());
-            let new = CloseWait { who, count: Lasting::default(), unread: 0, oldest_ms: None };
-            let group = close_wait.entry(who).or_insert(new);
-            group.count.now += 1;
-            group.count.stayed += stayed;
-            let unread = socket.full.as_ref().is_some_and(|full| full.queues.unread > 0);
-            group.unread += u64::from(unread) * stayed;
-            // What the kernel told of it at the first look was true then.
-            let age_ms = before.copied().flatten().map(|ms| ms.get().saturating_add(watched_ms));
-            group.oldest_ms = group.oldest_ms.max(age_ms);
+        };
+        // The last one is no beginning.
+        let first = first.filter(|first| self.last.is_some_and(|last| last.0 > first.0));
+        let seconds = self.last.zip(first).map(|(last, first)| last.0.saturating_sub(first.0));
+        Counted {
+            first: first.map(|(_, reading)| reading),
+            last: self.last.map(|(_, reading)| reading),
+            why: self.why.clone(),
+            seconds: seconds.unwrap_or(0) as f64 / 1e9,
         }
-        // Those that were counted and not kept.
-        let known: u64 = close_wait.values().map(|group| group.count.now).sum();
-        let all = sockets.states.get(&TcpState::CloseWait).copied().unwrap_or(0);
-        let nobody = Who::Unknown;
-        if all > known {
-            let new =
-                CloseWait { who: nobody, count: Lasting::default(), unread: 0, oldest_ms: None };
-            close_wait.entry(nobody).or_insert(new).count.now += all - known;
-        }
-        let mut close_wait: Vec<_> = close_wait.into_values().collect();
-        close_wait
-            .sort_by_key(|group| (std::cmp::Reverse(group.count.stayed), group.who.to_string()));
-        let mut listeners: Vec<_> = sockets
-            .listeners
-            .iter()
-            .map(|socket| Listening {
-                tuple: socket.tuple,
-                who: who(socket.full.as_deref()),
-                queued: queued.get(&socket.cookie).copied().unwrap_or(0),
-                limit: queue(socket).1,
-            })
-            .collect();
+    }
+
+    fn listeners(&self) -> Vec<Listening> {
+        let listening = |socket: &SnapSocket| {
+            let (queued, limit) = queue(socket);
+            Listening { tuple: socket.tuple, who: who(socket.full.as_deref()), queued, limit }
+        };
+        let mut listeners: Vec<_> = self.sockets.listeners.iter().map(listening).collect();
         listeners.sort_by_key(|listener| {
             (i64::from(listener.limit) - i64::from(listener.queued), listener.tuple.lport)
         });
-        let counters = counted;
-        let states = sockets.states;
-        NetnsFacts {
-            netns,
-            knobs,
-            counters,
-            states,
-            listeners,
-            close_wait,
-            fin_wait2,
-            ..NetnsFacts::default()
-        }
+        listeners
     }
 }
+
+/// Readings that are kept of a namespace: those of a minute, and one more.
+const READINGS: usize = 17;
 
 /// Of a listener: how many wait, and how many may.
 fn queue(listener: &SnapSocket) -> (u32, u32) {
@@ -438,66 +505,8 @@ fn queue(listener: &SnapSocket) -> (u32, u32) {
 fn who(full: Option<&SnapFull>) -> Who {
     match full {
         Some(SnapFull { holder: Some(Holder { task, .. }), .. }) => {
-            Who::Process { pid: task.tgid, comm: task.comm }
+            Who::Process { pid: task.tgid, name: task.name() }
         }
-        Some(SnapFull { inode: 0, .. }) => Who::NotAccepted,
         _ => Who::Unknown,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use tcptrace_model::script;
-
-    use super::*;
-
-    fn take(collector: &mut Collector, tracker: &mut Tracker, text: &str) {
-        for input in script::inputs(text).unwrap() {
-            tracker.apply(&input, &mut |change| collector.change(&change));
-            collector.input(&input);
-        }
-    }
-
-    #[test]
-    fn ends_in_more_namespaces_than_there_is_room_for_are_said_not_to_be_counted() {
-        let (mut collector, mut tracker) = (Collector::new(Setup::recorded()), Tracker::default());
-        take(&mut collector, &mut tracker, "0ms begin");
-        let close = |netns: usize| {
-            let of = format!("10.0.0.1:7 10.0.0.2:443 cookie={netns:x} netns={netns}");
-            format!(
-                "1ms sk={netns:x} SYN_SENT>ESTABLISHED {of}\n\
-                 2ms sk={netns:x} ESTABLISHED>CLOSE {of} err=104"
-            )
-        };
-        for netns in 1..=SPACES_LIMIT {
-            take(&mut collector, &mut tracker, &close(netns));
-        }
-        assert_eq!(collector.facts(3_000_000, &tracker).watched.events, Ok(()));
-        // Facts give away what was counted: fill it anew.
-        for netns in 1..=SPACES_LIMIT + 1 {
-            take(&mut collector, &mut tracker, &close(netns));
-        }
-        let why = collector.facts(4_000_000, &tracker).watched.events.unwrap_err();
-        assert!(why.contains("more than 4096 network namespaces"), "{why}");
-    }
-
-    #[test]
-    fn listeners_that_are_gone_are_forgotten_and_close_waits_that_were_not_kept_are_counted() {
-        let mut space = Space::default();
-        for cookie in 1..100 {
-            let text = format!("1ms socket LISTEN {cookie:x} 10.0.0.1:80 0.0.0.0:0 unread=3");
-            let Some(Input::Snapshot(Snapshot::Socket(socket))) =
-                script::inputs(&text).unwrap().pop()
-            else {
-                panic!("a socket")
-            };
-            let mut sockets = Sockets::default();
-            sockets.add(&socket);
-            sockets.states.insert(TcpState::CloseWait, 7);
-            space.dumped(sockets);
-            assert_eq!(space.queued.len(), 1);
-        }
-        let facts = space.facts(5, 0);
-        assert_eq!(facts.close_wait.iter().map(|group| group.count.now).sum::<u64>(), 7);
     }
 }

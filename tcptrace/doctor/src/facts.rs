@@ -5,10 +5,16 @@
 use std::{
     collections::{BTreeMap, HashMap},
     fmt,
+    net::SocketAddr,
 };
 
-use tcptrace_model::{Comm, How, Knobs, NetStat, TcpState, Tuple};
-use tcptrace_stats::ports;
+use tcptrace_model::{
+    How, Initiator, Knobs, NetStat, Opened, ProcessName, SockStat, TcpState, Tuple,
+};
+use tcptrace_stats::{
+    ports,
+    stuck::{Cause, Door},
+};
 
 /// The host.
 #[derive(Clone, Debug)]
@@ -26,12 +32,36 @@ pub struct HostFacts {
 /// What was watched.
 #[derive(Clone, Debug)]
 pub struct Watched {
-    /// From the first look to the last.
+    /// The window's length: from one scan of all sockets to another.
     pub seconds: f64,
     /// Whether it was seen what happened to the connections of each namespace; if not, why.
     pub events: Result<(), String>,
-    /// Some of them were lost: what is counted by them is a lower bound.
-    pub lossy: bool,
+    /// Events that were lost in the window: what is counted by them is a lower bound.
+    pub lost: Losses,
+}
+
+/// Events that tcptrace did not get.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Losses {
+    /// So many are known of.
+    pub events: u64,
+    /// There was a loss of which nobody knows how many it took.
+    pub uncounted: bool,
+}
+
+impl Losses {
+    /// Whether there was any.
+    pub fn is_any(self) -> bool {
+        self.events > 0 || self.uncounted
+    }
+
+    /// These and those.
+    pub fn and(self, other: Self) -> Self {
+        Self {
+            events: self.events.saturating_add(other.events),
+            uncounted: self.uncounted || other.uncounted,
+        }
+    }
 }
 
 /// An assignment in a sysctl file.
@@ -52,18 +82,19 @@ pub struct Setting {
 pub struct NetnsFacts {
     /// Its inode.
     pub netns: u32,
+    /// What comes before a command that is to run in it: `nsenter -t 812 -n `. Empty where it is the
+    /// only one, or that of who asks.
+    pub enter: String,
     /// Its sysctls.
     pub knobs: Knobs,
     /// The kernel's counters.
     pub counters: Counted,
     /// Sockets by state at the last look; in TIME_WAIT and FIN_WAIT2 minisocks are among them.
     pub states: HashMap<TcpState, u64>,
-    /// Listeners at the last look, the fullest first.
+    /// Listeners at the last scan, the fullest first.
     pub listeners: Vec<Listening>,
-    /// Sockets in CLOSE_WAIT, by who holds them, the most first.
-    pub close_wait: Vec<CloseWait>,
-    /// FIN_WAIT2 that no process holds.
-    pub fin_wait2: Lasting,
+    /// Connections that wait for something, those first of which most have for long.
+    pub waiting: Vec<Waiting>,
     /// Paths on which this host connects, those first that run out of ports first.
     pub paths: Vec<ports::Row>,
     /// Its ports that are taken for all peers, if there are any.
@@ -79,6 +110,11 @@ pub struct NetnsFacts {
 }
 
 impl NetnsFacts {
+    /// The command that sets a sysctl in it.
+    pub fn sysctl(&self, name: &str, value: impl fmt::Display) -> String {
+        format!("{}sysctl -w {name}={value}", self.enter)
+    }
+
     /// How many are in `state`.
     pub fn count(&self, state: TcpState) -> u64 {
         self.states.get(&state).copied().unwrap_or(0)
@@ -93,6 +129,26 @@ impl NetnsFacts {
     pub fn who(&self, which: impl Fn(How) -> bool) -> String {
         let found = self.endings.iter().filter(|ended| which(ended.how));
         most(found.map(|ended| (ended.who.as_str(), ended.count)))
+    }
+
+    /// Those that wait in `state` for one of `causes`.
+    pub fn waiting(
+        &self,
+        states: &[TcpState],
+        causes: &[Cause],
+    ) -> impl Iterator<Item = &Waiting> + Clone {
+        let is =
+            |waiting: &&Waiting| states.contains(&waiting.state) && causes.contains(&waiting.cause);
+        self.waiting.iter().filter(is)
+    }
+
+    /// Orphans in FIN_WAIT2: now, and of those, how many have been for long.
+    pub fn fin_wait2(&self) -> (u64, u64) {
+        let orphans = self
+            .waiting
+            .iter()
+            .filter(|waiting| waiting.state == TcpState::FinWait2 && waiting.who == Who::Orphan);
+        orphans.fold((0, 0), |sum, group| (sum.0 + group.now, sum.1 + group.lasting))
     }
 }
 
@@ -112,13 +168,64 @@ pub fn most<'a>(groups: impl Iterator<Item = (&'a str, u64)>) -> String {
     named.join(", ") + &rest
 }
 
+/// The counters that rules and sysctls ask for.
+pub const COUNTERS: [&str; 11] = [
+    "ActiveOpens",
+    "PassiveOpens",
+    "ListenOverflows",
+    "TCPReqQFullDrop",
+    "TCPReqQFullDoCookies",
+    "TCPTimeWaitOverflow",
+    "TCPAbortOnData",
+    "TCPAbortOnClose",
+    "TCPAbortOnTimeout",
+    "TCPAbortOnMemory",
+    "SyncookiesSent",
+];
+
+/// [`COUNTERS`] at a moment: a namespace has some two hundred, and there may be thousands of
+/// namespaces.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Reading {
+    values: [Option<u64>; COUNTERS.len()],
+    /// How many sockets there were.
+    pub sockets: SockStat,
+}
+
+impl Reading {
+    /// Of all that a namespace counts.
+    pub fn of(stat: &NetStat) -> Self {
+        let value = |name: &str| {
+            let value = stat.tcp_ext.get(name).or_else(|| stat.tcp.get(name))?;
+            u64::try_from(*value).ok()
+        };
+        Self { values: COUNTERS.map(value), sockets: stat.sockets }
+    }
+
+    /// One of [`COUNTERS`]; `None`: this kernel does not have it.
+    pub fn get(&self, name: &str) -> Option<u64> {
+        let at = COUNTERS.iter().position(|known| *known == name);
+        debug_assert!(at.is_some(), "{name} is not kept");
+        self.values[at?]
+    }
+
+    /// With `name` at `value`.
+    #[must_use]
+    pub fn with(mut self, name: &str, value: Option<u64>) -> Self {
+        if let Some(at) = COUNTERS.iter().position(|known| *known == name) {
+            self.values[at] = value;
+        }
+        self
+    }
+}
+
 /// Counters of a namespace, read twice.
 #[derive(Clone, Debug, Default)]
 pub struct Counted {
-    /// At the first look; `None` if there was but one.
-    pub first: Option<NetStat>,
-    /// At the last.
-    pub last: Option<NetStat>,
+    /// When the window began; `None` if they were read but once.
+    pub first: Option<Reading>,
+    /// When it ended.
+    pub last: Option<Reading>,
     /// Why there is none.
     pub why: Option<String>,
     /// Between the two.
@@ -129,15 +236,15 @@ impl Counted {
     /// What has been counted since the namespace was made; `None`: not known, or this kernel has
     /// no such counter.
     pub fn total(&self, name: &str) -> Option<u64> {
-        get(self.last.as_ref()?, name)
+        self.last.as_ref()?.get(name)
     }
 
-    /// What was counted between the two looks.
+    /// What was counted between the two readings.
     pub fn grew(&self, name: &str) -> Option<u64> {
-        Some(self.total(name)?.saturating_sub(get(self.first.as_ref()?, name)?))
+        Some(self.total(name)?.saturating_sub(self.first.as_ref()?.get(name)?))
     }
 
-    /// Connections that were opened between the two looks, from here and from elsewhere.
+    /// Connections that were opened between the two readings, from here and from elsewhere.
     pub fn opened(&self) -> Option<u64> {
         Some(self.grew("ActiveOpens")? + self.grew("PassiveOpens")?)
     }
@@ -154,11 +261,6 @@ impl Counted {
     }
 }
 
-fn get(stat: &NetStat, name: &str) -> Option<u64> {
-    let value = stat.tcp_ext.get(name).or_else(|| stat.tcp.get(name))?;
-    u64::try_from(*value).ok()
-}
-
 /// Who holds a socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Who {
@@ -167,10 +269,12 @@ pub enum Who {
         /// Its number.
         pid: u32,
         /// Its name.
-        comm: Comm,
+        name: ProcessName,
     },
     /// None yet: nobody has accepted it.
-    NotAccepted,
+    NotAccepted(Door),
+    /// None any more.
+    Orphan,
     /// It could not be found out.
     Unknown,
 }
@@ -178,9 +282,13 @@ pub enum Who {
 impl fmt::Display for Who {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Process { pid, comm } => write!(f, "{comm}, pid {pid}"),
-            Self::NotAccepted => f.write_str("not accepted yet"),
-            Self::Unknown => f.write_str("owner not known"),
+            Self::Process { pid, name } => write!(f, "{name}, pid {pid}"),
+            Self::NotAccepted(Door { listener: Some((pid, name)), lport, .. }) => {
+                write!(f, "not accepted yet at :{lport} of {name}, pid {pid}")
+            }
+            Self::NotAccepted(Door { lport, .. }) => write!(f, "not accepted yet at :{lport}"),
+            Self::Orphan => f.write_str("no process"),
+            Self::Unknown => f.write_str("holder not known"),
         }
     }
 }
@@ -214,27 +322,28 @@ impl fmt::Display for Listening {
     }
 }
 
-/// Sockets of a kind.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Lasting {
-    /// At the last look.
-    pub now: u64,
-    /// Of those, there at the first look already, in the same state.
-    pub stayed: u64,
-}
-
-/// Sockets in CLOSE_WAIT of one holder.
+/// Connections of one holder in one state that wait for one thing and, where that is the peer, for one
+/// peer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct CloseWait {
-    /// Who.
+pub struct Waiting {
+    /// Their state.
+    pub state: TcpState,
+    /// What they wait for.
+    pub cause: Cause,
+    /// Who has them open.
     pub who: Who,
-    /// How many.
-    pub count: Lasting,
-    /// Of those that stayed, how many have bytes, or the FIN, that nobody has read.
+    /// The peer and its port, where it is the peer that they wait for.
+    pub peer: Option<SocketAddr>,
+    /// How many there are.
+    pub now: u64,
+    /// Of those, how many have been there for longer than work takes that is just being finished.
+    pub lasting: u64,
+    /// Of the lasting ones, how many have bytes, or the FIN, that nobody has read.
     pub unread: u64,
-    /// How long the oldest of those that stayed has been in CLOSE_WAIT, at the least, in
-    /// milliseconds; `None` where the kernel remembers nothing that says more than that it stayed.
-    pub oldest_ms: Option<u64>,
+    /// Bytes of the lasting ones that the peer has not acknowledged.
+    pub unsent_bytes: u64,
+    /// How long the oldest of the lasting ones has been there, at the least, milliseconds.
+    pub oldest_ms: u64,
 }
 
 /// Connections that ended alike.
@@ -246,6 +355,20 @@ pub struct Ended {
     pub how: How,
     /// How many.
     pub count: u64,
+    /// The peer, and the port that it serves where this end connected; `None` where there were too
+    /// many to tell them apart.
+    pub peer: Option<SocketAddr>,
+    /// How they began, if that was seen.
+    pub opened: Option<Opened>,
+    /// Which end closed first, if that is known.
+    pub initiator: Option<Initiator>,
+    /// How long they lived, the shortest and the longest, at the least, milliseconds.
+    pub lived_ms: (u64, u64),
+}
+
+/// A peer, in words: its port only where it serves at that port.
+pub fn peer_words(peer: SocketAddr) -> String {
+    if peer.port() == 0 { peer.ip().to_string() } else { peer.to_string() }
 }
 
 #[cfg(test)]

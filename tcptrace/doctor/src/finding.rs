@@ -41,6 +41,9 @@ pub enum Outcome {
 pub struct About {
     /// How bad it is.
     pub severity: Severity,
+    /// How much there is of it, in the rule's own unit: of two moments at which it is equally bad, the
+    /// one with more was worse.
+    pub amount: u64,
     /// What is seen, with the numbers of this host. Names in it are escaped.
     pub seen: String,
     /// By what mechanism.
@@ -69,13 +72,55 @@ impl Help {
     }
 }
 
-/// What a rule found, and where.
+/// When something was found. All are `CLOCK_MONOTONIC`, nanoseconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct When {
+    /// The beginning of the window in which it was found first.
+    pub began_ns: u64,
+    /// When it was worst: [`About`] is of that moment.
+    pub worst_ns: u64,
+    /// When it was found for the last time, if it was not found at the last look any more.
+    pub over_ns: Option<u64>,
+}
+
+impl When {
+    /// Seconds by which two scans may be off what they were asked for.
+    const SLACK_NS: u64 = 1_500_000_000;
+
+    /// When it was found, in words, where that says more than that it was in all of `window`: from when
+    /// to when was watched. Moments are written by `moment`.
+    pub fn words(
+        &self,
+        window: (u64, u64),
+        mut moment: impl FnMut(u64) -> String,
+    ) -> Option<String> {
+        let began_late = self.began_ns > window.0.saturating_add(Self::SLACK_NS);
+        let was_worse = self.worst_ns.saturating_add(Self::SLACK_NS) < window.1;
+        if !began_late && !was_worse && self.over_ns.is_none() {
+            return None;
+        }
+        let mut words = match self.over_ns {
+            Some(over_ns) => {
+                format!("over: from {} to {}", moment(self.began_ns), moment(over_ns))
+            }
+            None => format!("since {}", moment(self.began_ns)),
+        };
+        if was_worse {
+            words += &format!("; this is of {}, when it was worst", moment(self.worst_ns));
+        }
+        Some(words)
+    }
+}
+
+/// What a rule found, where, and when.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Finding {
     /// The rule.
     pub rule: &'static str,
     /// Inode of the network namespace.
     pub netns: u32,
-    /// What is to be said.
+    /// What is to be said: of when it was worst.
     pub about: About,
+    /// When it was found.
+    pub when: When,
 }

@@ -6,6 +6,7 @@ use std::fmt::Display;
 
 use super::facts::{HostFacts, NetnsFacts};
 use tcptrace_model::{Knob, Knobs, TcpState};
+use tcptrace_stats::stuck::Cause;
 
 /// A sysctl.
 #[derive(Clone, Copy, Debug)]
@@ -230,7 +231,7 @@ pub const ALL: &[Spec] = &[
         upstream: "60",
         value: |knobs| number(&knobs.tcp_fin_timeout),
         matters: |space| {
-            let now = space.fin_wait2.now;
+            let (now, _) = space.fin_wait2();
             Matters::of(now > 0, format!("{now} orphans in FIN_WAIT2"))
         },
     },
@@ -314,6 +315,28 @@ pub const ALL: &[Spec] = &[
         matters: orphans,
     },
     Spec {
+        name: "net.ipv4.tcp_syn_retries",
+        does: "how often connect() sends its SYN again before it gives up: 6 is some two minutes",
+        absent: ALWAYS_THERE,
+        upstream: "6",
+        value: |knobs| number(&knobs.tcp_syn_retries),
+        matters: |space| in_state(space, TcpState::SynSent),
+    },
+    Spec {
+        name: "net.ipv4.tcp_retries2",
+        does: "when data that is not acknowledged is given up: at the first try after as long as so \
+               many tries take that begin at 0.2 s and double up to 120 s; 15 is some 924 s",
+        absent: ALWAYS_THERE,
+        upstream: "15",
+        value: |knobs| number(&knobs.tcp_retries2),
+        matters: |space| {
+            let states = [TcpState::Established, TcpState::CloseWait];
+            let waiting = space.waiting(&states, &[Cause::NoAck]);
+            let count: u64 = waiting.map(|waiting| waiting.now).sum();
+            Matters::of(count > 0, format!("{count} connections wait for an acknowledgement"))
+        },
+    },
+    Spec {
         name: "net.ipv4.tcp_orphan_retries",
         does: "how often an orphan sends again before it is given up; 0 acts as 8, some 100 s",
         absent: ALWAYS_THERE,
@@ -357,16 +380,17 @@ mod tests {
     use super::*;
     use tcptrace_model::script::fresh_knobs;
 
-    use crate::rules::testing;
+    use crate::{facts::Who, rules::testing};
 
     #[test]
     fn there_is_a_row_for_each_with_its_default() {
         let mut space = testing::space();
         space.knobs.tcp_fin_timeout = Knob::Is(5);
-        space.fin_wait2.now = 3;
+        space.waiting =
+            vec![testing::waiting(TcpState::FinWait2, Cause::PeerNotClosed, Who::Orphan, 3)];
         let host = testing::host(space);
         let rows = rows(&host, &host.spaces[0]);
-        assert_eq!(rows.len(), 18);
+        assert_eq!(rows.len(), 20);
         let row = |name| rows.iter().find(|row| row.spec.short() == name).unwrap();
         let fin = row("tcp_fin_timeout");
         assert_eq!(fin.spec.file(), "ipv4/tcp_fin_timeout");

@@ -1,7 +1,7 @@
 //! `tcptrace doctor`: what the sysctls of a host mean for what is happening on it.
 //!
 //! Pure: facts are gathered from inputs and changes ([`collect`]), each rule is a function of them
-//! ([`rules`]), and so is what is said of a sysctl ([`knobs`]) and of a line of a sysctl file
+//! ([`rules`]) that is asked again and again ([`watch`]), and so is what is said of a sysctl ([`knobs`]) and of a line of a sysctl file
 //! ([`sysctl_file`]). How it is shown is not decided here.
 
 pub mod collect;
@@ -10,9 +10,9 @@ pub mod finding;
 pub mod knobs;
 pub mod rules;
 pub mod sysctl_file;
+pub mod watch;
 
-use facts::HostFacts;
-use finding::{Finding, Outcome, Severity};
+use finding::{Finding, Severity};
 
 /// What all rules say of a host.
 #[derive(Clone, Debug)]
@@ -23,33 +23,11 @@ pub struct Diagnosis {
     pub fine: Vec<&'static str>,
     /// Rules that could not look, the namespace, and why.
     pub unseen: Vec<(&'static str, u32, String)>,
+    /// From when to when was watched: `CLOCK_MONOTONIC`, nanoseconds.
+    pub window: (u64, u64),
 }
 
 impl Diagnosis {
-    /// Asks every rule about every namespace.
-    pub fn of(host: &HostFacts) -> Self {
-        let (mut findings, mut fine, mut unseen) = (Vec::new(), Vec::new(), Vec::new());
-        for (rule, ask) in rules::ALL {
-            let mut all_fine = !host.spaces.is_empty();
-            for space in &host.spaces {
-                match ask(host, space) {
-                    Outcome::Fine => continue,
-                    Outcome::Found(about) => {
-                        findings.push(Finding { rule, netns: space.netns, about });
-                    }
-                    Outcome::Unseen(why) => unseen.push((*rule, space.netns, why)),
-                }
-                all_fine = false;
-            }
-            if all_fine {
-                fine.push(*rule);
-            }
-        }
-        // Stable: within a severity in the order of the rules, and of the namespaces.
-        findings.sort_by_key(|finding| std::cmp::Reverse(finding.about.severity));
-        Self { findings, fine, unseen }
-    }
-
     /// That of the worst finding.
     pub fn severity(&self) -> Severity {
         self.findings.first().map_or(Severity::Ok, |worst| worst.about.severity)

@@ -8,6 +8,7 @@ use super::{
 
 mod abort_on_overflow;
 mod accept_queue;
+mod black_hole;
 mod close_wait;
 mod count;
 mod fin_timeout;
@@ -15,16 +16,23 @@ mod fin_wait2;
 mod gave_up;
 mod keepalive;
 mod linger_zero;
+mod lost_events;
 mod orphans;
+mod peer_closes_first;
 mod port_range;
 mod ports;
+mod refused;
+mod resets;
 mod syn_queue;
+mod syn_timeout;
 mod time_wait;
 mod tw_buckets;
 mod tw_overflow;
 mod tw_recycle;
 mod tw_reuse;
+mod unacked_fin;
 mod unread_data;
+mod zero_window;
 
 /// A rule.
 pub type Rule = fn(&HostFacts, &NetnsFacts) -> Outcome;
@@ -36,12 +44,19 @@ pub const ALL: &[(&str, Rule)] = &[
     ("syn-queue", syn_queue::rule),
     ("orphans", orphans::rule),
     ("close-wait", close_wait::rule),
+    ("black-hole", black_hole::rule),
+    ("syn-timeout", syn_timeout::rule),
+    ("refused", refused::rule),
+    ("resets", resets::rule),
+    ("zero-window", zero_window::rule),
+    ("unacked-fin", unacked_fin::rule),
     ("fin-wait2", fin_wait2::rule),
     ("tw-overflow", tw_overflow::rule),
     ("time-wait", time_wait::rule),
     ("linger-zero", linger_zero::rule),
     ("unread-data", unread_data::rule),
     ("gave-up", gave_up::rule),
+    ("peer-closes-first", peer_closes_first::rule),
     ("tw-recycle", tw_recycle::rule),
     ("tw-buckets", tw_buckets::rule),
     ("tw-reuse", tw_reuse::rule),
@@ -49,6 +64,7 @@ pub const ALL: &[(&str, Rule)] = &[
     ("port-range", port_range::rule),
     ("fin-timeout", fin_timeout::rule),
     ("keepalive", keepalive::rule),
+    ("lost-events", lost_events::rule),
 ];
 
 #[cfg(test)]
@@ -60,48 +76,31 @@ pub mod testing {
 
     use super::*;
     use crate::{
-        facts::{Counted, Ended, Listening, Watched, Who},
-        finding::{About, Severity},
+        facts::{COUNTERS, Counted, Ended, Listening, Losses, Reading, Waiting, Watched, Who},
+        finding::About,
     };
-    use tcptrace_model::{Comm, How, NetStat, Tuple, script::fresh_knobs};
-    use tcptrace_stats::ports::{Flow, Outlook, Path, Row};
+    use tcptrace_model::{Comm, How, Opened, TcpState, Tuple, script::fresh_knobs};
+    use tcptrace_stats::{
+        ports::{Flow, Outlook, Path, Row},
+        stuck::Cause,
+    };
 
     /// Its counters: all that rules ask for, at 0 both times.
     pub(crate) fn space() -> NetnsFacts {
-        let mut stat = NetStat::default();
-        for name in [
-            "ListenOverflows",
-            "TCPReqQFullDrop",
-            "TCPReqQFullDoCookies",
-            "TCPTimeWaitOverflow",
-            "TCPAbortOnData",
-            "TCPAbortOnClose",
-            "TCPAbortOnTimeout",
-            "TCPAbortOnMemory",
-            "SyncookiesSent",
-        ] {
-            stat.tcp_ext.insert(name.to_owned(), 0);
-        }
-        for name in ["ActiveOpens", "PassiveOpens"] {
-            stat.tcp.insert(name.to_owned(), 0);
-        }
+        let zero = Reading::default();
+        let stat = COUNTERS.iter().fold(zero, |stat, name| stat.with(name, Some(0)));
         NetnsFacts {
             netns: 1,
             lists_bound: true,
             knobs: fresh_knobs(),
-            counters: Counted {
-                first: Some(stat.clone()),
-                last: Some(stat),
-                why: None,
-                seconds: 5.0,
-            },
+            counters: Counted { first: Some(stat), last: Some(stat), why: None, seconds: 5.0 },
             ..NetnsFacts::default()
         }
     }
 
     pub(crate) fn host(space: NetnsFacts) -> HostFacts {
         HostFacts {
-            watched: Watched { seconds: 5.0, events: Ok(()), lossy: false },
+            watched: Watched { seconds: 5.0, events: Ok(()), lost: Losses::default() },
             defaults: Ok(fresh_knobs()),
             files: Vec::new(),
             spaces: vec![space],
@@ -109,23 +108,43 @@ pub mod testing {
     }
 
     /// `name` counted to `before` before it was watched, and by `more` since.
-    pub(super) fn count(space: &mut NetnsFacts, name: &str, before: i64, more: i64) {
-        let set = |stat: &mut Option<NetStat>, value| {
-            stat.as_mut().unwrap().tcp_ext.insert(name.to_owned(), value)
+    pub(super) fn count(space: &mut NetnsFacts, name: &str, before: u64, more: u64) {
+        let set = |reading: &mut Option<Reading>, value| {
+            *reading = Some(reading.unwrap().with(name, Some(value)));
         };
         set(&mut space.counters.first, before);
         set(&mut space.counters.last, before + more);
     }
 
+    /// Ended so: connections that were opened from here, to 10.0.0.2:80.
     pub(super) fn ended(space: &mut NetnsFacts, how: How, count: u64) {
-        space.endings.push(Ended { who: "app :80".to_owned(), how, count });
+        space.endings.push(Ended {
+            who: "app :80".to_owned(),
+            how,
+            count,
+            peer: Some("10.0.0.2:80".parse().unwrap()),
+            opened: Some(Opened::Connect),
+            initiator: None,
+            lived_ms: (0, 0),
+        });
+    }
+
+    pub(super) fn app() -> Who {
+        Who::Process { pid: 7, name: Comm::from("app").into() }
+    }
+
+    /// So many that have waited for 5 s, for 10.0.0.2:443 where it is for the peer.
+    pub(crate) fn waiting(state: TcpState, cause: Cause, who: Who, lasting: u64) -> Waiting {
+        let peer = cause.is_wait().then(|| "10.0.0.2:443".parse().unwrap());
+        let now = lasting;
+        let (unread, unsent_bytes, oldest_ms) = (0, 0, 5000);
+        Waiting { state, cause, who, peer, now, lasting, unread, unsent_bytes, oldest_ms }
     }
 
     pub(super) fn listening(port: u16, queued: u32, limit: u32) -> Listening {
         let any = Ipv4Addr::UNSPECIFIED.to_ipv6_mapped();
         let tuple = Tuple { laddr: any, raddr: any, lport: port, rport: 0, v6_socket: false };
-        let who = Who::Process { pid: 7, comm: Comm::from("app") };
-        Listening { tuple, who, queued, limit }
+        Listening { tuple, who: app(), queued, limit }
     }
 
     /// 100 ports to 10.0.0.2:443, so many of them taken.
@@ -178,20 +197,8 @@ pub mod testing {
 
     #[test]
     fn a_namespace_as_it_begins_is_fine() {
-        let diagnosis = crate::Diagnosis::of(&host(space()));
-        assert_eq!((diagnosis.findings, diagnosis.unseen), (vec![], vec![]));
-        assert_eq!(diagnosis.fine.len(), ALL.len());
-    }
-
-    #[test]
-    fn the_worst_comes_first_and_decides() {
-        let mut space = space();
-        space.knobs.tcp_fin_timeout = tcptrace_model::Knob::Is(5);
-        count(&mut space, "TCPTimeWaitOverflow", 0, 1);
-        count(&mut space, "ListenOverflows", 0, 100);
-        let diagnosis = crate::Diagnosis::of(&host(space));
-        let rules: Vec<_> = diagnosis.findings.iter().map(|finding| finding.rule).collect();
-        assert_eq!(rules, ["accept-queue", "tw-overflow", "fin-timeout"]);
-        assert_eq!(diagnosis.severity(), Severity::Critical);
+        for (name, rule) in ALL {
+            assert_eq!(ask(*rule, &host(space())), Outcome::Fine, "{name}");
+        }
     }
 }

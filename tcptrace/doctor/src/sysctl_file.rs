@@ -200,7 +200,7 @@ fn judge_other(key: &str, kernel: &Kernel) -> (Effect, String) {
         Kernel::Lacks => (Effect::Nothing, "this kernel has no such sysctl".to_owned()),
         _ if key.contains('*') => (Effect::Other, "a pattern: not looked at".to_owned()),
         _ if key.starts_with("net.") => {
-            let says = "it is there; it decides nothing about how connections end".to_owned();
+            let says = "it is there; not one of those that doctor judges".to_owned();
             (Effect::Other, says)
         }
         _ => (Effect::Other, "not about the network".to_owned()),

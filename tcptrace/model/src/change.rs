@@ -165,7 +165,7 @@ pub struct Closer {
 }
 
 /// How a connection began.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Opened {
     /// By connect(), here.
     Connect,

@@ -6,8 +6,8 @@ use super::{
     timeline::Timeline,
 };
 use tcptrace_doctor::{
-    Diagnosis,
-    collect::{Collector, Setup},
+    collect::Setup,
+    watch::{self, Watch},
 };
 use tcptrace_model::{Accounts, Change, Input, Snapshot, StateSet, TcpState};
 use tcptrace_record::Header;
@@ -30,7 +30,7 @@ pub struct Gather {
     begin_ns: Option<u64>,
     offset_ns: Option<i64>,
     timeline: Timeline,
-    doctor: Collector,
+    doctor: Watch,
     durations: Durations,
     closers: Closers,
     survey: Survey,
@@ -52,7 +52,7 @@ impl Gather {
             begin_ns: None,
             offset_ns: None,
             timeline: Timeline::new(),
-            doctor: Collector::new(Setup::recorded()),
+            doctor: Watch::new(Setup::recorded(), watch::Span::WHOLE),
             durations: Durations::new(Spans::lingering(), None, durations::DEFAULT_LIMIT),
             closers: Closers::new(None, closers::DEFAULT_LIMIT),
             survey: Survey::new(wanted),
@@ -67,7 +67,7 @@ impl Gather {
     /// Takes in an input that is no event.
     pub fn input(&mut self, input: &Input, tracker: &Tracker) {
         self.timeline.input(input);
-        self.doctor.input(input);
+        self.doctor.input(input, tracker);
         self.survey.input(input);
         self.ports.input(input);
         match input {
@@ -129,9 +129,9 @@ impl Gather {
             live: false,
             stretch: (self.begin_ns.unwrap_or(now).min(now), now),
             offset_ns: self.offset_ns,
-            diagnosis: self.doctor.watched_ns().is_some().then(|| {
-                let host = self.doctor.facts(now, tracker);
-                Diagnosis::of(&host)
+            diagnosis: (self.doctor.looks() > 0).then(|| {
+                self.doctor.finish(now);
+                self.doctor.diagnosis()
             }),
             timeline: self.timeline.finish(now),
             time_wait,

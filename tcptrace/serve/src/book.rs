@@ -169,7 +169,7 @@ impl Book {
         }
         let looked = Looked {
             header: attached.header.clone(),
-            diagnosis: self.pages.diagnosis().cloned(),
+            diagnosis: self.pages.diagnosis(),
             stuck: self.pages.stuck().map(|(at, report)| (at, report.clone())),
             ports: self.pages.ports().map(|(at, interval)| (at, interval.clone())),
             lost: self.lost.iter().sum(),
@@ -381,7 +381,12 @@ mod tests {
     #[test]
     fn what_the_kernel_counts_begins_with_the_first_reading() {
         let shelf = Shelf::new();
-        let setup = Setup { defaults: Err(String::new()), files: Vec::new(), events: Ok(()) };
+        let setup = Setup {
+            defaults: Err(String::new()),
+            files: Vec::new(),
+            events: Ok(()),
+            own_netns: None,
+        };
         let mut book = Book::new(shelf, None, Duration::from_secs(10), setup);
         assert_eq!(book.overflows, None, "not known is not 0");
         for (netns, now) in [(1, 100), (1, 103), (2, 50), (2, 50), (1, 2)] {

@@ -49,7 +49,12 @@ mod tests {
 
     pub(super) fn shelf_with(text: &str, label: Option<LabelOptions>) -> Arc<Shelf> {
         let shelf = Shelf::new();
-        let setup = Setup { defaults: Err("not asked".into()), files: Vec::new(), events: Ok(()) };
+        let setup = Setup {
+            defaults: Err("not asked".into()),
+            files: Vec::new(),
+            events: Ok(()),
+            own_netns: None,
+        };
         let book = Book::new(Arc::clone(&shelf), label, Duration::from_secs(10), setup);
         let mut analysis = Analysis::new(Tracker::default(), book);
         script::inputs(text).unwrap().iter().for_each(|input| analysis.feed(input));

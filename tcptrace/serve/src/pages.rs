@@ -9,8 +9,7 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 
 use tcptrace_doctor::{Diagnosis, collect::Setup};
-use tcptrace_model::{Change, Found, Input, StateSet, TcpState};
-use tcptrace_record::Context;
+use tcptrace_model::{Change, Input, StateSet};
 use tcptrace_stats::{
     closers::{Closers, DEFAULT_LIMIT as GROUPS},
     durations::{DEFAULT_LIMIT as HISTOGRAMS, Durations, Spans},
@@ -22,7 +21,7 @@ use tcptrace_track::Tracker;
 use tcptrace_view::{
     View,
     closers::{ClosersView, Order},
-    doctor::{self, DoctorView},
+    doctor::{self, DoctorView, Watches},
     hist::{self, HistView, Intervals, Subject},
     lines::Lines,
     ports::{PortsView, Shown},
@@ -35,9 +34,6 @@ const TOP: usize = 100;
 
 /// How often the counts of states are told.
 const STATES_EVERY: Duration = Duration::from_secs(1);
-
-/// How long the doctor watches for each diagnosis.
-const WATCH: Duration = Duration::from_secs(10);
 
 /// A command whose answer is served.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -94,10 +90,6 @@ pub(super) struct Pages {
     stuck: StuckView,
     ports: PortsView,
     doctor: DoctorView,
-    diagnosis: Option<Diagnosis>,
-    setup: Setup,
-    /// What still holds, for a doctor that begins anew.
-    context: Context,
     out: BytesMut,
     last: [Option<Bytes>; Report::ALL.len()],
 }
@@ -127,10 +119,7 @@ impl Pages {
             ),
             stuck: StuckView::new(wanted, Format::Json, lines(every), false),
             ports: PortsView::new(Format::Json, shown),
-            doctor: DoctorView::new(setup.clone(), doctor::Format::Json, WATCH),
-            diagnosis: None,
-            setup,
-            context: Context::default(),
+            doctor: DoctorView::new(setup, doctor::Format::Json, Watches::On),
             out: BytesMut::new(),
             last: Default::default(),
         }
@@ -152,8 +141,8 @@ impl Pages {
     }
 
     /// The last diagnosis.
-    pub(super) fn diagnosis(&self) -> Option<&Diagnosis> {
-        self.diagnosis.as_ref()
+    pub(super) fn diagnosis(&self) -> Option<Diagnosis> {
+        self.doctor.diagnosis()
     }
 
     /// As [`PortsView::worst_used`].
@@ -162,9 +151,6 @@ impl Pages {
     }
 
     pub(super) fn input(&mut self, input: &Input, tracker: &Tracker) {
-        if tcptrace_record::lasts(input) {
-            self.context.take(input.clone());
-        }
         let Self { states, hist, closers, stuck, ports, doctor, out, last, .. } = self;
         let views: [&mut dyn View; Report::ALL.len()] =
             [states, hist, closers, stuck, ports, doctor];
@@ -173,10 +159,6 @@ impl Pages {
             if let Some(line) = last_line(report, out) {
                 *last = Some(line);
             }
-        }
-        if let Some(diagnosis) = self.doctor.take() {
-            self.diagnosis = Some(diagnosis);
-            self.watch_anew(tracker);
         }
     }
 
@@ -189,19 +171,6 @@ impl Pages {
         }
         let views: [&mut dyn View; 4] = [hist, closers, ports, doctor];
         views.into_iter().for_each(|view| view.change(change, out));
-    }
-
-    /// The doctor begins anew: what was found an hour ago is not what is wrong now.
-    fn watch_anew(&mut self, tracker: &Tracker) {
-        let mut doctor = DoctorView::new(self.setup.clone(), doctor::Format::Json, WATCH);
-        for input in self.context.inputs(0) {
-            doctor.input(&input, tracker, &mut self.out);
-        }
-        // By listeners it is known who was accepted.
-        for found in tracker.census().filter(|found| found.state == TcpState::Listen) {
-            doctor.change(&Change::Found(Found { ..found }), &mut self.out);
-        }
-        self.doctor = doctor;
     }
 
     /// As [`View::due_ns`].

@@ -435,6 +435,12 @@ pub struct DoctorArgs {
     /// that can be reached)
     #[arg(short = 'N', long, value_name = "NETNS")]
     pub netns: Option<String>,
+    /// All sysctls, and not only those that differ from their defaults
+    #[arg(long)]
+    pub sysctls: bool,
+    /// Colours
+    #[arg(long, value_name = "WHEN", default_value = "auto")]
+    pub color: ColorChoice,
     /// Judges a sysctl.conf line by line instead: what each would do on this kernel, which tries
     /// it in an empty network namespace. Changes nothing
     #[arg(long, value_name = "PATH")]

@@ -10,7 +10,6 @@ use std::{
 };
 
 use anyhow::{Context as _, Result};
-use bytes::BytesMut;
 
 use super::{
     args::{DoctorArgs, FilterArgs, ReportFormat},
@@ -28,7 +27,7 @@ use tcptrace_doctor::{
 };
 use tcptrace_host::{
     clock,
-    netns::{self, Netns},
+    netns::{self, Netns, NetnsId},
     sysctl, sysctl_files,
 };
 use tcptrace_model::{Input, Knobs, MinisocksBy, Snapshot, filter::Filter, task::escape};
@@ -39,10 +38,10 @@ use tcptrace_source::{
     snapshot::{Job, Reader, Scope},
 };
 use tcptrace_track::Tracker;
-use tcptrace_view::{
-    View as _,
-    doctor::{DoctorView, Format, sysctl_file as shown},
-};
+use tcptrace_view::doctor::{DoctorView, Format, Watches, sysctl_file as shown};
+
+/// So often it scans the sockets: what is there for less is seen by its events alone.
+const STEP: Duration = Duration::from_secs(5);
 
 /// The least that it watches: rounds of snapshots are a second apart.
 const LEAST: Duration = Duration::from_secs(1);
@@ -60,8 +59,11 @@ pub(super) fn run(args: &DoctorArgs) -> Result<ExitCode> {
     }
     let filter = FilterArgs { netns: args.netns.clone(), ..FilterArgs::default() };
     let origin = Origin::new(&args.probe, &filter, &args.recording)?;
+    let target = Target::open(None)?;
     let format = match args.output {
-        ReportFormat::Table => Format::Text,
+        ReportFormat::Table => {
+            Format::Text { color: target.colored(args.color), sysctls: args.sysctls }
+        }
         ReportFormat::Json => Format::Json,
     };
     let looks = match &origin {
@@ -70,13 +72,13 @@ pub(super) fn run(args: &DoctorArgs) -> Result<ExitCode> {
     };
     // Of a recording all is judged.
     let (mut setup, watch) = match looks {
-        Some(_) => (host_setup(), args.duration),
-        None => (Setup::recorded(), Duration::MAX),
+        Some(_) => (host_setup(), Watches::For(args.duration)),
+        None => (Setup::recorded(), Watches::All),
     };
-    let snapshots = Snapshots { every: args.duration, owners: true };
+    let snapshots = Snapshots { every: args.duration.min(STEP), owners: true };
     let view = DoctorView::new(setup.clone(), format, watch);
     let mut found = None;
-    let ended = listen::run(origin, snapshots, Target::open(None)?, None, view, |view| {
+    let ended = listen::run(origin, snapshots, target, None, view, |view| {
         found = view.severity();
     });
     match ended {
@@ -89,7 +91,7 @@ pub(super) fn run(args: &DoctorArgs) -> Result<ExitCode> {
             // The first clause of the refusal says what; the line above says all.
             let why = format!("{error:#}");
             setup.events = Err(why.split(['\n', ';']).next().unwrap_or_default().to_owned());
-            let view = DoctorView::new(setup, format, args.duration);
+            let view = DoctorView::new(setup, format, watch);
             found = without_events(only, filter, args.duration, view)?;
         }
         Err(error) => return Err(error),
@@ -106,36 +108,33 @@ fn code(severity: Severity) -> ExitCode {
     })
 }
 
-/// Two looks at the sockets and the counters. The first is for the view alone, which compares: to
-/// the tracker, a socket that appeared without an event would be an anomaly.
+/// Scans of the sockets and the counters, at the beginning and the end of `watch`.
 fn without_events(
     only: Option<Netns>,
     filter: Filter,
     watch: Duration,
-    mut view: DoctorView,
+    view: DoctorView,
 ) -> Result<Option<Severity>> {
     let owners = Some(Owners::default());
     let reader = Reader::here(Scope { only, filter, owners, infos_of_all: false });
-    let mut ignored = BytesMut::new();
-    let none = Tracker::default();
-    let open = Input::Snapshot(Snapshot::Open);
-    view.input(&open, &none, &mut ignored);
-    let round = Job::all(Arc::clone(&reader)).run();
-    round.remarks().iter().for_each(|remark| say(remark));
-    round.feed(&mut |input| view.input(&input, &none, &mut ignored));
-    thread::sleep(watch);
-
     let clocks = clock::sample().context("cannot read the clock")?;
     let hz = clock::hz().context("cannot read the clock's resolution")?;
     let mut analysis = Analysis::new(Tracker::default(), view);
-    // The dump tells of minisocks as of any socket.
+    // The dump has minisocks as any socket.
     let minisocks = MinisocksBy::Looks;
     analysis.feed(&Input::Begin { mono_ns: clocks.mono_ns, hz, minisocks, resets: false });
     analysis.feed(&Input::Clock(clocks));
-    analysis.feed(&open);
-    Job::all(reader).run().feed(&mut |input| analysis.feed(&input));
-    let mono_ns = clock::monotonic_ns().context("cannot read the clock")?;
-    analysis.feed(&Input::Tick { mono_ns });
+    for wait in [Duration::ZERO, watch] {
+        thread::sleep(wait);
+        analysis.feed(&Input::Snapshot(Snapshot::Open));
+        let scan = Job::all(Arc::clone(&reader)).run();
+        if wait.is_zero() {
+            scan.remarks().iter().for_each(|remark| say(remark));
+        }
+        scan.feed(&mut |input| analysis.feed(&input));
+        let mono_ns = clock::monotonic_ns().context("cannot read the clock")?;
+        analysis.feed(&Input::Tick { mono_ns });
+    }
     write(&analysis.take_output())?;
     Ok(analysis.view().severity())
 }
@@ -154,7 +153,8 @@ fn write(text: &[u8]) -> Result<()> {
 /// What of this host the doctor does not learn from inputs.
 pub(super) fn host_setup() -> Setup {
     let defaults = sysctl::defaults().map_err(|error| error.to_string());
-    Setup { defaults, files: files(), events: Ok(()) }
+    let own_netns = NetnsId::own().ok().map(|own| own.inode);
+    Setup { defaults, files: files(), events: Ok(()), own_netns }
 }
 
 /// What the host's files set. One that cannot be read is said, and no more.

@@ -37,7 +37,7 @@ pub struct Ending {
 
 /// What a transition says of ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Told {
+pub enum Told {
     /// A connection ended.
     Closed(Ending),
     /// There never was one.
@@ -52,7 +52,7 @@ impl Ending {
 }
 
 /// What `moved` says, if it is where an end counts.
-pub(super) fn told(moved: &Moved) -> Option<Told> {
+pub fn told(moved: &Moved) -> Option<Told> {
     let Moved { old, new, verdict, .. } = moved;
     if !matches!(new, TcpState::TimeWait | TcpState::Close)
         || matches!(old, TcpState::TimeWait | TcpState::Listen)

@@ -96,7 +96,10 @@ fn all_views_of_one_scenario_agree_with_each_other_and_with_ss() {
     });
     assert_eq!(ss.get("CLOSE_WAIT"), Some(&LEAKED), "{ss:?}");
     let doctor = run(tcptrace(&["doctor", "--duration", "1s", "-N", &inside]));
-    assert!(doctor.text().contains(&format!("seen     {LEAKED} connec")), "{doctor:?}");
+    assert!(
+        doctor.text().contains(&format!("seen     {LEAKED} connections stay in CLOSE_WAIT")),
+        "{doctor:?}"
+    );
     let stuck_now = of(&["stuck", "-N", &inside, "--older", "0"], "stuck");
     let ended = recorder.interrupt();
     assert_eq!(ended.code, Some(0), "{ended:?}");

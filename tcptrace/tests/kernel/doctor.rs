@@ -2,6 +2,7 @@
 //! of sysctls, held to the kernel.
 
 use std::{
+    io::{self, Write as _},
     thread,
     time::{Duration, Instant},
 };
@@ -23,15 +24,19 @@ use tcptrace::{
     track::Tracker,
     view::{
         View as _,
-        doctor::{DoctorView, Format},
+        doctor::{DoctorView, Format, Watches},
     },
 };
 
 use crate::{
     net::{Netns, sysctl as set},
-    scenario::conn::{Connection, Family, Listener, bound_in_time, expect_end},
+    scenario::{
+        conn::{Connection, Family, Listener, bound_in_time, expect_end, expect_error},
+        ending::deafen,
+    },
     trace::by,
     wait::{DEADLINE, until},
+    witness::find,
 };
 
 /// How long it watches: the work of each test is done long before, on a busy machine and on an
@@ -52,8 +57,9 @@ fn diagnose<T: Send>(netns: &Netns, work: impl FnOnce() -> Result<T> + Send) -> 
         defaults: sysctl::defaults().map_err(|error| error.to_string()),
         files: Vec::new(),
         events: Ok(()),
+        own_netns: None,
     };
-    let view = DoctorView::new(setup, Format::Json, WATCH);
+    let view = DoctorView::new(setup, Format::Json, Watches::For(WATCH));
     let mut analysis = Analysis::new(Tracker::default(), view);
     analysis.feed(&live.begin()?);
 
@@ -168,7 +174,7 @@ fn a_leak_of_close_wait_is_found_with_its_owner() -> Result<()> {
     })?;
     let report = diagnose(&netns, || Ok(()))?;
     ensure!(report["severity"] == "warning", "{report}");
-    expect(&report, "close-wait", "warning", "12 connections were in CLOSE_WAIT for all of")?;
+    expect(&report, "close-wait", "warning", "12 connections stay in CLOSE_WAIT: ")?;
     expect(&report, "close-wait", "warning", &format!("pid {} (12)", std::process::id()))?;
     expect(&report, "close-wait", "warning", "in 0 of them there is data")
 }
@@ -250,6 +256,91 @@ fn peers_that_never_close_are_found() -> Result<()> {
     })?;
     let report = diagnose(&netns, || Ok(()))?;
     expect(&report, "fin-wait2", "warning", "105 of 105 orphans in FIN_WAIT2")
+}
+
+/// What other tools show of none of these together: each is made for real, and named with its peer.
+#[test]
+fn what_peers_do_wrong_is_found() -> Result<()> {
+    let netns = Netns::new()?;
+    let (listener, dead) = netns.run(|| -> Result<_> {
+        Ok((Listener::open(Family::V4, 5000)?, Listener::open(Family::V4, 5001)?))
+    })?;
+    let report = diagnose(&netns, || {
+        let mut held = Vec::new();
+        // Black holes, closed windows, and FINs that nobody acknowledges.
+        for _ in 0..12 {
+            let connection = listener.connect(None)?;
+            deafen(&connection.server)?;
+            (&connection.client).write_all(b"lost")?;
+            held.push((Some(connection.client), connection.server));
+        }
+        for _ in 0..3 {
+            let connection = listener.connect(None)?;
+            connection.client.set_nonblocking(true)?;
+            // Until neither end takes any more, which the other has to say first.
+            let chunk = [0; 65_536];
+            until("full buffers", || {
+                loop {
+                    match (&connection.client).write(&chunk) {
+                        Ok(_) => {}
+                        Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                            return Ok(closed_window(&connection)?.then_some(()));
+                        }
+                        Err(error) => return Err(error.into()),
+                    }
+                }
+            })?;
+            held.push((Some(connection.client), connection.server));
+        }
+        for _ in 0..11 {
+            let connection = listener.connect(None)?;
+            deafen(&connection.server)?;
+            drop(connection.client);
+            held.push((None, connection.server));
+        }
+        // Resets by the peer, refusals, and SYNs that nobody answers.
+        for _ in 0..25 {
+            let connection = listener.connect(None)?;
+            let server = connection.server;
+            server.set_linger(Some(Duration::ZERO))?;
+            drop(server);
+            expect_error(&connection.client)?;
+        }
+        for _ in 0..25 {
+            let refused = Family::V4.socket()?.connect(&Family::V4.address(5009).into());
+            let errno = refused.err().and_then(|error| error.raw_os_error());
+            ensure!(errno == Some(libc::ECONNREFUSED), "{errno:?}");
+        }
+        deafen(&dead.socket)?;
+        for _ in 0..5 {
+            let client = dead.family.socket()?;
+            client.set_nonblocking(true)?;
+            let _ = client.connect(&dead.address.into());
+            held.push((Some(client), Family::V4.socket()?));
+        }
+        Ok(held)
+    })?;
+    let me = format!("pid {}", std::process::id());
+    expect(&report, "black-hole", "warning", "12 open connections get no acknowledgement")?;
+    expect(&report, "black-hole", "warning", "to 127.0.0.1:5000 (12); 48 bytes are not")?;
+    expect(&report, "black-hole", "warning", &me)?;
+    expect(&report, "zero-window", "info", "3 connections cannot send")?;
+    expect(&report, "unacked-fin", "info", "FIN_WAIT1 (11); 11 of them are orphans")?;
+    // Both ends of each are here: the server's sent it, the client's received it.
+    expect(&report, "resets", "warning", "by a RST that came from 127.0.0.1:5000 (25)")?;
+    expect(&report, "refused", "warning", "25 in ")?;
+    expect(&report, "refused", "warning", "by 127.0.0.1:5009 (25)")?;
+    expect(&report, "syn-timeout", "warning", "5 more wait now; to 127.0.0.1:5001 (5)")?;
+    let fine = report["fine"].as_array().context("no list of what was fine")?;
+    ensure!(!fine.iter().any(|rule| rule == "black-hole" || rule == "resets"), "{fine:?}");
+    Ok(())
+}
+
+/// Whether the client's end probes a closed window: the witness is `ss`'s own source.
+fn closed_window(connection: &Connection) -> Result<bool> {
+    const PROBES: u8 = 4;
+    let row = find(connection.ends.of_client())?.context("it is gone")?;
+    Ok(row.timer == PROBES)
 }
 
 /// All sockets of the namespace of the calling thread in these states.

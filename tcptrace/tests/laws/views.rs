@@ -3,7 +3,10 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use tcptrace::{
-    doctor::collect::{Collector, Setup},
+    doctor::{
+        collect::Setup,
+        watch::{Span as WatchSpan, Watch},
+    },
     model::{Accounts, Change, Input, StateSet, TcpState},
     record::Header,
     report::Gather,
@@ -40,7 +43,7 @@ pub struct Views {
     /// `stuck`, of everything that is in these states at all.
     survey: Survey,
     /// `doctor`.
-    doctor: Collector,
+    doctor: Watch,
     /// The report.
     report: Gather,
     /// Transitions out of each state, and into CLOSE, as they were told.
@@ -63,7 +66,7 @@ impl Default for Views {
             lives: 0,
             since: SinceStart::new(None),
             survey: Survey::new(wanted),
-            doctor: Collector::new(Setup::recorded()),
+            doctor: Watch::new(Setup::recorded(), WatchSpan::RECENT),
             report: Gather::new(Header::default()),
             left: BTreeMap::new(),
             transitions: 0,
@@ -104,7 +107,7 @@ impl Views {
         if !matches!(input, Input::Event(_)) {
             self.counts.input(input);
             self.survey.input(input);
-            self.doctor.input(input);
+            self.doctor.input(input, &self.tracker);
             self.report.input(input, &self.tracker);
             if matches!(input, Input::Lost(_) | Input::Missed { .. }) {
                 self.closers.lost();
@@ -190,7 +193,7 @@ impl Views {
     #[track_caller]
     pub fn agree_with_doctor(&mut self, what: &str) {
         let census = self.census();
-        let facts = self.doctor.facts(self.now, &self.tracker);
+        let Some(facts) = self.doctor.host() else { panic!("{what}: no whole scan was over") };
         for state in [TcpState::CloseWait, TcpState::Established, TcpState::TimeWait] {
             let doctor: u64 = facts.spaces.iter().map(|space| space.count(state)).sum();
             let here = census.get(&state).copied().unwrap_or(0);
@@ -199,16 +202,15 @@ impl Views {
         let waiting: u64 = facts
             .spaces
             .iter()
-            .flat_map(|space| &space.close_wait)
-            .map(|group| group.count.now)
+            .flat_map(|space| &space.waiting)
+            .filter(|group| group.state == TcpState::CloseWait)
+            .map(|group| group.now)
             .sum();
         assert_eq!(
             waiting,
             census.get(&TcpState::CloseWait).copied().unwrap_or(0),
             "{what}: who doctor names"
         );
-        // It has given its facts away.
-        self.doctor = Collector::new(Setup::recorded());
     }
 
     /// Holds what is true at the end: what waited is settled.

@@ -262,7 +262,6 @@ impl Top {
     fn make_lists(&mut self, tracker: &Tracker) {
         let shown = self.seen().clone();
         let what = self.ui.spot().what;
-        self.data.findings.look(matches!(what, What::Tab(Tab::Doctor) | What::Finding(..)));
         let large = self.is_large();
         let full = usize::from(self.size.0);
         let (left, right) = size::columns(self.size);

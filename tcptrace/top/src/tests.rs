@@ -41,7 +41,7 @@ impl Stage {
     /// An empty one.
     pub(super) fn new(size: (u16, u16), style: Style) -> Self {
         let defaults = Err("not asked for here".to_owned());
-        let setup = Setup { defaults, files: Vec::new(), events: Ok(()) };
+        let setup = Setup { defaults, files: Vec::new(), events: Ok(()), own_netns: None };
         let mut top = Top::new(setup, Shown::default(), Box::new(parse), style);
         let hook = |of: &str, by: &str| HookInForce {
             of: of.to_owned(),

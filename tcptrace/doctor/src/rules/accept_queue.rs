@@ -44,6 +44,7 @@ pub(super) fn rule(_: &HostFacts, space: &NetnsFacts) -> Outcome {
     }
     Outcome::Found(About {
         severity,
+        amount: grew.max(full.len() as u64),
         seen,
         why: "Connections wait in a queue until accept() takes them. While it is full, the kernel \
               drops SYNs and the last ACK of handshakes, and clients wait for their next try.",
@@ -54,9 +55,12 @@ pub(super) fn rule(_: &HostFacts, space: &NetnsFacts) -> Outcome {
                  slow",
             ),
             Help::new(
-                "a longer queue: listen(fd, 4096) in the program and, if the limit shown is that \
-                 of somaxconn, sysctl -w net.core.somaxconn=8192; then restart the program: the \
-                 lesser of the two counts, as it was when listen() was called",
+                format!(
+                    "a longer queue: listen(fd, 4096) in the program and, if the limit shown is \
+                     that of somaxconn, {}; then restart the program: the lesser of the two counts, \
+                     as it was when listen() was called",
+                    space.sysctl("net.core.somaxconn", 8192)
+                ),
                 "clients wait longer instead of trying again",
             ),
         ],

@@ -1,13 +1,12 @@
 //! Processes that do not close connections of which the peer has closed its end.
 
 use crate::{
-    facts::{HostFacts, NetnsFacts, Who, most},
+    facts::{HostFacts, NetnsFacts, Waiting, Who, most},
     finding::{About, Help, Outcome, Severity},
 };
+use tcptrace_model::TcpState;
+use tcptrace_stats::stuck::{Cause, LEAK};
 
-/// Sockets of one holder that stayed in CLOSE_WAIT all the time that was watched: that many are not
-/// work that is just being finished.
-const LEAK: u64 = 10;
 /// As many as a process has open files by default (RLIMIT_NOFILE).
 const NEAR_ITS_LIMIT: u64 = 1000;
 
@@ -22,24 +21,23 @@ const BOTH: &str = "The peer has closed, and the kernel waits for this end. Wher
                     open, nothing but its close() ends CLOSE_WAIT; where none has accepted it, it \
                     takes a place in the accept queue. There is no timer.";
 
-pub(super) fn rule(host: &HostFacts, space: &NetnsFacts) -> Outcome {
-    let leaks: Vec<_> =
-        space.close_wait.iter().filter(|group| group.count.stayed >= LEAK).collect();
-    let Some(worst) = leaks.iter().map(|group| group.count.stayed).max() else {
+pub(super) fn rule(_: &HostFacts, space: &NetnsFacts) -> Outcome {
+    // Those that still send, or whose peer does not read, are not this process's to close.
+    let here = [Cause::NotClosed, Cause::NotAccepted];
+    let leaks = space.waiting(&[TcpState::CloseWait], &here);
+    let leaks: Vec<&Waiting> = leaks.filter(|group| group.lasting >= LEAK).collect();
+    let Some(worst) = leaks.iter().map(|group| group.lasting).max() else {
         return Outcome::Fine;
     };
     let severity = if worst >= NEAR_ITS_LIMIT { Severity::Critical } else { Severity::Warning };
     let names: Vec<_> = leaks.iter().map(|group| group.who.to_string()).collect();
-    let counts = leaks.iter().map(|group| group.count.stayed);
+    let counts = leaks.iter().map(|group| group.lasting);
     let total: u64 = counts.clone().sum();
     let unread: u64 = leaks.iter().map(|group| group.unread).sum();
-    let oldest = leaks.iter().filter_map(|group| group.oldest_ms).max();
-    let oldest = match oldest {
-        Some(ms) => format!(", the oldest for {} s at least", ms / 1000),
-        None => String::new(),
-    };
-    let queued = leaks.iter().any(|group| group.who == Who::NotAccepted);
-    let held = leaks.iter().any(|group| group.who != Who::NotAccepted);
+    let oldest_ms = leaks.iter().map(|group| group.oldest_ms).max().unwrap_or(0);
+    let is_queued = |group: &&Waiting| matches!(group.who, Who::NotAccepted(_));
+    let queued = leaks.iter().any(is_queued);
+    let held = leaks.iter().any(|group| !is_queued(group));
     let mut helps = Vec::new();
     if queued {
         helps.push(Help::new(
@@ -59,11 +57,12 @@ pub(super) fn rule(host: &HostFacts, space: &NetnsFacts) -> Outcome {
     ));
     Outcome::Found(About {
         severity,
+        amount: total,
         seen: format!(
-            "{total} connections were in CLOSE_WAIT for all of {:.1} s{oldest}: {}; in {unread} of \
+            "{total} connections stay in CLOSE_WAIT: {}; the oldest for at least {} s; in {unread} of \
              them there is data, or the end of it, that was not read",
-            host.watched.seconds,
             most(names.iter().map(String::as_str).zip(counts)),
+            oldest_ms / 1000,
         ),
         why: match (held, queued) {
             (true, false) => HELD,
@@ -82,14 +81,11 @@ pub(super) fn rule(host: &HostFacts, space: &NetnsFacts) -> Outcome {
 #[cfg(test)]
 mod tests {
     use super::{super::testing::*, *};
-    use crate::facts::{CloseWait, Lasting};
-    use tcptrace_model::Comm;
+    use tcptrace_stats::stuck::Door;
 
-    fn with(stayed: u64) -> NetnsFacts {
-        let who = Who::Process { pid: 7, comm: Comm::from("leaky") };
-        let count = Lasting { now: 5000, stayed };
-        let group = CloseWait { who, count, unread: 3, oldest_ms: None };
-        NetnsFacts { close_wait: vec![group], ..space() }
+    fn with(lasting: u64) -> NetnsFacts {
+        let group = waiting(TcpState::CloseWait, Cause::NotClosed, app(), lasting);
+        NetnsFacts { waiting: vec![Waiting { now: 5000, unread: 3, ..group }], ..space() }
     }
 
     #[test]
@@ -97,37 +93,44 @@ mod tests {
         assert_fine(rule, with(LEAK - 1));
         let about = found(rule, with(LEAK));
         assert_eq!(about.severity, Severity::Warning);
-        let says = "10 connections were in CLOSE_WAIT for all of 5.0 s: leaky, pid 7 (10); in 3 of";
+        let says =
+            "10 connections stay in CLOSE_WAIT: app, pid 7 (10); the oldest for at least 5 s; in 3";
         assert!(about.seen.starts_with(says), "{}", about.seen);
         assert_eq!(found(rule, with(NEAR_ITS_LIMIT)).severity, Severity::Critical);
     }
 
     #[test]
     fn what_was_not_accepted_is_no_descriptor_that_somebody_forgot() {
+        let laddr = std::net::Ipv6Addr::UNSPECIFIED;
+        let door = Door { netns: Some(1), laddr, lport: 80, listener: None };
+        let who = Who::NotAccepted(door);
         let mut queued = with(LEAK);
-        queued.close_wait[0].who = Who::NotAccepted;
+        queued.waiting[0] = waiting(TcpState::CloseWait, Cause::NotAccepted, who, LEAK);
         let about = found(rule, queued.clone());
         assert_eq!(about.why, QUEUED);
+        assert!(about.seen.contains("not accepted yet at :80 (10)"), "{}", about.seen);
         assert!(about.helps.iter().all(|help| !help.what.contains("close()")), "{:?}", about.helps);
-        queued.close_wait.extend(with(LEAK).close_wait);
+        queued.waiting.extend(with(LEAK).waiting);
         let about = found(rule, queued);
         assert_eq!((about.why, about.helps.len()), (BOTH, 3));
         assert_eq!(found(rule, with(LEAK)).why, HELD);
     }
 
     #[test]
-    fn the_oldest_of_a_leak_is_told_of_where_its_age_is_known() {
+    fn one_whose_peer_does_not_read_is_no_leak_here() {
         let mut space = with(LEAK);
-        let mut older = space.close_wait[0];
-        older.oldest_ms = Some(7_200_999);
-        space.close_wait.push(older);
+        space.waiting[0].cause = Cause::ZeroWindow;
+        assert_fine(rule, space);
+    }
+
+    #[test]
+    fn the_oldest_of_a_leak_is_told_of() {
+        let mut space = with(LEAK);
+        let older = Waiting { oldest_ms: 7_200_999, ..space.waiting[0] };
+        space.waiting.push(older);
         // No leak, whatever its age.
-        space.close_wait.push(CloseWait {
-            oldest_ms: Some(9_999_999),
-            count: Lasting { now: 1, stayed: 1 },
-            ..older
-        });
+        space.waiting.push(Waiting { oldest_ms: 9_999_999, now: 1, lasting: 1, ..older });
         let seen = found(rule, space).seen;
-        assert!(seen.contains("for all of 5.0 s, the oldest for 7200 s at least: "), "{seen}");
+        assert!(seen.contains("the oldest for at least 7200 s; "), "{seen}");
     }
 }

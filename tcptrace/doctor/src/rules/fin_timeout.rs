@@ -19,16 +19,20 @@ pub(super) fn rule(_: &HostFacts, space: &NetnsFacts) -> Outcome {
     }
     Outcome::Found(About {
         severity: Severity::Info,
+        amount: 1,
         seen: format!(
             "tcp_fin_timeout is {seconds} s, {DEFAULT_S} by default: of what is there now, that is \
              for the orphans in FIN_WAIT2 ({}), and does nothing to the TIME_WAITs ({})",
-            space.fin_wait2.now,
+            space.fin_wait2().0,
             space.count(TcpState::TimeWait),
         ),
         why: "It bounds how long an orphan waits in FIN_WAIT2 for the peer's FIN. TIME_WAIT takes \
               60 s whatever it is: that is TCP_TIMEWAIT_LEN, a constant of the kernel.",
         helps: vec![Help::new(
-            "sysctl -w net.ipv4.tcp_fin_timeout=60, unless it is meant for the orphans",
+            format!(
+                "{}, unless it is meant for the orphans",
+                space.sysctl("net.ipv4.tcp_fin_timeout", DEFAULT_S)
+            ),
             "none",
         )],
         useless: &["a lower value against TIME_WAIT"],

@@ -5,17 +5,16 @@ use crate::{
     finding::{About, Help, Outcome, Severity},
 };
 
-/// Orphans that stayed in FIN_WAIT2 all the time that was watched, which is longer than a round
-/// trip: no FIN of their peers comes.
+/// Orphans that have been in FIN_WAIT2 for longer than any round trip: no FIN of their peers comes.
 const STUCK: u64 = 100;
 /// So few are worth a word.
 const SOME: u64 = 10;
 /// What is advised for `tcp_fin_timeout`, where it is more, seconds.
 const LOWERED_S: i64 = 30;
 
-pub(super) fn rule(host: &HostFacts, space: &NetnsFacts) -> Outcome {
-    let stayed = space.fin_wait2.stayed;
-    let severity = match stayed {
+pub(super) fn rule(_: &HostFacts, space: &NetnsFacts) -> Outcome {
+    let (now, lasting) = space.fin_wait2();
+    let severity = match lasting {
         STUCK.. => Severity::Warning,
         SOME.. => Severity::Info,
         _ => return Outcome::Fine,
@@ -30,15 +29,16 @@ pub(super) fn rule(host: &HostFacts, space: &NetnsFacts) -> Outcome {
     )];
     if space.knobs.tcp_fin_timeout.value().is_none_or(|&seconds| seconds > LOWERED_S) {
         helps.push(Help::new(
-            format!("sysctl -w net.ipv4.tcp_fin_timeout={LOWERED_S}"),
+            space.sysctl("net.ipv4.tcp_fin_timeout", LOWERED_S),
             "a peer that closes later than that gets a RST for its FIN",
         ));
     }
     Outcome::Found(About {
         severity,
+        amount: lasting,
         seen: format!(
-            "{stayed} of {} orphans in FIN_WAIT2 were there for all of {:.1} s; {timeout}",
-            space.fin_wait2.now, host.watched.seconds
+            "{lasting} of {now} orphans in FIN_WAIT2 have been there for some seconds or longer; \
+             {timeout}",
         ),
         why: "This end has closed, the peer's host has acknowledged that, and no FIN of its own \
               comes: as a rule its program does not close, and the connection is in CLOSE_WAIT \
@@ -53,26 +53,36 @@ pub(super) fn rule(host: &HostFacts, space: &NetnsFacts) -> Outcome {
 #[cfg(test)]
 mod tests {
     use super::{super::testing::*, *};
-    use crate::facts::Lasting;
-    use tcptrace_model::Knob;
+    use crate::facts::{Waiting, Who};
+    use tcptrace_model::{Knob, TcpState};
+    use tcptrace_stats::stuck::Cause;
+
+    fn with(lasting: u64) -> NetnsFacts {
+        let orphans = waiting(TcpState::FinWait2, Cause::PeerNotClosed, Who::Orphan, lasting);
+        // What a process has open is half-closed, and no matter of tcp_fin_timeout.
+        let held = waiting(TcpState::FinWait2, Cause::HalfClosed, app(), 1000);
+        NetnsFacts { waiting: vec![Waiting { now: 500, ..orphans }, held], ..space() }
+    }
 
     #[test]
     fn those_that_stay_count() {
-        let with = |stayed| NetnsFacts { fin_wait2: Lasting { now: 500, stayed }, ..space() };
         assert_fine(rule, with(SOME - 1));
         assert_eq!(found(rule, with(SOME)).severity, Severity::Info);
         assert_eq!(found(rule, with(STUCK - 1)).severity, Severity::Info);
         let about = found(rule, with(STUCK));
         assert_eq!(about.severity, Severity::Warning);
-        assert!(about.seen.starts_with("100 of 500 orphans"), "{}", about.seen);
+        assert!(
+            about.seen.starts_with("100 of 500 orphans in FIN_WAIT2 have been"),
+            "{}",
+            about.seen
+        );
         assert!(about.seen.ends_with("after 60 s"), "{}", about.seen);
     }
 
     #[test]
     fn it_is_not_advised_to_lower_what_is_low() {
         for (seconds, advises) in [(LOWERED_S + 1, true), (LOWERED_S, false), (5, false)] {
-            let mut space =
-                NetnsFacts { fin_wait2: Lasting { now: SOME, stayed: SOME }, ..space() };
+            let mut space = with(SOME);
             space.knobs.tcp_fin_timeout = Knob::Is(seconds);
             let helps = found(rule, space).helps;
             assert_eq!(helps.iter().any(|help| help.what.contains("=30")), advises, "{seconds}");

@@ -4,7 +4,8 @@ use crate::{
     facts::{HostFacts, NetnsFacts},
     finding::{About, Help, Outcome, Severity},
 };
-use tcptrace_model::{Knob, TcpState};
+use tcptrace_model::{How, Knob, TcpState, Timeout};
+use tcptrace_stats::stuck::Cause;
 
 /// From so many connections on, dead ones among them are to be expected.
 const MANY: u64 = 100;
@@ -25,15 +26,18 @@ pub(super) fn rule(_: &HostFacts, space: &NetnsFacts) -> Outcome {
         Err(why) => return Outcome::Unseen(format!("the keep-alive sysctls are not known: {why}")),
     };
     let open = space.count(TcpState::Established);
-    if open < MANY || after_s < LONG_S {
+    // Idle connections alone are no sign of dead peers: every host has some.
+    let gone = gone(space);
+    if open < MANY || after_s < LONG_S || gone == 0 {
         return Outcome::Fine;
     }
     Outcome::Found(About {
         severity: Severity::Info,
+        amount: open,
         seen: format!(
-            "{open} connections are ESTABLISHED; an idle one whose peer is gone is noticed after \
-             {after_s} s, if its program asked for keep-alive, and else never (which of them did \
-             is not looked at)",
+            "{gone} peers have stopped answering, and {open} connections are ESTABLISHED; an idle one \
+             whose peer is gone is noticed after {after_s} s, if its program asked for keep-alive, \
+             and else never (which of them did is not looked at)",
         ),
         why: "An idle connection sends nothing, so a peer that vanished without a FIN is not \
               noticed. Keep-alive probes are sent only on sockets with SO_KEEPALIVE, the first \
@@ -44,8 +48,10 @@ pub(super) fn rule(_: &HostFacts, space: &NetnsFacts) -> Outcome {
                 "a small segment a minute on each idle connection",
             ),
             Help::new(
-                "sysctl -w net.ipv4.tcp_keepalive_time=600, for all programs that ask for \
-                 keep-alive and set no time of their own",
+                format!(
+                    "{}, for all programs that ask for keep-alive and set no time of their own",
+                    space.sysctl("net.ipv4.tcp_keepalive_time", 600)
+                ),
                 "small segments on idle connections; those from before notice it only when the \
                  timer that they have goes off",
             ),
@@ -53,6 +59,14 @@ pub(super) fn rule(_: &HostFacts, space: &NetnsFacts) -> Outcome {
         useless: &["tcp_keepalive_time alone, where the program does not set SO_KEEPALIVE"],
         docs: "ip-sysctl: tcp_keepalive_time; tcp(7): TCP_KEEPIDLE",
     })
+}
+
+/// Connections whose peer stopped answering.
+fn gone(space: &NetnsFacts) -> u64 {
+    let is =
+        |how| matches!(how, How::Timeout(Timeout::Retransmit | Timeout::Keepalive | Timeout::User));
+    let waiting = space.waiting(&[TcpState::Established], &[Cause::NoAck, Cause::NoProbeAnswer]);
+    space.ended(is) + waiting.map(|waiting| waiting.lasting).sum::<u64>()
 }
 
 #[cfg(test)]
@@ -63,7 +77,18 @@ mod tests {
         let mut space = space();
         space.states.insert(TcpState::Established, open);
         space.knobs.tcp_keepalive_time = Knob::Is(time_s);
+        ended(&mut space, How::Timeout(Timeout::Retransmit), 1);
         space
+    }
+
+    #[test]
+    fn where_every_peer_answers_it_is_no_finding() {
+        let mut space = with(MANY, 7200);
+        space.endings.clear();
+        assert_fine(rule, space.clone());
+        let waits = waiting(TcpState::Established, Cause::NoAck, app(), 1);
+        space.waiting.push(waits);
+        assert_eq!(found(rule, space).severity, Severity::Info);
     }
 
     #[test]

@@ -33,6 +33,7 @@ pub(super) fn rule(host: &HostFacts, space: &NetnsFacts) -> Outcome {
     };
     Outcome::Found(About {
         severity,
+        amount: count,
         seen: words,
         why: "With SO_LINGER on and a time of 0, close() throws away what was not sent yet and \
               sends a RST. There is no TIME_WAIT, and the peer gets ECONNRESET, maybe before it \
@@ -75,7 +76,8 @@ mod tests {
         let Outcome::Found(about) = ask(rule, &host) else { panic!() };
         assert_eq!(about.severity, Severity::Warning);
         assert!(about.seen.contains("tells neither which nor whose"), "{}", about.seen);
-        host.spaces[0].counters.last.as_mut().unwrap().tcp_ext.remove("TCPAbortOnData");
+        let last = host.spaces[0].counters.last.unwrap();
+        host.spaces[0].counters.last = Some(last.with("TCPAbortOnData", None));
         assert!(matches!(ask(rule, &host), Outcome::Unseen(_)));
     }
 
@@ -84,7 +86,7 @@ mod tests {
         let mut space = space();
         ended(&mut space, How::RstLinger0, 1);
         let mut host = host(space);
-        host.watched.lossy = true;
+        host.watched.lost.events = 1;
         let Outcome::Found(about) = ask(rule, &host) else { panic!() };
         assert!(about.seen.starts_with("at least 1 in"), "{}", about.seen);
     }

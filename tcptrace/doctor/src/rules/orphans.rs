@@ -30,6 +30,7 @@ pub(super) fn rule(_: &HostFacts, space: &NetnsFacts) -> Outcome {
     };
     Outcome::Found(About {
         severity,
+        amount: ended,
         seen: format!(
             "{ended} connections were reset for want of memory or for too many orphans in {:.1} \
              s; the host has {orphans} orphans, {limit}",
@@ -44,7 +45,7 @@ pub(super) fn rule(_: &HostFacts, space: &NetnsFacts) -> Outcome {
                 "none",
             ),
             Help::new(
-                "sysctl -w net.ipv4.tcp_orphan_retries=4",
+                space.sysctl("net.ipv4.tcp_orphan_retries", 4),
                 "gives up on a dead peer after some 6 s instead of 100 s (8 tries); a peer that \
                  is merely slow loses the end of its data",
             ),

@@ -45,6 +45,7 @@ pub(super) fn rule(_: &HostFacts, space: &NetnsFacts) -> Outcome {
     }
     Outcome::Found(About {
         severity: if widened { Severity::Warning } else { Severity::Info },
+        amount: inside.len() as u64,
         seen: format!(
             "listeners on {}{more} are within ip_local_port_range {} and not reserved",
             list(NAMED),
@@ -54,7 +55,7 @@ pub(super) fn rule(_: &HostFacts, space: &NetnsFacts) -> Outcome {
               server then fails to start with EADDRINUSE until that is over. A port that the \
               server got from the kernel (bind() to 0) is no matter.",
         helps: vec![Help::new(
-            format!("sysctl -w net.ipv4.ip_local_reserved_ports={reserve}"),
+            space.sysctl("net.ipv4.ip_local_reserved_ports", reserve),
             "connect() and bind() to 0 skip these; who asks for one gets it",
         )],
         useless: &["SO_REUSEADDR on the server: it is for TIME_WAIT, not for a live connection"],

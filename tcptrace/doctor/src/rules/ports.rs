@@ -9,6 +9,9 @@ use tcptrace_stats::ports::{Outlook, Row, Space, Takers};
 /// Further ahead than this, a rate of a few seconds says nothing: seconds.
 const SOON_S: f64 = 3600.0;
 
+/// A range that most hosts have room for.
+const WIDER: &str = "\"10240 65535\"";
+
 /// One port in so many is free: then nearly all are bound.
 const NEARLY: u64 = 10;
 
@@ -17,7 +20,7 @@ const UNLISTED: &str = "ports that bind() took for sockets that neither listen n
                         list them (Linux 6.8 does), or the recording has none";
 
 pub(super) fn rule(host: &HostFacts, space: &NetnsFacts) -> Outcome {
-    if let Some(about) = space.bound.as_ref().and_then(|bound| all_bound(bound, &space.paths)) {
+    if let Some(about) = space.bound.as_ref().and_then(|bound| all_bound(bound, space)) {
         return Outcome::Found(about);
     }
     // Those that run out first come first. What has failed is no better for not failing right now.
@@ -54,13 +57,13 @@ pub(super) fn rule(host: &HostFacts, space: &NetnsFacts) -> Outcome {
     let timestamps = space.knobs.tcp_timestamps.value().copied().unwrap_or(0);
     if worst.time_wait > Some(worst.reusable.unwrap_or(0)) && reuse != 1 && timestamps != 0 {
         helps.push(Help::new(
-            "sysctl -w net.ipv4.tcp_tw_reuse=1",
+            space.sysctl("net.ipv4.tcp_tw_reuse", 1),
             "safe where both ends have TCP timestamps, and does nothing for peers without; a \
              TIME_WAIT keeps its port for a second instead of a minute",
         ));
     }
     helps.push(Help::new(
-        "sysctl -w net.ipv4.ip_local_port_range=\"10240 65535\"",
+        space.sysctl("net.ipv4.ip_local_port_range", WIDER),
         "servers' ports in there must be in ip_local_reserved_ports, or connect() may take them",
     ));
     helps.push(Help::new(
@@ -69,6 +72,7 @@ pub(super) fn rule(host: &HostFacts, space: &NetnsFacts) -> Outcome {
     ));
     Outcome::Found(About {
         severity: if now { Severity::Critical } else { Severity::Warning },
+        amount: worst.failed_total.saturating_add(worst.live + worst.time_wait.unwrap_or(0)),
         seen: format!("{}{more}", words(worst, host)),
         why: "A local port is taken for one local address, peer address and peer port, for as \
               long as the connection lives and, where this end closed first, 60 s of TIME_WAIT \
@@ -83,19 +87,19 @@ pub(super) fn rule(host: &HostFacts, space: &NetnsFacts) -> Outcome {
 }
 
 /// Ports that are all bound, or nearly all: then it is no matter which path.
-fn all_bound(space: &Space, paths: &[Row]) -> Option<About> {
-    let limits = space.limits.as_ref().ok()?;
+fn all_bound(bound: &Space, space: &NetnsFacts) -> Option<About> {
+    let limits = bound.limits.as_ref().ok()?;
     let offered = u64::from(limits.offered());
-    let all = space.used_up().is_some();
-    if !all && offered.saturating_sub(space.bound).saturating_mul(NEARLY) > offered {
+    let all = bound.used_up().is_some();
+    if !all && offered.saturating_sub(bound.bound).saturating_mul(NEARLY) > offered {
         return None;
     }
-    let failed: u64 = paths.iter().map(|row| row.failed_total).sum();
-    let failed = match failed {
+    let failures: u64 = space.paths.iter().map(|row| row.failed_total).sum();
+    let failed = match failures {
         0 => String::new(),
         failed => format!("; connect() has found no local port {failed} times"),
     };
-    let inactive = match space.inactive {
+    let inactive = match bound.inactive {
         None | Some(0) => String::new(),
         Some(inactive) => {
             format!("; {inactive} of them by sockets that neither listen nor are connected")
@@ -103,11 +107,12 @@ fn all_bound(space: &Space, paths: &[Row]) -> Option<About> {
     };
     Some(About {
         severity: if all { Severity::Critical } else { Severity::Warning },
+        amount: failures.saturating_add(bound.bound),
         seen: format!(
             "{} of {offered} local ports of {} are bound{}{inactive}{failed}{}",
-            space.bound,
+            bound.bound,
             limits.range,
-            by(Some(&space.bound_by)),
+            by(Some(&bound.bound_by)),
             if all {
                 ": connect() finds none, and bind() to port 0 none for the addresses that they are \
                  bound to"
@@ -127,7 +132,7 @@ fn all_bound(space: &Space, paths: &[Row]) -> Option<About> {
                 "likewise; close sockets that are bound and not used",
             ),
             Help::new(
-                "sysctl -w net.ipv4.ip_local_port_range=\"10240 65535\"",
+                space.sysctl("net.ipv4.ip_local_port_range", WIDER),
                 "servers' ports in there must be in ip_local_reserved_ports, or connect() may take them",
             ),
         ],
@@ -140,6 +145,7 @@ fn all_bound(space: &Space, paths: &[Row]) -> Option<About> {
 fn own_range(row: &Row) -> About {
     About {
         severity: Severity::Warning,
+        amount: row.own_failed,
         seen: format!(
             "connect() from {} to {} has found no local port {} times in the IP_LOCAL_PORT_RANGE of \
              its socket{}",

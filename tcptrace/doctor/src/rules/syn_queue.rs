@@ -34,24 +34,33 @@ pub(super) fn rule(_: &HostFacts, space: &NetnsFacts) -> Outcome {
     let mut helps = Vec::new();
     if off {
         helps.push(Help::new(
-            "sysctl -w net.ipv4.tcp_syncookies=1",
+            space.sysctl("net.ipv4.tcp_syncookies", 1),
             "none until a queue is full; a connection that is made by a cookie then may lack \
              window scaling and SACK, if the client has no timestamps",
         ));
     }
     helps.push(Help::new(
-        "if these are real clients: a longer queue, by listen(fd, N), net.core.somaxconn and \
-         net.ipv4.tcp_max_syn_backlog, all three; then restart the program",
+        format!(
+            "if these are real clients: a longer queue, by listen(fd, N) and, where N is more than \
+             that, {}; then restart the program{}",
+            space.sysctl("net.core.somaxconn", 8192),
+            if off { ". Without cookies tcp_max_syn_backlog bounds it too" } else { "" },
+        ),
         "some 300 bytes for each handshake that waits",
     ));
     helps.push(Help::new("if they are not: limit SYNs in front of the host", "a firewall rule"));
     Outcome::Found(About {
         severity,
+        amount: dropped + cookies,
         seen,
         why: "A handshake waits in the SYN queue for the client's last ACK. When it is full, the \
               kernel answers with a cookie and keeps nothing, or drops the SYN.",
         helps,
-        useless: &["tcp_synack_retries lowered: it also fails clients with lossy links"],
+        useless: &[
+            "tcp_max_syn_backlog while tcp_syncookies is on: only listen() and somaxconn bound the \
+             queue then",
+            "tcp_synack_retries lowered: it also fails clients with lossy links",
+        ],
         docs: "ip-sysctl: tcp_syncookies, tcp_max_syn_backlog",
     })
 }
@@ -84,7 +93,8 @@ mod tests {
     #[test]
     fn a_kernel_without_the_counter_is_told() {
         let mut space = space();
-        space.counters.last.as_mut().unwrap().tcp_ext.remove("TCPReqQFullDrop");
+        let last = space.counters.last.unwrap();
+        space.counters.last = Some(last.with("TCPReqQFullDrop", None));
         assert_unseen(rule, space, "no counter TCPReqQFullDrop");
     }
 }

@@ -43,6 +43,7 @@ pub(super) fn rule(_: &HostFacts, space: &NetnsFacts) -> Outcome {
     };
     Outcome::Found(About {
         severity,
+        amount: count,
         seen: format!("{count} in TIME_WAIT{by}; about {memory} of memory; {harm}"),
         why: "The end that closes first keeps each connection for 60 s, so that late segments are \
               not taken for those of the next one on the same ports. It costs a minisock of about \
@@ -50,7 +51,7 @@ pub(super) fn rule(_: &HostFacts, space: &NetnsFacts) -> Outcome {
         helps: match near {
             Some(limit) => vec![
                 Help::new(
-                    format!("sysctl -w net.ipv4.tcp_max_tw_buckets={}", limit.saturating_mul(4)),
+                    space.sysctl("net.ipv4.tcp_max_tw_buckets", limit.saturating_mul(4)),
                     "about 256 bytes of memory for each TIME_WAIT",
                 ),
                 Help::new("keep connections open", "a change of the program"),

@@ -30,6 +30,7 @@ pub(super) fn rule(host: &HostFacts, space: &NetnsFacts) -> Outcome {
     };
     Outcome::Found(About {
         severity,
+        amount: grew,
         seen: format!(
             "{grew} connections went without their TIME_WAIT in {:.1} s, {total} since the \
              namespace was made; tcp_max_tw_buckets is {limit}",
@@ -40,7 +41,7 @@ pub(super) fn rule(host: &HostFacts, space: &NetnsFacts) -> Outcome {
               be taken for those of the next connection on the same ports.",
         helps: vec![
             Help::new(
-                format!("sysctl -w net.ipv4.tcp_max_tw_buckets={default}"),
+                space.sysctl("net.ipv4.tcp_max_tw_buckets", default),
                 "about 256 bytes of memory for each TIME_WAIT",
             ),
             Help::new(

@@ -93,9 +93,9 @@ pub(super) fn findings(facts: &Facts) -> Markup {
                 None => p { "The sockets were not read twice: nothing can be said." },
                 Some(diagnosis) => {
                     @if diagnosis.findings.is_empty() { p { "Nothing was found." } }
-                    @for found in &diagnosis.findings { (finding(found)) }
+                    @for found in &diagnosis.findings { (finding(facts, diagnosis.window, found)) }
                     @if !diagnosis.fine.is_empty() {
-                        p.fine { "Looked at, and fine: " (diagnosis.fine.join(", ")) "." }
+                        p.fine { "Fine, all the time: " (diagnosis.fine.join(", ")) "." }
                     }
                     @if !diagnosis.unseen.is_empty() {
                         details {
@@ -113,7 +113,7 @@ pub(super) fn findings(facts: &Facts) -> Markup {
     }
 }
 
-fn finding(found: &Finding) -> Markup {
+fn finding(facts: &Facts, window: (u64, u64), found: &Finding) -> Markup {
     let about = &found.about;
     let class = match about.severity {
         Severity::Critical => "critical",
@@ -124,6 +124,9 @@ fn finding(found: &Finding) -> Markup {
         article.finding.(class) {
             h3 { span.severity { (about.severity.name()) } " " (found.rule) }
             p.seen { (about.seen) " " span.netns { "(netns " (found.netns) ")" } }
+            @if let Some(when) = found.when.words(window, |ns| moment(facts, ns)) {
+                p.when { (when) }
+            }
             @if about.severity > Severity::Info {
                 (advice(about))
             } @else {

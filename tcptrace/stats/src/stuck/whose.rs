@@ -120,7 +120,7 @@ impl Doors {
     }
 
     /// Takes in a listener.
-    pub(super) fn add(&mut self, found: &Found) {
+    pub fn add(&mut self, found: &Found) {
         let mut door = Door::of(found);
         let task = found.holder.map(|holder| holder.task);
         let task = task.or(found.owner.map(|owner| owner.task));

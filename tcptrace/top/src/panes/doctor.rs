@@ -7,25 +7,34 @@ use super::super::{
 use tcptrace_doctor::finding::{Finding, Severity};
 use tcptrace_view::{doctor::text, wrap::put_wrapped};
 
+/// What is over for longer is forgotten, nanoseconds ([`tcptrace_doctor::watch::Span::RECENT`]).
+const RECENT_NS: u64 = 600_000_000_000;
+
 /// The findings, the worst first.
 pub(in super::super) fn listing(findings: &Findings, now_ns: u64) -> Listing {
-    let Some(Latest { diagnosis, seconds, at_ns }) = findings.latest() else {
+    let Some(Latest { diagnosis, at_ns }) = findings.latest() else {
         let note = "watches: the first findings come when the sockets were looked at twice";
         return Listing { notes: vec![note.to_owned()], ..Listing::default() };
     };
     let head = format!("{:9} {:18} SEEN", "SEVERITY", "RULE");
+    let seconds = |ns: u64| ns / 1_000_000_000;
+    let ago = |ns: u64| format!("{} s ago", seconds(now_ns.saturating_sub(ns)));
     let rows = diagnosis.findings.iter().map(|finding| {
+        let over = if finding.when.over_ns.is_some() { "over: " } else { "" };
         let row = Row::new(format!("{:9} ", finding.about.severity.name()), tone(finding))
-            .and(format!("{:18} {}", finding.rule, finding.about.seen), Tone::Plain);
+            .and(format!("{:18} {over}{}", finding.rule, finding.about.seen), Tone::Plain);
         let mut seen = String::new();
         put_wrapped(&mut seen, &finding.about.seen, 0);
-        let detail = seen.lines().map(str::to_owned).collect();
+        let mut detail: Vec<String> = seen.lines().map(str::to_owned).collect();
+        detail.extend(finding.when.words(diagnosis.window, ago));
         Row { detail, ..row }.leading(Goes::Finding(finding.rule, finding.netns))
     });
     let rows: Vec<_> = rows.collect();
-    let ago = now_ns.saturating_sub(*at_ns) / 1_000_000_000;
+    let watched = diagnosis.window.1.saturating_sub(diagnosis.window.0).min(RECENT_NS);
     let mut notes = vec![format!(
-        "of {seconds:.0} s, {ago} s ago, whatever the filter  (enter: why, what helps)"
+        "of {} s, {}, whatever the filter  (enter: why, what helps)",
+        seconds(watched),
+        ago(*at_ns)
     )];
     if !diagnosis.fine.is_empty() {
         notes.push(format!("{} rules found nothing wrong", diagnosis.fine.len()));
@@ -48,7 +57,7 @@ pub(in super::super) fn finding(findings: &Findings, rule: &str, netns: u32) -> 
         return Listing { notes: vec![note], ..Listing::default() };
     };
     let mut said = String::new();
-    text::put(&mut said, finding, true);
+    text::put(&mut said, finding, true, false);
     let mut lines = said.lines().filter(|line| !line.is_empty());
     let first = lines.next().map(|line| Row::new(line, tone(finding)));
     let rows = first.into_iter().chain(lines.map(|line| Row::new(line, Tone::Plain)));

@@ -1,17 +1,20 @@
 //! One JSON object.
 //!
 //! ```json
-//! {"v":1,"type":"doctor","time":"2026-03-01T12:00:00.000000Z","severity":"warning","seconds":5.0,
-//!  "events":true,"events_why":null,"lossy":false,
-//!  "findings":[{"rule":"close-wait","severity":"warning","netns":4026531840,"seen":"...",
-//!   "why":"...","helps":[{"what":"...","cost":"..."}],"useless":["..."],"docs":"..."}],
+//! {"v":1,"type":"doctor","time":"2026-03-01T12:00:00.000000Z","severity":"warning",
+//!  "from":"2026-03-01T11:59:55.000000Z","to":"2026-03-01T12:00:00.000000Z","seconds":5.0,
+//!  "events":true,"events_why":null,"lossy":false,"lost":0,
+//!  "findings":[{"rule":"close-wait","severity":"warning","netns":4026531840,
+//!   "began":"2026-03-01T11:59:55.000000Z","worst":"2026-03-01T12:00:00.000000Z","over":null,
+//!   "seen":"...","why":"...","helps":[{"what":"...","cost":"..."}],"useless":["..."],"docs":"..."}],
 //!  "fine":["ports"],"unseen":[{"rule":"tw-overflow","netns":4026531840,"why":"..."}],
 //!  "namespaces":[{"netns":4026531840,"knobs":[{"name":"net.ipv4.tcp_fin_timeout","there":true,
 //!   "value":"60","unreadable":null,"default":"60","default_from":"kernel","does":"...",
 //!   "absent":null,"matters":"no","matters_why":"0 orphans in FIN_WAIT2"}]}]}
 //! ```
-//! `there` is null where that is not known; `default_from` is `kernel` (this one) or `upstream`;
-//! `matters` is `yes`, `no` or `unknown`.
+//! `began` is the beginning of the window in which the finding was found first, `worst` the moment that
+//! `seen` is of, and `over` when it was found for the last time, null if it is still there. `there` is
+//! null where that is not known; `default_from` is `kernel` (this one) or `upstream`; `matters` is `yes`, `no` or `unknown`.
 
 use bytes::{BufMut as _, BytesMut};
 use serde_json::{Value, json};
@@ -27,9 +30,13 @@ use tcptrace_model::Knob;
 pub(super) fn report(
     host: &HostFacts,
     diagnosis: &Diagnosis,
-    time: Option<String>,
+    now_ns: u64,
+    mut time: impl FnMut(u64) -> Option<String>,
     out: &mut BytesMut,
 ) {
+    let findings: Vec<_> =
+        diagnosis.findings.iter().map(|found| finding(found, &mut time)).collect();
+    let (from_ns, to_ns) = diagnosis.window;
     let unseen = diagnosis
         .unseen
         .iter()
@@ -37,13 +44,16 @@ pub(super) fn report(
     let object = json!({
         "v": 1,
         "type": "doctor",
-        "time": time,
+        "time": time(now_ns),
         "severity": diagnosis.severity().name(),
-        "seconds": host.watched.seconds,
+        "from": time(from_ns),
+        "to": time(to_ns),
+        "seconds": to_ns.saturating_sub(from_ns) as f64 / 1e9,
         "events": host.watched.events.is_ok(),
         "events_why": host.watched.events.as_ref().err(),
-        "lossy": host.watched.lossy,
-        "findings": diagnosis.findings.iter().map(finding).collect::<Vec<_>>(),
+        "lossy": host.watched.lost.is_any(),
+        "lost": host.watched.lost.events,
+        "findings": findings,
         "fine": diagnosis.fine,
         "unseen": unseen.collect::<Vec<_>>(),
         "namespaces": host.spaces.iter().map(|space| namespace(host, space)).collect::<Vec<_>>(),
@@ -52,13 +62,17 @@ pub(super) fn report(
     out.put_u8(b'\n');
 }
 
-fn finding(finding: &Finding) -> Value {
+fn finding(finding: &Finding, time: &mut impl FnMut(u64) -> Option<String>) -> Value {
+    let when = &finding.when;
     let about = &finding.about;
     let helps = about.helps.iter().map(|help| json!({"what": help.what, "cost": help.cost}));
     json!({
         "rule": finding.rule,
         "severity": about.severity.name(),
         "netns": finding.netns,
+        "began": time(when.began_ns),
+        "worst": time(when.worst_ns),
+        "over": when.over_ns.and_then(time),
         "seen": about.seen,
         "why": about.why,
         "helps": helps.collect::<Vec<_>>(),

@@ -1,10 +1,13 @@
 use super::*;
 use tcptrace_model::script;
 
+const TEXT: Format = Format::Text { color: false, sysctls: false };
+
 /// What is shown of `script`, by a view that watches for 2 s.
 fn shown(script: &str, format: Format, events: Result<(), String>) -> (String, Option<Severity>) {
-    let setup = Setup { defaults: Ok(script::fresh_knobs()), files: Vec::new(), events };
-    let view = DoctorView::new(setup, format, Duration::from_secs(2));
+    let setup =
+        Setup { defaults: Ok(script::fresh_knobs()), files: Vec::new(), events, own_netns: None };
+    let view = DoctorView::new(setup, format, Watches::For(Duration::from_secs(2)));
     let (mut view, mut tracker, mut out) = (view, Tracker::default(), BytesMut::new());
     view.begin(&mut out);
     for input in script::inputs(script).unwrap() {
@@ -22,7 +25,7 @@ fn leak(count: usize) -> String {
     let sockets = |from: usize| {
         let socket = |n: usize| {
             format!(
-                "0ms socket CLOSE_WAIT {:x} 10.0.0.1:{} 10.0.0.2:443 pid=7 comm=\x1b[31mapp\n",
+                "100001ms socket CLOSE_WAIT {:x} 10.0.0.1:{} 10.0.0.2:443 pid=7 comm=\x1b[31mapp\n",
                 100 + n,
                 1000 + n
             )
@@ -39,16 +42,15 @@ fn leak(count: usize) -> String {
         )
     };
     let both = sockets(0) + &sockets(500);
-    format!("0ms begin\n{}{}", look(1, &sockets(0)), look(2001, &both))
+    format!("0ms begin\n{}{}", look(100_001, &sockets(0)), look(102_001, &both))
 }
 
 #[test]
 fn what_was_in_both_looks_stayed() {
-    let (text, severity) = shown(&leak(12), Format::Text, Ok(()));
+    let (text, severity) = shown(&leak(12), TEXT, Ok(()));
     assert_eq!(severity, Some(Severity::Warning));
     let says = "1 warning, 2 notes; network namespace 5, watched for 2.0 s\n\n\
-        WARNING  close-wait\n\
-        seen     12 connections were in CLOSE_WAIT for all of 2.0 s: \\x1b[31mapp, pid 7\n";
+        WARNING   close-wait        12 connections stay in CLOSE_WAIT: \\x1b[31mapp, p...\n";
     assert!(text.starts_with(says), "{text}");
     assert!(text.contains("INFO  accept-queue") && text.contains("INFO  fin-timeout"), "{text}");
     assert!(text.contains("net.ipv4.tcp_fin_timeout           30 (default 60)\n"), "{text}");
@@ -59,10 +61,10 @@ fn what_was_in_both_looks_stayed() {
 
 #[test]
 fn few_are_no_leak_and_one_look_says_nothing_of_staying() {
-    let (text, severity) = shown(&leak(9), Format::Text, Ok(()));
+    let (text, severity) = shown(&leak(9), TEXT, Ok(()));
     assert_eq!(severity, Some(Severity::Info), "{text}");
     let once: String = leak(50).lines().take(58).map(|line| line.to_owned() + "\n").collect();
-    let (text, severity) = shown(&once, Format::Text, Ok(()));
+    let (text, severity) = shown(&once, TEXT, Ok(()));
     assert_eq!((text.as_str(), severity), ("", None), "not watched for long enough");
 }
 
@@ -88,26 +90,27 @@ fn json_has_what_is_documented_and_says_what_was_not_seen() {
 fn ages_that_the_kernel_remembers_are_told() {
     // The first socket of the first look, for a minute by then.
     let script = leak(12).replacen("pid=7", "in-state-ms=60000 pid=7", 1);
-    let (text, _) = shown(&script, Format::Text, Ok(()));
-    let says = "12 connections were in CLOSE_WAIT for all of 2.0 s, the oldest for 62 s\n";
+    let (text, _) = shown(&script, TEXT, Ok(()));
+    let says = "12 connections stay in CLOSE_WAIT: \\x1b[31mapp, pid 7 (12); the oldest\n         for at least 62 s";
     assert!(text.contains(says), "{text}");
 }
 
 #[test]
 fn what_the_classic_hook_cannot_tell_is_not_taken_for_nothing() {
     // A reset of which nobody knows the namespace, between two looks.
-    let ends = "1000ms sk=a ESTABLISHED>CLOSE 10.0.0.1:1 10.0.0.2:443 classic\n";
+    let ends = "101000ms sk=a ESTABLISHED>CLOSE 10.0.0.1:1 10.0.0.2:443 classic\n";
     let opened = "ActiveOpens=40 PassiveOpens=1 TCPAbortOnData=30";
-    let script = leak(1).replace("2001ms snapshot open", &format!("{ends}2001ms snapshot open"));
+    let script =
+        leak(1).replace("102001ms snapshot open", &format!("{ends}102001ms snapshot open"));
     let first = "ActiveOpens=1 PassiveOpens=1";
     let counted = script.replacen(first, "ActiveOpens=1 PassiveOpens=1 TCPAbortOnData=0", 1);
     let counted = counted.replacen("ActiveOpens=1 PassiveOpens=1\n", &format!("{opened}\n"), 1);
-    let (text, severity) = shown(&counted, Format::Text, Ok(()));
+    let (text, severity) = shown(&counted, TEXT, Ok(()));
     assert_eq!(severity, Some(Severity::Warning), "{text}");
     assert!(text.contains("WARNING  linger-zero\nseen     30 in 2.0 s closed by a RST"), "{text}");
     assert!(text.contains("(tracepoint) does not tell the\nnamespace"), "{text}");
     // Without the counter, nothing at all is known.
-    let (text, _) = shown(&script, Format::Text, Ok(()));
+    let (text, _) = shown(&script, TEXT, Ok(()));
     let unseen = text.split_once("UNSEEN").map(|(_, unseen)| unseen).unwrap_or_default();
     assert!(unseen.contains("linger-zero"), "{text}");
 }

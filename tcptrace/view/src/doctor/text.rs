@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use crate::wrap::put_wrapped;
+use crate::wrap::{put_wrapped, safe};
 use tcptrace_doctor::{
     Diagnosis,
     facts::HostFacts,
@@ -19,15 +19,77 @@ const SAYS_AT: usize = 4;
 /// Namespaces that are named for one value.
 const NAMED: usize = 8;
 
-pub(super) fn report(host: &HostFacts, diagnosis: &Diagnosis) -> String {
+/// What is shown, and how.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Style {
+    pub(super) color: bool,
+    pub(super) sysctls: bool,
+}
+
+pub(super) fn report(
+    host: &HostFacts,
+    diagnosis: &Diagnosis,
+    style: Style,
+    mut moment: impl FnMut(u64) -> String,
+) -> String {
     let mut out = String::new();
+    let several = host.spaces.len() > 1;
     title(&mut out, host, diagnosis);
+    if !diagnosis.findings.is_empty() {
+        out.push('\n');
+    }
+    list(&mut out, diagnosis, style.color);
     for finding in &diagnosis.findings {
-        put(&mut out, finding, host.spaces.len() > 1);
+        put(&mut out, finding, several, style.color);
+        if let Some(when) = finding.when.words(diagnosis.window, &mut moment) {
+            labelled(&mut out, "when", &when);
+        }
     }
     rest(&mut out, diagnosis);
-    sysctls(&mut out, host);
+    sysctls(&mut out, host, style.sysctls);
+    // What a screen ends with is what is read first.
+    if out.lines().count() > SCREEN {
+        out.push('\n');
+        list(&mut out, diagnosis, style.color);
+    }
     out
+}
+
+/// Lines of a usual screen.
+const SCREEN: usize = 24;
+
+/// A line for each finding.
+fn list(out: &mut String, diagnosis: &Diagnosis, color: bool) {
+    for finding in &diagnosis.findings {
+        let about = &finding.about;
+        let mut head = String::new();
+        put_severity(&mut head, about.severity, 8, color);
+        let over = if finding.when.over_ns.is_some() { "over: " } else { "" };
+        let line = format!("  {:17} {over}{}", finding.rule, safe(&about.seen));
+        let room = WIDTH - 8;
+        let _ = match line.char_indices().nth(room) {
+            Some(_) => {
+                let cut: String = line.chars().take(room - 3).collect();
+                writeln!(out, "{head}{}...", cut.trim_end())
+            }
+            None => writeln!(out, "{head}{line}"),
+        };
+    }
+}
+
+/// Characters of a line.
+const WIDTH: usize = 80;
+
+/// The word for a severity, at least so wide.
+fn put_severity(out: &mut String, severity: Severity, width: usize, color: bool) {
+    let word = severity.name().to_uppercase();
+    let (on, off) = match severity {
+        Severity::Critical if color => ("\x1b[1;31m", "\x1b[0m"),
+        Severity::Warning if color => ("\x1b[33m", "\x1b[0m"),
+        _ => ("", ""),
+    };
+    let pad = width.saturating_sub(word.len());
+    let _ = write!(out, "{on}{word}{off}{:pad$}", "");
 }
 
 fn title(out: &mut String, host: &HostFacts, diagnosis: &Diagnosis) {
@@ -59,22 +121,30 @@ fn title(out: &mut String, host: &HostFacts, diagnosis: &Diagnosis) {
         [one] => format!("network namespace {}", one.netns),
         many => format!("{} network namespaces", many.len()),
     };
-    let mut line = format!("{counts}; {spaces}, watched for {:.1} s", host.watched.seconds);
+    let mut line = format!("{counts}; {spaces}, watched for {:.1} s", seconds(diagnosis));
     if let Err(why) = &host.watched.events {
         let _ = write!(line, "; what happened to connections was not seen: {why}");
     }
-    if host.watched.lossy {
+    if host.watched.lost.is_any() {
         line += "; events were lost: what is counted by them is a lower bound";
     }
     put_wrapped(out, &line, 0);
 }
 
+/// For how long it was watched.
+fn seconds(diagnosis: &Diagnosis) -> f64 {
+    let (from_ns, to_ns) = diagnosis.window;
+    to_ns.saturating_sub(from_ns) as f64 / 1e9
+}
+
 /// All that is to be said of one finding.
-pub fn put(out: &mut String, finding: &Finding, with_netns: bool) {
+pub fn put(out: &mut String, finding: &Finding, with_netns: bool, color: bool) {
     let about = &finding.about;
     let netns = if with_netns { format!("  netns {}", finding.netns) } else { String::new() };
+    out.push('\n');
+    put_severity(out, about.severity, 0, color);
     // Writing to memory does not fail.
-    let _ = writeln!(out, "\n{}  {}{netns}", about.severity.name().to_uppercase(), finding.rule);
+    let _ = writeln!(out, "  {}{netns}", finding.rule);
     labelled(out, "seen", &about.seen);
     labelled(out, "why", about.why);
     for (index, help) in about.helps.iter().enumerate() {
@@ -122,15 +192,35 @@ pub(crate) fn rest(out: &mut String, diagnosis: &Diagnosis) {
     }
 }
 
-/// One entry for each sysctl, with a line for each value that it has somewhere.
-fn sysctls(out: &mut String, host: &HostFacts) {
+/// One entry for each sysctl, with a line for each value that it has somewhere: of `all`, or of those
+/// that differ from the default, cannot be read, or matter now.
+fn sysctls(out: &mut String, host: &HostFacts, all: bool) {
     let spaces: Vec<(u32, Vec<Row>)> =
         host.spaces.iter().map(|space| (space.netns, knobs::rows(host, space))).collect();
     if spaces.is_empty() {
         return;
     }
-    out.push_str("\nSYSCTLS\n");
-    for (index, spec) in knobs::ALL.iter().enumerate() {
+    let says = |row: &Row| match &row.value {
+        Knob::Absent => false,
+        Knob::Unreadable(_) => true,
+        Knob::Is(value) => row.default.as_ref().is_some_and(|default| default != value),
+    };
+    let of = |index: usize| spaces.iter().any(|(_, rows)| says(&rows[index]));
+    let shown: Vec<usize> = (0..knobs::ALL.len()).filter(|&index| all || of(index)).collect();
+    let left = knobs::ALL.len() - shown.len();
+    out.push_str("\nSYSCTLS");
+    match (left, shown.len()) {
+        (0, _) => {}
+        (left, 0) => {
+            let _ = write!(out, "  all {left} at their defaults (--sysctls lists them)");
+        }
+        (left, _) => {
+            let _ = write!(out, "  ({left} more are at their defaults: --sysctls)");
+        }
+    }
+    out.push('\n');
+    for index in shown {
+        let spec = &knobs::ALL[index];
         let mut values: Vec<(&Row, Vec<u32>)> = Vec::new();
         for (netns, rows) in &spaces {
             let row = &rows[index];
