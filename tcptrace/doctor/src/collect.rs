@@ -194,7 +194,7 @@ impl Collector {
                 let events = lost.count;
                 self.now.lost = self.now.lost.and(Losses { events, uncounted: false });
             }
-            Input::Missed { .. } => {
+            Input::Missed { .. } | Input::Gap(_) => {
                 self.now.lost = self.now.lost.and(Losses { events: 0, uncounted: true });
             }
             Input::Snapshot(snapshot) => return self.snapshot(snapshot),

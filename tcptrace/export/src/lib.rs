@@ -33,7 +33,7 @@ pub use stream::{Stream, Way};
 pub use tally::Tally;
 pub use worker::{ExportDir, Exporter};
 
-use tcptrace_model::{Accounts, Change, Input, Moved};
+use tcptrace_model::{Accounts, Change, Gap, Input, Moved};
 use tcptrace_record::Header;
 use tcptrace_stats::conns::{Connection, Conns, Until};
 use tcptrace_track::{DEFAULT_LIMIT, Tracker, cgroups::Cgroups};
@@ -41,6 +41,9 @@ use tcptrace_view::View;
 
 /// Rows that are written together.
 const BATCH: usize = 8192;
+
+/// Gaps that are told of one by one.
+const GAPS: usize = 1000;
 
 /// What a row is of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -109,6 +112,7 @@ pub struct ExportView {
     about: About,
     sink: Option<Sink>,
     failure: Option<ExportError>,
+    gaps: Vec<Gap>,
     count: u64,
     ended: bool,
 }
@@ -134,7 +138,7 @@ impl ExportView {
             Err(failure) => (None, Some(failure)),
         };
         let about = About { header, hz: 0, cgroups: Cgroups::default(), offset_ns: None };
-        Self { rows, about, sink, failure, count: 0, ended: false }
+        Self { rows, about, sink, failure, gaps: Vec::new(), count: 0, ended: false }
     }
 
     /// Rows that were written.
@@ -181,7 +185,7 @@ impl ExportView {
         }
         self.flush(out);
         if let Some(sink) = &mut self.sink
-            && let Err(failure) = sink.finish(&Absent::of(accounts), out)
+            && let Err(failure) = sink.finish(&Absent::of(accounts), &self.gaps, out)
         {
             self.fail(failure);
         }
@@ -203,6 +207,7 @@ impl View for ExportView {
                 self.about.offset_ns = Some(clock.realtime_offset_ns);
             }
             Input::Cgroup { id, path } => self.about.cgroups.name(*id, path),
+            Input::Gap(gap) if self.gaps.len() < GAPS => self.gaps.push(*gap),
             Input::End(accounts) => self.end(accounts, tracker, out),
             _ => {}
         }

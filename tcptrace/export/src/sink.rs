@@ -16,7 +16,7 @@ use super::{
     groups::Groups,
     text,
 };
-use tcptrace_model::Accounts;
+use tcptrace_model::{Accounts, Gap, Gaps};
 use tcptrace_record::Header;
 
 impl From<ParquetError> for ExportError {
@@ -31,13 +31,15 @@ pub(super) struct Absent {
     pub(super) lost: u64,
     pub(super) missed: Option<u64>,
     pub(super) filtered: Option<u64>,
+    /// What a recording has lost; `None` of what goes on.
+    pub(super) gaps: Option<Gaps>,
 }
 
 impl Absent {
     /// All that `accounts` tell of.
     pub(super) fn of(accounts: &Accounts) -> Self {
-        let Accounts { lost, missed, filtered, .. } = *accounts;
-        Self { lost, missed, filtered: Some(filtered) }
+        let Accounts { lost, missed, filtered, gaps, .. } = *accounts;
+        Self { lost, missed, filtered: Some(filtered), gaps: Some(gaps) }
     }
 }
 
@@ -90,9 +92,31 @@ impl Sink {
     pub(super) fn finish(
         &mut self,
         absent: &Absent,
+        spans: &[Gap],
         out: &mut BytesMut,
     ) -> Result<(), ExportError> {
         if let Self::Parquet(groups) = self {
+            if let Some(gaps) = absent.gaps {
+                // The first of them with their time: `CLOCK_MONOTONIC`, as in the column mono_ns.
+                let spans: Vec<_> = spans
+                    .iter()
+                    .map(|gap| {
+                        serde_json::json!({
+                            "from_mono_ns": gap.from_ns.to_string(),
+                            "mono_ns": gap.mono_ns.to_string(),
+                            "because": gap.because.name(),
+                        })
+                    })
+                    .collect();
+                for (name, value) in [
+                    ("tcptrace.gaps", gaps.count.to_string()),
+                    ("tcptrace.gap_seconds", format!("{:.3}", gaps.ns as f64 / 1e9)),
+                    ("tcptrace.complete", gaps.complete().to_string()),
+                    ("tcptrace.gap_spans", serde_json::Value::from(spans).to_string()),
+                ] {
+                    groups.say(KeyValue::new(name.to_owned(), value));
+                }
+            }
             for (name, value) in [
                 ("tcptrace.lost", Some(absent.lost)),
                 ("tcptrace.missed", absent.missed),

@@ -206,7 +206,7 @@ impl<R> Files<R> {
             return None;
         }
         let table = open.file.table();
-        let done = open.sink.finish(&open.absent, &mut common.out).map_err(|e| e.to_string());
+        let done = open.sink.finish(&open.absent, &[], &mut common.out).map_err(|e| e.to_string());
         let done = done.and_then(|()| open.file.write(&common.out).map_err(|e| e.to_string()));
         common.out.clear();
         if let Err(why) = done.and_then(|()| open.file.keep().map_err(|e| e.to_string())) {

@@ -45,6 +45,9 @@ pub enum Input {
         /// When that was noticed: all of them happened before. `CLOCK_MONOTONIC`, nanoseconds.
         mono_ns: u64,
     },
+    /// A stretch of time of which nothing is known: of a recording that has lost a part. Events in it
+    /// are as lost as those of [`Input::Lost`], and nobody counted them.
+    Gap(Gap),
     /// What a cgroup is called. Comes before the first event or socket of a snapshot that names it;
     /// where it does not, the cgroup was gone already.
     Cgroup {
@@ -84,6 +87,7 @@ impl Input {
             Self::Event(Event::Accept(event)) => event.mono_ns,
             Self::Clock(clock) => clock.mono_ns,
             Self::Lost(lost) => lost.mono_ns,
+            Self::Gap(gap) => gap.mono_ns,
             Self::Snapshot(Snapshot::Begin { mono_ns, .. } | Snapshot::Over { mono_ns, .. }) => {
                 *mono_ns
             }
@@ -136,6 +140,27 @@ pub struct Accounts {
     pub missed: Option<u64>,
     /// Of those delivered, records that could not be understood.
     pub malformed: u64,
+    /// What a recording has lost of all this; nothing of a live run.
+    pub gaps: Gaps,
+}
+
+/// Gaps of a recording, and whether both of its ends are there.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Gaps {
+    /// How many.
+    pub count: u64,
+    /// How long they are in all, nanoseconds.
+    pub ns: u64,
+    /// The beginning of the run or its end is not there: files were removed, the writer was stopped
+    /// or is still writing. What came then is in no count.
+    pub partial: bool,
+}
+
+impl Gaps {
+    /// Whether all that was recorded is there.
+    pub const fn complete(&self) -> bool {
+        self.count == 0 && !self.partial
+    }
 }
 
 impl Accounts {
@@ -369,6 +394,55 @@ pub struct Lost {
     pub count: u64,
     /// When that was noticed: all of them happened before. `CLOCK_MONOTONIC`, nanoseconds.
     pub mono_ns: u64,
+}
+
+/// A stretch of time of which nothing is known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Gap {
+    /// The last moment before it that is known of: `CLOCK_MONOTONIC`, nanoseconds.
+    pub from_ns: u64,
+    /// The first one after it.
+    pub mono_ns: u64,
+    /// Why.
+    pub because: GapBecause,
+}
+
+impl Gap {
+    /// How long it is, nanoseconds.
+    pub const fn ns(&self) -> u64 {
+        self.mono_ns.saturating_sub(self.from_ns)
+    }
+}
+
+/// Why nothing is known of a stretch of time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum GapBecause {
+    /// A file of the recording is missing.
+    Missing,
+    /// A part of it is damaged.
+    Damaged,
+    /// It was not recorded, since the disk was too slow.
+    SlowDisk,
+}
+
+impl GapBecause {
+    /// The word for JSON.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Missing => "missing-file",
+            Self::Damaged => "damaged",
+            Self::SlowDisk => "slow-disk",
+        }
+    }
+
+    /// For people.
+    pub const fn says(self) -> &'static str {
+        match self {
+            Self::Missing => "a file of the recording is missing",
+            Self::Damaged => "the recording is damaged there",
+            Self::SlowDisk => "the disk was too slow to record it",
+        }
+    }
 }
 
 impl Lost {

@@ -32,8 +32,8 @@ pub use event::{
     Stopper, Totals, Transition,
 };
 pub use input::{
-    Accounts, BoundPort, Clock, Event, Exited, Holder, Input, Lost, MinisocksBy, Queues, SnapFull,
-    SnapSocket, Snapshot, SnapshotEnd, SynQueue, Unseen,
+    Accounts, BoundPort, Clock, Event, Exited, Gap, GapBecause, Gaps, Holder, Input, Lost,
+    MinisocksBy, Queues, SnapFull, SnapSocket, Snapshot, SnapshotEnd, SynQueue, Unseen,
 };
 pub use knobs::{Knob, Knobs, NetnsKnobs, PortRange};
 pub use sock_id::SockId;

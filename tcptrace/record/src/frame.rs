@@ -20,7 +20,7 @@ const MAX_HEADER: u32 = 1 << 20;
 pub(super) const MAX_BLOCK: u32 = 4 << 20;
 
 /// What a block begins with.
-const BLOCK_MAGIC: [u8; 4] = *b"tcpB";
+pub(super) const BLOCK_MAGIC: [u8; 4] = *b"tcpB";
 
 /// Length of [`BlockHead`] in the file.
 pub(super) const HEAD_BYTES: usize = 72;

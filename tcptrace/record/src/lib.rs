@@ -22,7 +22,7 @@ mod writer;
 pub use context::{Context, lasts};
 pub use decode::{Decoder, Item, Memory};
 pub use frame::{BlockHead, FIXED_BYTES, Header, HookInForce, VERSION};
-pub use reader::{Block, ReadError, Reader, Torn};
+pub use reader::{Block, Contents, Found, ReadError, Reader, Torn};
 pub use tap::{Saved, Tap};
 pub use wire::Malformed;
 pub use writer::{Every, FileError, Files, NewFile, Rotation, parts};

@@ -13,9 +13,9 @@ use super::{
     wire::{Cursor, Malformed, put_bytes, put_i64, put_u64},
 };
 use tcptrace_model::{
-    Accounts, BoundPort, Clock, Exited, Holder, Input, Knob, Knobs, Lost, MinisocksBy, NetStat,
-    NetnsCounters, NetnsKnobs, PortRange, Snapshot, SnapshotEnd, SockStat, SynQueue, Unseen,
-    counters::Counters,
+    Accounts, BoundPort, Clock, Exited, Gap, GapBecause, Gaps, Holder, Input, Knob, Knobs, Lost,
+    MinisocksBy, NetStat, NetnsCounters, NetnsKnobs, PortRange, Snapshot, SnapshotEnd, SockStat,
+    SynQueue, Unseen, counters::Counters,
 };
 
 /// The first of the tags that this module has; the last is 0x7f.
@@ -38,6 +38,7 @@ const SNAP_INFO: u8 = 0x4e;
 // 0x50 and 0x53 are those of `task`, 0x51 that of `facts`.
 const EXITED: u8 = 0x52;
 const SNAP_BOUND: u8 = 0x54;
+const GAP: u8 = 0x58;
 
 /// Of the path of a cgroup, more is not kept. The kernel has 4096.
 const PATH_BYTES: usize = 1 << 16;
@@ -78,6 +79,16 @@ fn body_of(out: &mut Vec<u8>, input: &Input) -> u8 {
             put_u64(out, *count);
             put_u64(out, *mono_ns);
             MISSED
+        }
+        Input::Gap(Gap { from_ns, mono_ns, because }) => {
+            put_u64(out, *from_ns);
+            put_u64(out, *mono_ns);
+            out.push(match because {
+                GapBecause::Missing => 0,
+                GapBecause::Damaged => 1,
+                GapBecause::SlowDisk => 2,
+            });
+            GAP
         }
         Input::Cgroup { id, path } => {
             put_u64(out, *id);
@@ -190,6 +201,16 @@ pub(super) fn get(tag: u8, from: &mut Cursor<'_>) -> Result<Option<Input>, Malfo
             Input::Lost(Lost { hook, count: from.u64()?, mono_ns: from.u64()? })
         }
         MISSED => Input::Missed { count: from.u64()?, mono_ns: from.u64()? },
+        GAP => Input::Gap(Gap {
+            from_ns: from.u64()?,
+            mono_ns: from.u64()?,
+            because: match from.u8()? {
+                0 => GapBecause::Missing,
+                1 => GapBecause::Damaged,
+                2 => GapBecause::SlowDisk,
+                _ => return Err(Malformed("no such reason for a gap")),
+            },
+        }),
         CGROUP => Input::Cgroup { id: from.u64()?, path: from.text()? },
         KNOBS => Input::Knobs(Box::new(NetnsKnobs {
             mono_ns: from.u64()?,
@@ -262,7 +283,7 @@ fn get_bound(from: &mut Cursor<'_>) -> Result<BoundPort, Malformed> {
 }
 
 fn put_accounts(out: &mut Vec<u8>, accounts: &Accounts) {
-    let Accounts { mono_ns, seconds, seen, delivered, filtered, lost, missed, malformed } =
+    let Accounts { mono_ns, seconds, seen, delivered, filtered, lost, missed, malformed, .. } =
         accounts;
     put_u64(out, *mono_ns);
     out.extend_from_slice(&seconds.to_bits().to_le_bytes());
@@ -281,7 +302,9 @@ fn get_accounts(from: &mut Cursor<'_>) -> Result<Accounts, Malformed> {
     let mut n = || from.u64();
     let (seen, delivered, filtered, lost, malformed) = (n()?, n()?, n()?, n()?, n()?);
     let missed = if from.bool()? { Some(from.u64()?) } else { None };
-    Ok(Accounts { mono_ns, seconds, seen, delivered, filtered, lost, missed, malformed })
+    // What the file that is read has lost, its reader knows.
+    let gaps = Gaps::default();
+    Ok(Accounts { mono_ns, seconds, seen, delivered, filtered, lost, missed, malformed, gaps })
 }
 
 fn put_netstat(out: &mut Vec<u8>, stat: &NetStat) {

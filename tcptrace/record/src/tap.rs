@@ -49,10 +49,39 @@ struct Open {
     inputs: u32,
     first_ns: u64,
     last_ns: u64,
-    /// By [`Hook`].
-    events: [u64; Hook::ALL.len()],
+    missing: Missing,
     opens: bool,
     whole: bool,
+}
+
+/// What is missing where a block was not kept.
+#[derive(Clone, Copy, Debug, Default)]
+struct Missing {
+    /// Events in it, by [`Hook`].
+    events: [u64; Hook::ALL.len()],
+    /// Events that it said were lost or missed already: whoever drops that loses the loss.
+    lost: [u64; Hook::ALL.len()],
+    missed: u64,
+}
+
+impl Missing {
+    fn take(&mut self, input: &Input) {
+        match input {
+            Input::Event(event) => self.events[hook_of(event) as usize] += 1,
+            Input::Lost(lost) => self.lost[lost.hook as usize] += lost.count,
+            Input::Missed { count, .. } => self.missed += count,
+            _ => {}
+        }
+    }
+
+    fn add(&mut self, more: &Self) {
+        let add = |sums: &mut [u64], counts: &[u64]| {
+            sums.iter_mut().zip(counts).for_each(|(sum, count)| *sum += count);
+        };
+        add(&mut self.events, &more.events);
+        add(&mut self.lost, &more.lost);
+        self.missed += more.missed;
+    }
 }
 
 /// The recording side of an analysis.
@@ -64,8 +93,8 @@ pub struct Tap {
     now: u64,
     /// Kept until a block takes it along.
     lasting: Vec<Input>,
-    /// Events of blocks that were not kept, since the last one that was.
-    missing: Option<[u64; Hook::ALL.len()]>,
+    /// What blocks had that were not kept, since the last one that was.
+    missing: Option<Missing>,
     /// Pieces of a round of snapshots that has a hole are not kept.
     holed_round: bool,
     blocks: Sender<Sealed>,
@@ -156,9 +185,8 @@ impl Tap {
             self.now = at;
             self.open.last_ns = self.open.last_ns.max(at);
         }
-        if let Input::Event(event) = input {
-            self.open.events[hook_of(event) as usize] += 1;
-        } else if context::lasts(input) {
+        self.open.missing.take(input);
+        if context::lasts(input) {
             self.lasting.push(input.clone());
         }
         self.encoder.put(input);
@@ -176,19 +204,24 @@ impl Tap {
         (self.open.first_ns, self.open.last_ns) = (now, now);
         self.encoder.begin(now);
         let Some(missing) = self.missing else { return };
-        for (hook, count) in Hook::ALL.into_iter().zip(missing) {
+        let counts = missing.events.iter().zip(missing.lost).map(|(events, lost)| events + lost);
+        for (hook, count) in Hook::ALL.into_iter().zip(counts) {
             if count > 0 {
                 self.encoder.put(&Input::Lost(Lost { hook, count, mono_ns: now }));
                 self.open.inputs += 1;
             }
         }
+        if missing.missed > 0 {
+            self.encoder.put(&Input::Missed { count: missing.missed, mono_ns: now });
+            self.open.inputs += 1;
+        }
     }
 
     /// Hands the block to the writer.
     fn close(&mut self, end: bool) {
-        let Open { inputs, first_ns, last_ns, events, opens, whole } =
+        let Open { inputs, first_ns, last_ns, missing, opens, whole } =
             std::mem::take(&mut self.open);
-        let gap = self.missing.map(|missing| missing.iter().sum());
+        let gap = self.missing.map(|missing| missing.events.iter().sum());
         let sealed = Sealed {
             bytes: self.encoder.take(),
             inputs,
@@ -209,10 +242,7 @@ impl Tap {
         if self.waiting.load(Ordering::Relaxed) + len > WAITING_BYTES {
             self.lasting = sealed.lasting;
             self.holed_round = true;
-            let missing = self.missing.get_or_insert_default();
-            for (sum, count) in missing.iter_mut().zip(events) {
-                *sum += count;
-            }
+            self.missing.get_or_insert_default().add(&missing);
             return;
         }
         self.waiting.fetch_add(len, Ordering::Relaxed);

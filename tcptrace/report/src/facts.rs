@@ -1,7 +1,7 @@
 //! What a report tells, as plain values: nothing here knows of pages or plots.
 
 use tcptrace_doctor::Diagnosis;
-use tcptrace_model::{Accounts, EndReason};
+use tcptrace_model::{Accounts, EndReason, Gap};
 use tcptrace_record::Header;
 use tcptrace_stats::{
     closers::Tally, durations::Span, measure::Measure, named::Group, ports, stuck,
@@ -33,6 +33,8 @@ pub struct Facts {
     pub stuck: Option<(u64, stuck::Report)>,
     /// Ephemeral ports, when the path that was nearest to running out had fewest, or last; and when.
     pub ports: Option<(u64, ports::Interval)>,
+    /// Stretches of time of which nothing is known, the first of them.
+    pub gaps: Vec<Gap>,
     /// What is missing.
     pub losses: Losses,
     /// What the tracker could not make sense of, or had to forget.

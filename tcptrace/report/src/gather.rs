@@ -9,7 +9,7 @@ use tcptrace_doctor::{
     collect::Setup,
     watch::{self, Watch},
 };
-use tcptrace_model::{Accounts, Change, Input, Snapshot, StateSet, TcpState};
+use tcptrace_model::{Accounts, Change, Gap, Input, Snapshot, StateSet, TcpState};
 use tcptrace_record::Header;
 use tcptrace_stats::{
     closers::{self, Closers, Tally},
@@ -24,6 +24,9 @@ use tcptrace_track::Tracker;
 /// Groups and sockets that are told of.
 const SHOWN: usize = 20;
 
+/// Gaps that are reported one by one.
+const GAPS: usize = 100;
+
 /// What is gathered.
 pub struct Gather {
     header: Header,
@@ -37,6 +40,7 @@ pub struct Gather {
     stuck: Option<(u64, stuck::Report)>,
     ports: Ports,
     ports_worst: Option<(u64, ports::Interval)>,
+    gaps: Vec<Gap>,
     /// A round of snapshots is over: at the next tick, what was told is looked at.
     look: bool,
     started: bool,
@@ -59,6 +63,7 @@ impl Gather {
             stuck: None,
             ports: Ports::default(),
             ports_worst: None,
+            gaps: Vec::new(),
             look: false,
             started: false,
         }
@@ -77,6 +82,12 @@ impl Gather {
             }
             Input::Clock(clock) => self.offset_ns = Some(clock.realtime_offset_ns),
             Input::Lost(_) | Input::Missed { .. } => self.closers.lost(),
+            Input::Gap(gap) => {
+                self.closers.lost();
+                if self.gaps.len() < GAPS {
+                    self.gaps.push(*gap);
+                }
+            }
             Input::Snapshot(Snapshot::Over { all: true, .. }) => self.look = true,
             Input::Tick { mono_ns } if self.look => {
                 self.look = false;
@@ -139,6 +150,7 @@ impl Gather {
             closers: most_first(closers),
             stuck: self.stuck.take(),
             ports: self.ports_worst.take(),
+            gaps: std::mem::take(&mut self.gaps),
             losses: (*accounts).into(),
             doubts: tracker.counts(),
         }

@@ -98,7 +98,7 @@ impl Recent {
                 self.newer.from_ns = *mono_ns;
             }
             Input::Clock(clock) => self.offset_ns = Some(clock.realtime_offset_ns),
-            Input::Lost(_) | Input::Missed { .. } => self.closers.lost(),
+            Input::Lost(_) | Input::Missed { .. } | Input::Gap(_) => self.closers.lost(),
             _ => {}
         }
     }
@@ -161,6 +161,7 @@ impl Recent {
             closers: most_first(closers.into_iter().collect()),
             stuck: looked.stuck,
             ports: looked.ports,
+            gaps: Vec::new(),
             losses: Losses {
                 accounts: None,
                 lost: looked.lost,

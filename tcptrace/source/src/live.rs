@@ -19,7 +19,7 @@ use super::{
 };
 use tcptrace_host::{clock, netns::Netns};
 use tcptrace_model::{
-    Accept, Accounts, Clock, Event, Input, Lost, Minisock, MinisocksBy, Reset, Transition,
+    Accept, Accounts, Clock, Event, Gaps, Input, Lost, Minisock, MinisocksBy, Reset, Transition,
     filter::Filter,
 };
 use tcptrace_probe::{Names, Options, Probe, ProbeError, Reserved, TimeWaitBackend, Totals, Who};
@@ -362,6 +362,7 @@ impl Live {
             lost: totals.lost,
             missed: self.probe.missed(),
             malformed: self.malformed,
+            gaps: Gaps::default(),
         })
     }
 

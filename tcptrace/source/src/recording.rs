@@ -1,45 +1,35 @@
-//! Inputs from a recording: the files of one run, in their order, as one.
+//! Inputs from a recording: the files of one run, in their order, as one, or a stream.
 //!
-//! Hands out what was recorded as it was, but for what a filter or a stretch of time leaves out.
-//! What is missing (a file, a block that the disk was too slow for, the end) is told as a loss, or
-//! in [`Recording::take_remarks`]. Holds one block at a time.
+//! Hands out what was recorded as it was, but for what a filter or a stretch of time leaves out. What is
+//! missing (a file, a damaged block, what the disk was too slow for) is an [`Input::Gap`], and is counted
+//! at the end. Must not conclude anything from what it hands out. Holds one block at a time.
 
-use std::{
-    fs::{self, File},
-    io::BufReader,
-    path::{Path, PathBuf},
-};
+mod blocks;
+mod error;
+mod gap;
+mod index;
+mod open;
 
-use thiserror::Error;
+use std::path::PathBuf;
 
 use tcptrace_model::moment::Moment;
 
+use self::{
+    blocks::{Blocks, Files, Next},
+    gap::{Holes, said},
+    index::Index,
+    open::{files, stream, stream_name},
+};
+pub use error::RecordingError;
+pub use index::Extent;
+
 use super::refilter::Refilter;
-use tcptrace_model::{Accounts, Input, filter::Filter};
-use tcptrace_record::{Block, BlockHead, Decoder, Header, Item, Memory, ReadError, Reader, parts};
+use tcptrace_model::{Accounts, Gap, GapBecause, Gaps, Input, Snapshot, filter::Filter};
+use tcptrace_record::{Block, Decoder, Header, Item, Memory, Torn};
 
 /// What is shown begins at a moment; the analysis begins so much earlier, at the next place where
 /// that can be: nanoseconds. Long enough for whatever is in TIME_WAIT, and then some.
 const WARM_UP_NS: u64 = 600_000_000_000;
-
-/// Why a recording cannot be read.
-#[derive(Debug, Error)]
-pub enum RecordingError {
-    /// A file cannot be opened, or is none, or is damaged.
-    #[error("cannot read {path}: {error}")]
-    File {
-        /// Which.
-        path: PathBuf,
-        /// Why.
-        error: ReadError,
-    },
-    /// The files do not belong together.
-    #[error("{0} and {1} are of different runs: give the files of one")]
-    Runs(PathBuf, PathBuf),
-    /// Nothing is in the stretch that was asked for.
-    #[error("nothing was recorded from --since to --until: the recording goes from {0} to {1}")]
-    Nothing(String, String),
-}
 
 /// What a recording hands out.
 #[derive(Clone, Debug, PartialEq)]
@@ -59,24 +49,11 @@ pub struct Stretch {
     pub until: Option<Moment>,
 }
 
-/// A file of a recording.
-struct Part {
-    path: PathBuf,
-    header: Header,
-    /// How long it was when it was opened, bytes; 0 where that is not known (a pipe).
-    bytes: u64,
-}
-
 /// A recording that is being read.
 pub struct Recording {
-    parts: Vec<Part>,
+    blocks: Blocks,
     /// Of the first file.
     header: Header,
-    /// The file that is being read, by its index, and the next one.
-    reader: Option<(usize, Reader<BufReader<File>>)>,
-    next_part: usize,
-    /// Where in the first file that is read to begin; `None`: at its beginning.
-    begin_at: Option<u64>,
     block: Block,
     memory: Memory,
     /// The block is not read to its end.
@@ -85,17 +62,29 @@ pub struct Recording {
     expected: Option<u64>,
     /// A block of the context that is to be handed out: the first ones, and those after a gap.
     wants_context: bool,
+    holes: Holes,
+    /// Pieces of a round of snapshots that has a hole are left out.
+    holed_round: bool,
+    /// The block before which it was said that the disk was too slow.
+    gap_told_before: Option<u64>,
+    realtime_offset_ns: i64,
     refilter: Refilter,
     since_ns: Option<u64>,
     until_ns: Option<u64>,
     shown: bool,
     counted: Counted,
+    /// The beginning of the run is not there.
+    headless: bool,
+    stopped: bool,
     ended: bool,
     failure: Option<RecordingError>,
     remarks: Vec<String>,
     unknown: u64,
     gap: u64,
 }
+
+/// Remarks on gaps that are made one by one.
+const GAPS_SAID: u64 = 20;
 
 /// What came by.
 #[derive(Clone, Copy, Debug, Default)]
@@ -105,69 +94,11 @@ struct Counted {
     events: u64,
     lost: u64,
     missed: u64,
+    gaps: Gaps,
+    /// Of these gaps, those for which the recording is to blame.
+    broken: Gaps,
     /// Of [`Refilter::filtered`], what came before.
     filtered_before: u64,
-}
-
-fn open(path: &Path) -> Result<Reader<BufReader<File>>, RecordingError> {
-    let fail = |error| RecordingError::File { path: path.to_owned(), error };
-    let file = File::open(path).map_err(|error| fail(error.into()))?;
-    Reader::new(BufReader::with_capacity(1 << 18, file)).map_err(fail)
-}
-
-/// Every block's head, and where it is.
-struct Index(Vec<(usize, u64, BlockHead)>);
-
-impl Index {
-    /// The first and the last block.
-    fn ends(&self) -> Option<(&BlockHead, &BlockHead)> {
-        let (_, _, first) = self.0.first()?;
-        let (_, _, last) = self.0.last()?;
-        Some((first, last))
-    }
-
-    /// When it begins and ends: `CLOCK_REALTIME`, nanoseconds.
-    fn realtime_ns(&self, header: &Header) -> Option<(i128, i128)> {
-        let (first, last) = self.ends()?;
-        // The first block may have been closed before the clocks were told.
-        let offset = match first.realtime_offset_ns {
-            0 => header.realtime_offset_ns,
-            offset => offset,
-        };
-        Some((i128::from(first.first_ns) + i128::from(offset), real(last.last_ns, last)))
-    }
-
-    /// A moment as `CLOCK_MONOTONIC`, nanoseconds.
-    fn mono_ns(&self, moment: Moment, header: &Header) -> Option<u64> {
-        let (begin, end) = self.realtime_ns(header)?;
-        let at = moment.realtime_ns(begin, end);
-        let found = self.0.iter().find(|(_, _, head)| real(head.last_ns, head) >= at);
-        let (_, _, head) = found.or(self.0.last())?;
-        Some(u64::try_from(at - i128::from(head.realtime_offset_ns)).unwrap_or(0))
-    }
-}
-
-/// A moment of a block as `CLOCK_REALTIME`, nanoseconds.
-fn real(mono_ns: u64, head: &BlockHead) -> i128 {
-    i128::from(mono_ns) + i128::from(head.realtime_offset_ns)
-}
-
-/// How far a recording goes, and where in it a moment is.
-pub struct Extent {
-    index: Index,
-    header: Header,
-}
-
-impl Extent {
-    /// Its beginning and end, `CLOCK_MONOTONIC`, nanoseconds; `None`: it is empty.
-    pub fn ends_ns(&self) -> Option<(u64, u64)> {
-        self.index.ends().map(|(first, last)| (first.first_ns, last.last_ns))
-    }
-
-    /// A moment of it, `CLOCK_MONOTONIC`, nanoseconds.
-    pub fn mono_ns(&self, moment: Moment) -> Option<u64> {
-        self.index.mono_ns(moment, &self.header)
-    }
 }
 
 impl Recording {
@@ -181,50 +112,40 @@ impl Recording {
         filter: Filter,
         stretch: Stretch,
     ) -> Result<Self, RecordingError> {
-        let mut all = Vec::new();
-        for path in paths {
-            let rotated = if path.exists() { Vec::new() } else { parts(path) };
-            if rotated.is_empty() { all.push(path.clone()) } else { all.extend(rotated) }
-        }
-        let mut parts = Vec::new();
         let mut remarks = Vec::new();
-        let alone = all.len() == 1;
-        for path in all {
-            match open(&path) {
-                Ok(reader) => {
-                    let bytes = fs::metadata(&path).map_or(0, |metadata| metadata.len());
-                    parts.push(Part { header: reader.header().clone(), path, bytes });
+        let (blocks, header) = match stream(paths)? {
+            Some((stream, header)) => {
+                if stretch != Stretch::default() {
+                    return Err(RecordingError::Stream(stream_name(&paths[0])));
                 }
-                // The writer was stopped as it began the file.
-                Err(RecordingError::File {
-                    error: error @ (ReadError::Empty | ReadError::Headless),
-                    ..
-                }) if !alone => remarks.push(format!("{} is left out: {error}", path.display())),
-                Err(error) => return Err(error),
+                (Blocks::Stream(stream), header)
             }
-        }
-        parts.sort_by_key(|part| part.header.part);
-        parts.dedup_by_key(|part| (part.header.run.clone(), part.header.part));
-        if let Some(pair) = parts.windows(2).find(|pair| pair[0].header.run != pair[1].header.run) {
-            return Err(RecordingError::Runs(pair[0].path.clone(), pair[1].path.clone()));
-        }
-        let header = parts.first().map(|part| part.header.clone()).unwrap_or_default();
+            None => {
+                let parts = files(paths, &mut remarks)?;
+                let header = parts.first().map(|part| part.header.clone()).unwrap_or_default();
+                (Blocks::Files(Box::new(Files::new(parts))), header)
+            }
+        };
+        let headless = header.part > 1;
         let mut recording = Self {
-            parts,
-            header,
-            reader: None,
-            next_part: 0,
-            begin_at: None,
+            blocks,
             block: Block::default(),
             memory: Memory::default(),
             in_block: false,
-            expected: None,
+            expected: (!headless).then_some(0),
             wants_context: true,
+            holes: Holes::new(header.mono_ns),
+            holed_round: false,
+            gap_told_before: None,
+            realtime_offset_ns: header.realtime_offset_ns,
             refilter: Refilter::new(filter),
             since_ns: None,
             until_ns: None,
             shown: true,
             counted: Counted::default(),
+            headless,
+            header,
+            stopped: false,
             ended: false,
             failure: None,
             remarks,
@@ -234,6 +155,13 @@ impl Recording {
         if stretch != Stretch::default() {
             recording.narrow(stretch)?;
         }
+        if recording.headless && recording.since_ns.is_none() {
+            recording.remarks.push(format!(
+                "the recording begins with file {} of its run: those before it are not there (--keep \
+                 removes them)",
+                recording.header.part
+            ));
+        }
         Ok(recording)
     }
 
@@ -242,16 +170,30 @@ impl Recording {
         &self.header
     }
 
-    /// How many bytes of how many have been read.
-    pub fn progress(&self) -> (u64, u64) {
-        let sum = |parts: &[Part]| parts.iter().map(|part| part.bytes).sum();
-        let all: u64 = sum(&self.parts);
-        let read = match &self.reader {
-            Some((part, reader)) => sum(&self.parts[..*part]) + reader.position(),
-            None if self.ended => all,
-            None => 0,
-        };
-        (read.min(all), all)
+    /// How many bytes of how many have been read; of a stream nobody knows how many there are.
+    pub fn progress(&self) -> Option<(u64, u64)> {
+        match &self.blocks {
+            Blocks::Files(files) => Some(files.progress()),
+            Blocks::Stream(_) => None,
+        }
+    }
+
+    /// Whether it comes through a pipe: what is not there yet may be waited for.
+    pub fn is_stream(&self) -> bool {
+        matches!(self.blocks, Blocks::Stream(_))
+    }
+
+    /// Waits until [`Self::feed`] has something to hand out.
+    pub async fn ready(&mut self) {
+        match &mut self.blocks {
+            Blocks::Stream(stream) if !self.in_block && !self.ended => stream.ready().await,
+            _ => {}
+        }
+    }
+
+    /// Has it end with what was handed out so far.
+    pub fn stop(&mut self) {
+        self.stopped = true;
     }
 
     /// What is to be said of it that the inputs do not tell.
@@ -271,9 +213,21 @@ impl Recording {
             if self.ended {
                 return false;
             }
+            if self.stopped {
+                self.end(None, sink);
+                return false;
+            }
             match self.next_input() {
-                Ok(Some(input)) => self.tell(input, sink),
-                Ok(None) => self.end(None, sink),
+                Ok(Got::Input(input)) => self.tell(input, sink),
+                Ok(Got::Later) => return true,
+                Ok(Got::End) => {
+                    if let Some(gap) = self.holes.last_gap() {
+                        self.tell(Input::Gap(gap), sink);
+                    }
+                    if !self.ended {
+                        self.end(None, sink);
+                    }
+                }
                 Err(error) => {
                     self.failure = Some(error);
                     self.end(None, sink);
@@ -284,7 +238,20 @@ impl Recording {
     }
 
     fn tell(&mut self, input: Input, sink: &mut dyn FnMut(Cue)) {
+        if let Input::Snapshot(snapshot) = &input {
+            self.holed_round &= !matches!(snapshot, Snapshot::Open | Snapshot::OpenMinisocks);
+            if self.holed_round {
+                return;
+            }
+        }
         if let Some(at) = input.mono_ns() {
+            if let (Input::Gap(gap), Some(until)) = (&input, self.until_ns)
+                && gap.from_ns < until
+                && until < at
+            {
+                self.tell(Input::Gap(Gap { mono_ns: until, ..*gap }), sink);
+                return self.end(None, sink);
+            }
             if self.until_ns.is_some_and(|until| at > until) && !matches!(input, Input::Clock(_)) {
                 self.end(None, sink);
                 return;
@@ -304,6 +271,7 @@ impl Recording {
             Input::Event(_) => self.counted.events += 1,
             Input::Lost(lost) => self.counted.lost += lost.count,
             Input::Missed { count, .. } => self.counted.missed += count,
+            Input::Gap(gap) => self.note(*gap),
             Input::End(accounts) => return self.end(Some(*accounts), sink),
             _ => {}
         }
@@ -316,27 +284,41 @@ impl Recording {
     /// Tells the end, with the account of the run if that is of what was told, else with a count.
     fn end(&mut self, accounts: Option<Accounts>, sink: &mut dyn FnMut(Cue)) {
         self.ended = true;
-        let whole = self.since_ns.is_none();
+        let whole = self.since_ns.is_none() && !self.headless;
+        let headless = self.headless && self.since_ns.is_none();
+        let endless = accounts.is_none() && self.until_ns.is_none() && self.failure.is_none();
+        self.counted.gaps.partial = headless || endless;
+        let gaps = self.counted.gaps;
         match accounts {
             Some(accounts) if whole => {
-                // Lost between the tap and the disk.
-                let delivered = accounts.delivered.saturating_sub(self.gap);
+                // What was delivered then, and is not here: lost between the tap and this reader.
+                let here = self.counted.events + accounts.malformed;
+                let missing = match gaps.count {
+                    0 => 0,
+                    _ => accounts.delivered.saturating_sub(here).max(self.gap),
+                };
+                let delivered = accounts.delivered.saturating_sub(missing);
                 let lost = accounts.lost + accounts.delivered - delivered;
-                self.refilter.pass(
-                    Input::End(Accounts { delivered, lost, ..accounts }),
-                    &mut |e| {
-                        sink(Cue::Input(e));
-                    },
-                );
+                self.refilter
+                    .pass(Input::End(Accounts { delivered, lost, gaps, ..accounts }), &mut |e| {
+                        sink(Cue::Input(e))
+                    });
             }
             _ => sink(Cue::Input(Input::End(self.count(accounts)))),
         }
-        if accounts.is_none() && self.until_ns.is_none() && self.failure.is_none() {
+        if endless {
             self.remarks.push(
-                "the recording has no end: it was stopped, or is still being written; what came \
-                 is counted, what was filtered is not known"
+                "the recording has no end: it was stopped, is still being written, or its last file \
+                 is missing; what came is counted, what was filtered is not known"
                     .to_owned(),
             );
+        }
+        if gaps.count > GAPS_SAID {
+            self.remarks.push(format!("{} more gaps", gaps.count - GAPS_SAID));
+        }
+        let broken = self.counted.broken;
+        if broken.count > 0 && self.failure.is_none() {
+            self.failure = Some(RecordingError::Gaps { count: broken.count, ns: broken.ns });
         }
         if self.gap > 0 {
             self.remarks.push(format!(
@@ -353,7 +335,8 @@ impl Recording {
     }
 
     fn count(&self, accounts: Option<Accounts>) -> Accounts {
-        let Counted { begin_ns, last_ns, events, lost, missed, filtered_before } = self.counted;
+        let Counted { begin_ns, last_ns, events, lost, missed, gaps, filtered_before, .. } =
+            self.counted;
         let mono_ns = accounts.map_or(last_ns, |accounts| accounts.mono_ns);
         // What the gate held may have passed since.
         let filtered = self.refilter.filtered().saturating_sub(filtered_before);
@@ -366,138 +349,160 @@ impl Recording {
             lost,
             missed: Some(missed),
             malformed: 0,
+            gaps,
         }
     }
 
-    fn next_input(&mut self) -> Result<Option<Input>, RecordingError> {
+    /// Counts a gap, and says where it is.
+    fn note(&mut self, gap: Gap) {
+        let add = |gaps: &mut Gaps| {
+            gaps.count += 1;
+            gaps.ns = gaps.ns.saturating_add(gap.ns());
+        };
+        add(&mut self.counted.gaps);
+        if gap.because != GapBecause::SlowDisk {
+            add(&mut self.counted.broken);
+        }
+        if self.counted.gaps.count <= GAPS_SAID {
+            self.remarks.push(said(&gap, self.realtime_offset_ns));
+        }
+    }
+
+    /// Notes damage, which becomes a gap if blocks turn out to be missing.
+    fn damage(&mut self, what: &str, of: Option<(u64, u64)>) {
+        if self.counted.gaps.count < GAPS_SAID && self.remarks.len() < 2 * GAPS_SAID as usize {
+            self.remarks.push(format!("{what}: left out"));
+        }
+        self.holes.damage(of);
+        self.wants_context = true;
+    }
+
+    /// Notes a file that ends within a block: its writer was stopped then, or it was cut off.
+    fn torn(&mut self, place: &str, torn: Torn) {
+        self.holes.cut();
+        self.remarks.push(format!(
+            "{place}: the last {} bytes are of a block that was not written to its end, and are left \
+             out",
+            torn.bytes
+        ));
+    }
+
+    /// The gap up to `until`, after which something is known again.
+    fn gap_to(&mut self, until_ns: u64, because: GapBecause) -> Gap {
+        self.holed_round = true;
+        self.wants_context = true;
+        self.holes.gap_to(until_ns, because)
+    }
+
+    fn next_input(&mut self) -> Result<Got, RecordingError> {
         loop {
-            if self.in_block {
-                match Decoder::new(&self.block.bytes, &mut self.memory).next_item() {
-                    Ok(Some(Item::Input(Input::Begin { .. })))
-                        if self.block.head.is_context() && self.counted.begin_ns.is_some() => {}
-                    Ok(Some(Item::Input(input))) => return Ok(Some(input)),
-                    Ok(Some(Item::Unknown)) => self.unknown += 1,
-                    Ok(None) => self.in_block = false,
-                    Err(what) => {
-                        let Some((part, reader)) = &self.reader else { return Ok(None) };
-                        let error = reader.malformed(&self.block.head, what);
-                        return Err(self.fail(*part, error));
+            if !self.in_block {
+                match self.next_block()? {
+                    Step::Block => {}
+                    Step::Gap(gap) => return Ok(Got::Input(Input::Gap(gap))),
+                    Step::Later => return Ok(Got::Later),
+                    Step::End => return Ok(Got::End),
+                }
+            }
+            match Decoder::new(&self.block.bytes, &mut self.memory).next_item() {
+                Ok(Some(Item::Input(Input::Begin { .. })))
+                    if self.block.head.is_context() && self.counted.begin_ns.is_some() => {}
+                Ok(Some(Item::Input(input))) => {
+                    self.holes.know(input.mono_ns());
+                    return Ok(Got::Input(input));
+                }
+                Ok(Some(Item::Unknown)) => self.unknown += 1,
+                Ok(None) => {
+                    self.in_block = false;
+                    self.holes.know(Some(self.block.head.last_ns));
+                }
+                Err(what) => {
+                    // The rest of it.
+                    self.in_block = false;
+                    let place = self.blocks.place();
+                    self.damage(
+                        &format!("{place}: {what}"),
+                        Some((self.block.head.first_ns, self.block.head.last_ns)),
+                    );
+                    if !self.block.head.is_context() {
+                        // As if it were missing.
+                        self.expected = Some(self.block.head.number);
                     }
+                }
+            }
+        }
+    }
+
+    /// Goes on to the next block that counts.
+    fn next_block(&mut self) -> Result<Step, RecordingError> {
+        loop {
+            let head = match self.blocks.next()? {
+                Next::Head(head) => head,
+                Next::Damage(what) => {
+                    self.damage(&what, None);
+                    continue;
+                }
+                Next::Torn(place, torn) => {
+                    self.torn(&place, torn);
+                    continue;
+                }
+                Next::End => return Ok(Step::End),
+                Next::Later => return Ok(Step::Later),
+            };
+            if self.expected.is_some_and(|expected| expected < head.number) {
+                // To be read once the gap has been told.
+                self.blocks.give_back(head);
+                self.expected = Some(head.number);
+                return Ok(Step::Gap(self.gap_to(head.first_ns, GapBecause::Missing)));
+            }
+            if head.is_context() {
+                if !self.wants_context && !head.is_after_gap() {
+                    self.blocks.pass_over(head)?;
+                    continue;
+                }
+            } else if head.is_after_gap() && self.gap_told_before != Some(head.number) {
+                self.blocks.give_back(head);
+                self.gap_told_before = Some(head.number);
+                return Ok(Step::Gap(self.gap_to(head.first_ns, GapBecause::SlowDisk)));
+            }
+            if let Some(instead) = self.blocks.contents(head, &mut self.block)? {
+                match instead {
+                    Next::Damage(what) => self.damage(&what, Some((head.first_ns, head.last_ns))),
+                    Next::Torn(place, torn) => self.torn(&place, torn),
+                    _ => {}
                 }
                 continue;
             }
-            match self.next_block()? {
-                Step::Block => {}
-                Step::Hole(at) => return Ok(Some(Input::Missed { count: 0, mono_ns: at })),
-                Step::End => return Ok(None),
-            }
-        }
-    }
-
-    fn fail(&self, part: usize, error: ReadError) -> RecordingError {
-        let path = self.parts.get(part).map(|part| part.path.clone()).unwrap_or_default();
-        RecordingError::File { path, error }
-    }
-
-    fn next_block(&mut self) -> Result<Step, RecordingError> {
-        let Some((part, mut reader)) = self.reader.take() else {
-            let Some(part) = self.parts.get(self.next_part) else { return Ok(Step::End) };
-            let mut reader = open(&part.path)?;
-            if let Some(at) = self.begin_at.take() {
-                reader.go_to(at).map_err(|error| self.fail(self.next_part, error))?;
-            }
-            self.reader = Some((self.next_part, reader));
-            self.next_part += 1;
-            return self.next_block();
-        };
-        let step = self.read_block(part, &mut reader).map_err(|error| self.fail(part, error))?;
-        match step {
-            Some(step) => {
-                self.reader = Some((part, reader));
-                Ok(step)
-            }
-            None => {
-                if let Some(torn) = reader.torn() {
-                    let path = self.parts.get(part).map(|part| part.path.display().to_string());
-                    self.remarks.push(format!(
-                        "{}: the last {} bytes are of a block that was not written to its end, \
-                         and are left out",
-                        path.unwrap_or_default(),
-                        torn.bytes
-                    ));
-                }
-                Ok(if self.next_part < self.parts.len() { self.next_block()? } else { Step::End })
-            }
-        }
-    }
-
-    /// Reads the next block that counts; `None` at the end of the file.
-    fn read_block(
-        &mut self,
-        part: usize,
-        reader: &mut Reader<BufReader<File>>,
-    ) -> Result<Option<Step>, ReadError> {
-        while let Some(head) = reader.head()? {
-            if head.is_context() {
-                let hole = self.expected.is_some_and(|expected| expected != head.number);
-                if !self.wants_context && !hole && !head.is_after_gap() {
-                    reader.skip(head)?;
-                    continue;
-                }
-            } else if self.expected.is_some_and(|expected| expected < head.number) {
-                // To be read once the hole has been told.
-                reader.go_to(reader.position())?;
-                self.expected = Some(head.number);
-                self.wants_context = true;
-                let path = self.parts.get(part).map(|part| part.path.display().to_string());
-                self.remarks.push(format!(
-                    "what was recorded right before {} is missing: not all files of the run are \
-                     there",
-                    path.unwrap_or_default()
-                ));
-                return Ok(Some(Step::Hole(head.first_ns)));
-            }
-            if !reader.contents(head, &mut self.block)? {
-                break;
-            }
             self.memory.begin(head.first_ns);
             self.in_block = true;
+            self.realtime_offset_ns = match head.realtime_offset_ns {
+                0 => self.realtime_offset_ns,
+                offset => offset,
+            };
             if !head.is_context() {
+                // What was damaged before it was no block that counts.
+                self.holes.no_more();
                 self.wants_context = false;
                 self.gap += head.gap;
-                self.expected = Some(head.number + 1);
+                self.expected = Some(head.number.saturating_add(1));
             }
-            return Ok(Some(Step::Block));
+            return Ok(Step::Block);
         }
-        Ok(None)
     }
 
     /// How far it goes, whatever stretch of it is read.
     ///
     /// # Errors
-    /// A file cannot be read.
+    /// A file cannot be read, or it is a stream, of which nobody knows.
     pub fn extent(&self) -> Result<Extent, RecordingError> {
         Ok(Extent { index: self.index()?, header: self.header.clone() })
     }
 
     fn index(&self) -> Result<Index, RecordingError> {
-        let mut index = Vec::new();
-        for (at, part) in self.parts.iter().enumerate() {
-            let mut reader = open(&part.path)?;
-            loop {
-                let position = reader.position();
-                match reader.head() {
-                    Ok(Some(head)) => {
-                        index.push((at, position, head));
-                        reader.skip(head).map_err(|error| self.fail(at, error))?;
-                    }
-                    // What is damaged is told when it is read.
-                    Ok(None) | Err(ReadError::Damaged { .. }) => break,
-                    Err(error) => return Err(self.fail(at, error)),
-                }
-            }
+        match &self.blocks {
+            Blocks::Files(files) => Index::of(&files.parts),
+            Blocks::Stream(_) => Err(RecordingError::Stream(self.blocks.place())),
         }
-        Ok(Index(index))
     }
 
     /// Leaves out what is not in the stretch.
@@ -529,19 +534,36 @@ impl Recording {
                 index.0.iter().find(|(_, _, head)| head.is_context() && head.number == number)
             });
             if let Some(&(part, at, _)) = start {
-                (self.next_part, self.begin_at) = (part, Some(at));
+                if let Blocks::Files(files) = &mut self.blocks {
+                    files.begin_at(part, at);
+                }
+                self.expected = None;
             }
         }
         Ok(())
     }
 }
 
+/// What comes next.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "nearly all are inputs, which a box would cost an allocation each"
+)]
+enum Got {
+    Input(Input),
+    /// Nothing yet.
+    Later,
+    End,
+}
+
 /// What came of looking for the next block.
 enum Step {
     /// It is there.
     Block,
-    /// Those before it are not; it begins at this time.
-    Hole(u64),
+    /// Those before it are not.
+    Gap(Gap),
+    /// Nothing yet.
+    Later,
     /// There is none.
     End,
 }

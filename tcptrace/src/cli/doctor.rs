@@ -35,6 +35,7 @@ use tcptrace_pipeline::Analysis;
 use tcptrace_probe::{ProbeError, TimeWaitChoice};
 use tcptrace_source::{
     owners::Owners,
+    recording::RecordingError,
     snapshot::{Job, Reader, Scope},
 };
 use tcptrace_track::Tracker;
@@ -83,6 +84,12 @@ pub(super) fn run(args: &DoctorArgs) -> Result<ExitCode> {
     });
     match ended {
         Ok(_) => {}
+        // What was found is found, but that all is well cannot be said.
+        Err(error)
+            if error.is::<RecordingError>() && found.is_some_and(|it| it > Severity::Info) =>
+        {
+            say(&format!("{error:#}"));
+        }
         // A hook that was asked for has to be had; else there is much to be said without any.
         Err(error) if error.is::<ProbeError>() && args.probe.hook.0.is_none() => {
             let Some((only, filter)) = looks else { return Err(error) };

@@ -210,8 +210,9 @@ async fn read<V: View>(
     let mut analysis = Analysis::new(Tracker::default(), view);
     let stop = signals.any();
     let along = |recording: &Recording| {
-        let (bytes, of) = recording.progress();
-        progress.at(bytes, of);
+        if let Some((bytes, of)) = recording.progress() {
+            progress.at(bytes, of);
+        }
     };
     let accounts =
         tcptrace_pipeline::run_recording(&mut recording, &mut analysis, &output, stop, along).await;
@@ -359,6 +360,14 @@ pub(super) fn summary(accounts: &Accounts, counts: Counts, lost_says: &str) {
     }
     if *lost > 0 {
         say(lost_says);
+    }
+    if accounts.gaps.count > 0 {
+        say(&format!(
+            "{} gaps, {:.3} s in all: events in them are lost too, and are counted only where the \
+             recording has its end",
+            accounts.gaps.count,
+            accounts.gaps.ns as f64 / 1e9
+        ));
     }
     if counts.anomalies > 0 {
         say(&format!("{} transitions did not follow from what was known", counts.anomalies));

@@ -9,6 +9,7 @@ mod conns;
 mod doctor;
 mod ending;
 mod export_dir;
+mod gaps;
 mod helper;
 mod host;
 mod live_page;

@@ -225,6 +225,7 @@ impl Views {
             lost: 0,
             missed: Some(0),
             malformed: 0,
+            gaps: tcptrace::model::Gaps::default(),
         };
         self.feed(&Input::End(accounts));
         self.agree(what);

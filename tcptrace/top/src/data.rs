@@ -56,6 +56,9 @@ pub(super) struct Data {
     pub(super) moves: u64,
     pub(super) lost: u64,
     pub(super) missed: u64,
+    /// Gaps of the recording so far, and their length, nanoseconds.
+    pub(super) gaps: u64,
+    pub(super) gap_ns: u64,
     /// Since when closers and lifetimes are counted: `CLOCK_MONOTONIC`, nanoseconds.
     pub(super) counted_from_ns: u64,
 }
@@ -81,6 +84,8 @@ impl Data {
             moves: 0,
             lost: 0,
             missed: 0,
+            gaps: 0,
+            gap_ns: 0,
             counted_from_ns: 0,
         }
     }
@@ -99,6 +104,11 @@ impl Data {
             }
             Input::Lost(lost) => {
                 self.lost += lost.count;
+                self.closers.lost();
+            }
+            Input::Gap(gap) => {
+                self.gaps += 1;
+                self.gap_ns += gap.ns();
                 self.closers.lost();
             }
             Input::Missed { count, .. } => {

@@ -224,6 +224,7 @@ impl Tracker {
             Input::Lost(lost) => self.lost(lost.mono_ns, lost.is_of_resets()),
             // Programs of RSTs among them.
             Input::Missed { mono_ns, .. } => self.lost(*mono_ns, true),
+            Input::Gap(gap) => self.lost(gap.mono_ns, true),
             Input::Snapshot(snapshot) => {
                 if !self.sampling.piece(snapshot) {
                     self.rounds.piece(snapshot);

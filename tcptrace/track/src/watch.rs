@@ -31,7 +31,7 @@ impl Watch {
     pub fn take(&mut self, input: &Input) {
         match input {
             Input::Event(Event::Minisock(event)) => self.minisock(event),
-            Input::Lost(_) | Input::Missed { .. } => self.lossy = true,
+            Input::Lost(_) | Input::Missed { .. } | Input::Gap(_) => self.lossy = true,
             Input::Snapshot(Snapshot::Over { all: true, .. }) => {
                 self.in_doubt = std::mem::take(&mut self.lossy);
             }

@@ -13,7 +13,7 @@ pub use ranking::{Order, Sort, UnknownSort, neither_end, ratio};
 
 use bytes::BytesMut;
 
-use super::{View, json::Json, lines::Lines, states::Format, time::WallClock};
+use super::{View, json::Json, lines::Lines, loss, states::Format, time::WallClock};
 use ranking::Ranking;
 use tcptrace_model::{Change, Input};
 use tcptrace_stats::{closers::Closers, named::named};
@@ -117,15 +117,14 @@ impl View for ClosersView {
         match input {
             Input::Begin { mono_ns, .. } => self.start(*mono_ns),
             Input::Clock(clock) => self.wall.set(*clock),
-            Input::Lost(lost) => {
+            Input::Lost(_) | Input::Missed { .. } | Input::Gap(_) => {
                 self.closers.lost();
                 match self.format {
-                    Format::Table => text::lost(lost.count, out),
-                    Format::Json => self.json.lost(lost, out),
+                    Format::Table => loss::text(input, out),
+                    Format::Json => loss::json(input, out),
                     Format::Csv => {} // a row of another kind would break the reader
                 }
             }
-            Input::Missed { .. } => self.closers.lost(),
             Input::Tick { mono_ns } => self.tick(*mono_ns, tracker, out),
             Input::End(accounts) => {
                 self.now_ns = self.now_ns.max(accounts.mono_ns);

@@ -14,7 +14,7 @@ use bytes::{BufMut as _, BytesMut};
 
 pub use self::table::Columns;
 use self::table::Table;
-use super::{AT_ONCE, View, json::Json as Lines, time::WallClock};
+use super::{AT_ONCE, View, json::Json as Lines, loss, time::WallClock};
 use tcptrace_model::{
     Change, Input, Snapshot,
     select::{Subject, Wanted},
@@ -153,9 +153,14 @@ impl View for ConnsView {
             (Printer::Table(table), Input::Begin { mono_ns, .. }) => table.set_begin(*mono_ns),
             (Printer::Table(table), Input::Clock(clock)) => table.wall().set(*clock),
             (Printer::Json(_, wall) | Printer::Csv(wall), Input::Clock(clock)) => wall.set(*clock),
-            (Printer::Json(lines, _), Input::Lost(lost)) => lines.lost(lost, out),
-            (Printer::Table(table), Input::Lost(lost)) => {
-                table.remark(&format!("{} events lost: the ring was full", lost.count), out);
+            (Printer::Json(..), Input::Lost(_) | Input::Missed { .. } | Input::Gap(_)) => {
+                loss::json(input, out);
+            }
+            (Printer::Table(_), Input::Lost(_) | Input::Missed { .. } | Input::Gap(_)) => {
+                loss::text(input, out);
+            }
+            (Printer::Csv(wall), Input::Lost(_) | Input::Missed { .. } | Input::Gap(_)) => {
+                csv::loss(input, wall, out);
             }
             (_, Input::Snapshot(Snapshot::Over { mono_ns, .. }))
                 if self.open == Open::AfterRound =>

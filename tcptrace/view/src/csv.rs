@@ -6,15 +6,18 @@ use bytes::{BufMut as _, BytesMut};
 
 use super::{
     json::put_ip,
+    loss,
     number::{put_hex, put_ms, put_u64},
     time::WallClock,
 };
-use tcptrace_model::{Age, Closer, EndReason, How, Initiator, Linger, Moved, UnknownBecause};
+use tcptrace_model::{
+    Age, Closer, EndReason, How, Initiator, Input, Linger, Moved, UnknownBecause,
+};
 
 /// The header, in the order in which [`Csv::transition`] writes.
 pub(super) const HEADER: &str = "time,mono_ns,skaddr,cookie,netns,family,mapped,laddr,lport,raddr,\
     rport,old,new,ms,at_least,pid,comm,owner_from,linger,initiator,how,end_reason,within_ms,\
-    tid,thread,closer_pid,closer_comm,closer_from,unknown_because,mptcp\n";
+    tid,thread,closer_pid,closer_comm,closer_from,unknown_because,mptcp,lost,gap_ms\n";
 
 /// Writes the rows of the `live` view. What is not known is empty.
 pub struct Csv {
@@ -98,8 +101,30 @@ impl Csv {
         put_closer(out, moved.closer.as_ref());
         text(out, moved.verdict.unknown_because.map_or("", UnknownBecause::name));
         put_field(out, moved.mptcp());
-        out.put_u8(b'\n');
+        out.put_slice(b",,\n");
     }
+
+    /// A row of a loss: when it was noticed, and how many events or how long.
+    pub(super) fn loss(&mut self, input: &Input, out: &mut BytesMut) {
+        put_loss(input, HEADER, &mut self.wall, out);
+    }
+}
+
+/// Appends a row of a loss, if `input` is one, under `header`, of which the first columns are the time
+/// and the last are `lost` and `gap_ms`.
+pub(super) fn put_loss(input: &Input, header: &str, wall: &mut WallClock, out: &mut BytesMut) {
+    let (Some((lost, gap_ns)), Some(at)) = (loss::fields(input), input.mono_ns()) else { return };
+    wall.put_rfc3339(out, at);
+    put_field(out, Some(at));
+    for _ in header.split(',').skip(4) {
+        out.put_u8(b',');
+    }
+    put_field(out, lost);
+    out.put_u8(b',');
+    if let Some(ns) = gap_ns {
+        put_ms(out, ns);
+    }
+    out.put_u8(b'\n');
 }
 
 /// Appends the columns of a closer: `closer_pid`, `closer_comm` and `closer_from`.
@@ -164,9 +189,9 @@ mod tests {
         assert_eq!(
             std::str::from_utf8(&out).unwrap(),
             ",1000000,0xa,,0,ipv4,false,10.0.0.1,,10.0.0.2,443,CLOSE,SYN_SENT,,false,812,\"a,b\",\
-             connect,2s,,,,,812,\"a,b\",,,,,\n\
+             connect,2s,,,,,812,\"a,b\",,,,,,,\n\
              ,2000000,0xa,,,ipv4,false,10.0.0.1,7,10.0.0.2,443,SYN_SENT,CLOSE,1.000,false,812,\
-             \"a,b\",connect,,,unknown,,,812,\"a,b\",,,,classic-hook,\n"
+             \"a,b\",connect,,,unknown,,,812,\"a,b\",,,,classic-hook,,,\n"
         );
         let columns = HEADER.matches(',').count();
         assert_eq!(

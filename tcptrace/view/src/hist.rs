@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use bytes::{BufMut as _, BytesMut};
 
-use super::{View, json::Json, time::WallClock};
+use super::{View, json::Json, loss, time::WallClock};
 use subject::Stretch;
 use tcptrace_model::{Change, Input};
 use tcptrace_track::Tracker;
@@ -124,9 +124,9 @@ impl View for HistView {
                 self.now_ns = *mono_ns;
             }
             Input::Clock(clock) => self.wall.set(*clock),
-            Input::Lost(lost) => match self.format {
-                Format::Table => text::lost(lost.count, out),
-                Format::Json => self.lines.lost(lost, out),
+            Input::Lost(_) | Input::Missed { .. } | Input::Gap(_) => match self.format {
+                Format::Table => loss::text(input, out),
+                Format::Json => loss::json(input, out),
                 Format::Csv => {} // a row of another kind would break the reader; stderr says it
             },
             Input::Tick { mono_ns } => self.tick(*mono_ns, tracker, out),
@@ -143,8 +143,7 @@ impl View for HistView {
             | Input::Cgroup { .. }
             | Input::Exited(_)
             | Input::Knobs(_)
-            | Input::Counters(_)
-            | Input::Missed { .. } => {}
+            | Input::Counters(_) => {}
         }
     }
 

@@ -12,7 +12,7 @@ use super::{
     time::WallClock,
 };
 use tcptrace_model::{
-    Accounts, Age, Comm, EndReason, How, Initiator, Linger, Lost, Moved, ProcessName, TcpState,
+    Accounts, Age, Comm, EndReason, How, Initiator, Linger, Moved, ProcessName, TcpState,
     UnknownBecause,
 };
 
@@ -162,19 +162,6 @@ impl Json {
         self.line = line;
     }
 
-    /// `{"v":1,"type":"lost",…}`
-    pub(super) fn lost(&self, lost: &Lost, out: &mut BytesMut) {
-        line(
-            out,
-            &format_args!(
-                r#"{{"v":1,"type":"lost","hook":"{}","count":{},"mono_ns":"{}"}}"#,
-                lost.hook.name(),
-                lost.count,
-                lost.mono_ns
-            ),
-        );
-    }
-
     /// `{"v":1,"type":"left_out",…}`: what `--rate-limit` did not print.
     pub(super) fn left_out(&self, count: u64, mono_ns: u64, out: &mut BytesMut) {
         line(
@@ -189,8 +176,15 @@ impl Json {
         line(
             out,
             &format_args!(
-                r#"{{"v":1,"type":"summary","seconds":{:.1},"seen":{},"delivered":{},"filtered":{},"lost":{},"missed":{missed}}}"#,
-                a.seconds, a.seen, a.delivered, a.filtered, a.lost
+                r#"{{"v":1,"type":"summary","seconds":{:.1},"seen":{},"delivered":{},"filtered":{},"lost":{},"missed":{missed},"gaps":{},"gap_seconds":{:.3},"complete":{}}}"#,
+                a.seconds,
+                a.seen,
+                a.delivered,
+                a.filtered,
+                a.lost,
+                a.gaps.count,
+                a.gaps.ns as f64 / 1e9,
+                a.gaps.complete()
             ),
         );
     }
@@ -266,7 +260,7 @@ fn put_comm(out: &mut impl BufMut, comm: &Comm) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tcptrace_model::{Change, Clock, Input, script};
+    use tcptrace_model::{Change, Clock, script};
     use tcptrace_track::Tracker;
 
     /// What `live -o json` prints of a script.
@@ -275,9 +269,7 @@ mod tests {
         json.set_hz(250);
         json.wall().set(Clock { mono_ns: 0, realtime_offset_ns: 1_795_330_800_000_000_000 });
         for input in script::inputs(text).unwrap() {
-            if let Input::Lost(lost) = &input {
-                json.lost(lost, &mut out);
-            }
+            crate::loss::json(&input, &mut out);
             tracker.apply(&input, &mut |change| {
                 if let Change::Moved(moved) = change {
                     json.transition(&moved, &mut out);

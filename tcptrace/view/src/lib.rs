@@ -11,6 +11,7 @@ pub mod hist;
 pub mod json;
 pub mod lines;
 pub mod live;
+mod loss;
 pub mod number;
 pub mod ports;
 pub mod states;

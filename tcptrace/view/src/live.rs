@@ -5,7 +5,7 @@ use std::time::Duration;
 use bytes::{BufMut as _, BytesMut};
 
 pub use super::table::{Columns, WIDTH_WITH_OWNER};
-use super::{AT_ONCE, View, csv, csv::Csv, json::Json, table::Table};
+use super::{AT_ONCE, View, csv, csv::Csv, json::Json, loss, table::Table};
 use tcptrace_model::{Change, Input, StateSet, select::Wanted};
 use tcptrace_track::Tracker;
 
@@ -130,11 +130,11 @@ impl View for LiveView {
             (Printer::Table(table), Input::Clock(clock)) => table.wall().set(*clock),
             (Printer::Json(json), Input::Clock(clock)) => json.wall().set(*clock),
             (Printer::Csv(csv), Input::Clock(clock)) => csv.wall().set(*clock),
-            (Printer::Json(json), Input::Lost(lost)) => json.lost(lost, out),
-            (Printer::Table(table), Input::Lost(lost)) => {
-                let text = format!("{} transitions lost: the ring was full", lost.count);
-                table.remark(&text, out);
-            }
+            (printer, Input::Lost(_) | Input::Missed { .. } | Input::Gap(_)) => match printer {
+                Printer::Table(_) => loss::text(input, out),
+                Printer::Json(_) => loss::json(input, out),
+                Printer::Csv(csv) => csv.loss(input, out),
+            },
             (_, Input::End(accounts)) => {
                 self.tell_left_out(out);
                 if let Printer::Json(json) = &self.printer {
@@ -215,7 +215,7 @@ LADDR:LPORT           RADDR:RPORT           OLDSTATE       NEWSTATE           MS
 192.168.123.234:40001 192.168.234.123:54321 ESTABLISHED -> CLOSE_WAIT  60000.500
 [2001:db8::1]:80      [2001:db8::2]:7       ESTABLISHED -> FIN_WAIT1   ≥60004.00
 0.0.0.0:80            *                     CLOSE       -> LISTEN              -
-... 17 transitions lost: the ring was full
+... 17 events lost
 ";
         assert_eq!(text, expected);
         assert!(text.lines().all(|line| line.chars().count() <= 80));
@@ -281,7 +281,9 @@ LADDR:LPORT           RADDR:RPORT           OLDSTATE       NEWSTATE           MS
     fn a_selection_of_states_is_into_or_out_of_them() {
         let states = "close-wait".parse().unwrap();
         let text = show(Format::Csv, Selection { states, ..everything() }, SCRIPT);
-        assert_eq!(text.lines().count(), 2, "{text}");
+        // The header, one transition, and the loss, of which nobody knows the states.
+        assert_eq!(text.lines().count(), 3, "{text}");
+        assert!(text.ends_with(",17,\n"), "{text}");
         let none = show(
             Format::Table(Columns::default()),
             Selection { states: StateSet::EMPTY, header: false, ..everything() },

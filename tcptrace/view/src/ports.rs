@@ -15,6 +15,7 @@ use super::{
     csv::{put_field, quoted},
     json::Json,
     lines::{Lines, Schedule},
+    loss,
     time::WallClock,
 };
 use tcptrace_model::{Change, Input, filter::Filter};
@@ -198,9 +199,9 @@ impl View for PortsView {
         self.schedule.input(input);
         match input {
             Input::Clock(clock) => self.wall.set(*clock),
-            Input::Lost(lost) => match self.format {
-                Format::Table => text::lost(lost.count, out),
-                Format::Json => self.json.lost(lost, out),
+            Input::Lost(_) | Input::Missed { .. } | Input::Gap(_) => match self.format {
+                Format::Table => loss::text(input, out),
+                Format::Json => loss::json(input, out),
                 Format::Csv => {} // a row of another kind would break the reader; stderr says it
             },
             Input::Tick { mono_ns } => self.tick(*mono_ns, tracker, out),

@@ -12,6 +12,7 @@ use super::{
     csv::put_field,
     json::Json,
     lines::{Lines, Schedule},
+    loss,
     states::Format,
     time::WallClock,
 };
@@ -197,7 +198,11 @@ impl View for StatesByView {
         self.schedule.input(input);
         match input {
             Input::Clock(clock) => self.wall.set(*clock),
-            Input::Lost(lost) if self.format == Format::Json => self.json.lost(lost, out),
+            Input::Lost(_) | Input::Missed { .. } | Input::Gap(_) => match self.format {
+                Format::Table => loss::text(input, out),
+                Format::Json => loss::json(input, out),
+                Format::Csv => {} // a row of another kind would break the reader; stderr says it
+            },
             Input::Tick { mono_ns }
                 if !self.is_done()
                     && (self.schedule.may_begin(*mono_ns) || self.schedule.is_over(*mono_ns)) =>

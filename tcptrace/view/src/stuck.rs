@@ -16,6 +16,7 @@ use super::{
     View,
     json::Json,
     lines::{Lines, Schedule},
+    loss,
     states::Format,
     time::WallClock,
 };
@@ -94,9 +95,9 @@ impl View for StuckView {
         self.schedule.input(input);
         match input {
             Input::Clock(clock) => self.wall.set(*clock),
-            Input::Lost(lost) => match self.format {
-                Format::Table => text::lost(lost.count, out),
-                Format::Json => self.json.lost(lost, out),
+            Input::Lost(_) | Input::Missed { .. } | Input::Gap(_) => match self.format {
+                Format::Table => loss::text(input, out),
+                Format::Json => loss::json(input, out),
                 Format::Csv => {} // a row of another kind would break the reader; stderr says it
             },
             Input::Tick { mono_ns }

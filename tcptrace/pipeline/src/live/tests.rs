@@ -120,6 +120,7 @@ impl Source for Endless {
             lost: 0,
             missed: Some(0),
             malformed: 0,
+            gaps: tcptrace_model::Gaps::default(),
         })
     }
 }

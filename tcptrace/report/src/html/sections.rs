@@ -340,7 +340,12 @@ pub(super) fn losses(facts: &Facts) -> Markup {
         .filter(|(_, count)| *count > 0)
         .map(|(name, count)| (name, count.to_string())),
     );
-    let lossy = losses.lost > 0 || losses.missed.is_some_and(|missed| missed > 0);
+    let gaps = losses.accounts.map(|accounts| accounts.gaps).unwrap_or_default();
+    if gaps.count > 0 {
+        let value = format!("{}, {:.3} s in all", gaps.count, gaps.ns as f64 / 1e9);
+        rows.push(("gaps, in which events are lost that nobody counted", value));
+    }
+    let lossy = gaps.count > 0 || losses.lost > 0 || losses.missed.is_some_and(|missed| missed > 0);
     html! {
         section #losses {
             h2 { "Losses" }
@@ -349,7 +354,22 @@ pub(super) fn losses(facts: &Facts) -> Markup {
                     "Events are missing: counts are lower bounds, and times that began before a \
                      loss are marked with ≥."
                 } @else { "No event is missing." }
+                @if gaps.partial {
+                    " The recording does not have the beginning of its run, or not its end: what \
+                     happened then is not in this page."
+                }
                 @if facts.live { " All of these are since tcptrace was started." }
+            }
+            @if !facts.gaps.is_empty() {
+                p { "Nothing is known of:" }
+                ul {
+                    @for gap in &facts.gaps {
+                        li {
+                            (moment(facts, gap.from_ns)) " to " (moment(facts, gap.mono_ns))
+                            (format!(" ({:.3} s): ", gap.ns() as f64 / 1e9)) (gap.because.says())
+                        }
+                    }
+                }
             }
             @if losses.snapshots_ended {
                 p {

@@ -42,6 +42,13 @@ pub(super) fn header(top: &mut Top, painter: &mut Painter<'_>, area: Rect) {
         .and(format!("  {} known  ", fit(top.tracked, 9)), Tone::Plain)
         .and(format!("lost {lost}"), if lost > 0 { Tone::Bad } else { Tone::Plain })
         .and(format!("  missed {}", top.data.missed), warn(top.data.missed));
+    let second = match top.data.gaps {
+        0 => second,
+        gaps => {
+            let seconds = top.data.gap_ns / 1_000_000_000;
+            second.and(format!("  gaps {gaps} ({seconds} s)"), Tone::Bad)
+        }
+    };
     let second = match top.evicted {
         0 => second,
         evicted => second.and(format!("  evicted {evicted}"), Tone::Warn),

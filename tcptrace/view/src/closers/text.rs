@@ -31,12 +31,6 @@ pub(super) fn begin(out: &mut BytesMut) {
     );
 }
 
-/// Says that `count` events did not arrive.
-pub(super) fn lost(count: u64, out: &mut BytesMut) {
-    // Writing to memory does not fail.
-    let _ = writeln!(out, "... {count} events lost: the ring was full");
-}
-
 /// Writes a ranking, with its head if it is to have one.
 pub(super) fn print(
     ranking: &Ranking,

@@ -4,11 +4,11 @@ use bytes::{BufMut as _, BytesMut};
 
 use super::json::opened;
 use crate::{
-    csv::{put_closer, put_field, quoted},
+    csv::{put_closer, put_field, put_loss, quoted},
     number::put_ms,
     time::WallClock,
 };
-use tcptrace_model::{Age, EndReason, Initiator, TcpState, UnknownBecause};
+use tcptrace_model::{Age, EndReason, Initiator, Input, TcpState, UnknownBecause};
 use tcptrace_stats::conns::Connection;
 
 /// The states that have a column, in this order.
@@ -32,7 +32,7 @@ pub(super) const HEADER: &str = "time,mono_ns,begin_mono_ns,closed_mono_ns,cooki
     syn_sent_ms,syn_recv_ms,established_ms,fin_wait1_ms,fin_wait2_ms,closing_ms,close_wait_ms,\
     last_ack_ms,time_wait_ms,bounds,tid,thread,closer_pid,closer_comm,closer_from,holder_pid,\
     holder_comm,holders,also_held_by_pid,also_held_by_comm,unknown_because,mptcp,\
-    retransmits_at_least\n";
+    retransmits_at_least,lost,gap_ms\n";
 
 /// Writes one connection.
 pub(super) fn print(one: &Connection, wall: &mut WallClock, out: &mut BytesMut) {
@@ -91,7 +91,12 @@ pub(super) fn print(one: &Connection, wall: &mut WallClock, out: &mut BytesMut) 
     put_field(out, one.verdict.unknown_because.map(UnknownBecause::name));
     put_field(out, one.mptcp);
     put_field(out, Some(resent.is_some_and(|resent| resent.at_least)));
-    out.put_u8(b'\n');
+    out.put_slice(b",,\n");
+}
+
+/// Writes a row of a loss.
+pub(super) fn loss(input: &Input, wall: &mut WallClock, out: &mut BytesMut) {
+    put_loss(input, HEADER, wall, out);
 }
 
 fn within(age: Age) -> Option<Age> {

@@ -122,11 +122,6 @@ impl Table {
         }
         put_line(out, &line);
     }
-
-    /// A line between the rows.
-    pub(super) fn remark(&self, text: &str, out: &mut BytesMut) {
-        put_line(out, &format!("... {text}"));
-    }
 }
 
 fn write_narrow(line: &mut String, one: &Connection) {

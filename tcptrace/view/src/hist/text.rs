@@ -35,11 +35,6 @@ pub(super) fn print(subject: &Subject, stretch: Stretch, tracker: &Tracker, out:
     }
 }
 
-/// Says that `count` events did not arrive.
-pub(super) fn lost(count: u64, out: &mut BytesMut) {
-    line(out, format_args!("... {count} events lost: the ring was full"));
-}
-
 fn print_durations(durations: &Durations, tracker: &Tracker, out: &mut BytesMut) {
     for span in Span::ALL.into_iter().filter(|span| durations.spans().contains(*span)) {
         let groups = groups(durations, span, tracker);

@@ -195,7 +195,7 @@ fn nothing_to_show_and_a_loss_are_said() {
     let script = "0ms begin\n1ms snapshot open\n1ms snapshot over\n2ms tick\n\
         3ms lost 7\n1002ms tick\n";
     let text = show(Format::Table, 20, Filter::default(), script);
-    assert!(text.starts_with("... 7 transitions lost"), "{text}");
+    assert!(text.starts_with("... 7 events lost"), "{text}");
     assert!(text.ends_with("... no connections that were opened from here\n"), "{text}");
 }
 

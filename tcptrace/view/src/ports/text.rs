@@ -70,12 +70,6 @@ pub(super) fn block(
     out.put_slice(text.as_bytes());
 }
 
-/// Lost events.
-pub(super) fn lost(count: u64, out: &mut BytesMut) {
-    // Writing to memory does not fail.
-    let _ = writeln!(out, "... {count} transitions lost: the ring was full");
-}
-
 /// Of ports that are taken for all peers, whose they are, if they are many; and what that means, if
 /// they are all.
 fn bound(space: &Space, text: &mut String) {

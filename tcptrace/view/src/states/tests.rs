@@ -137,7 +137,7 @@ fn a_drift_and_a_loss_are_shown() {
     let (first, second) = (round(2150), round(2250));
     let script = format!("{SCRIPT}2140ms lost 7\n{first}{second}3200ms tick\n");
     let text = show(Format::Table, Some(1000), None, &script);
-    assert!(text.contains("... 7 transitions lost: the ring was full\n"), "{text}");
+    assert!(text.contains("... 7 events lost\n"), "{text}");
     assert!(text.contains("connections were otherwise in the kernel's tables"), "{text}");
     let json = show(Format::Json, Some(1000), None, &script);
     assert!(json.lines().last().unwrap().contains(r#""drifted":3,"#), "{json}");

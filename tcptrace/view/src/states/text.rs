@@ -97,12 +97,6 @@ pub(super) fn block(line: &Line, time: &str, header: bool, first: bool, out: &mu
     out.put_slice(text.as_bytes());
 }
 
-/// Lost events.
-pub(super) fn lost(count: u64, out: &mut BytesMut) {
-    // Writing to memory does not fail.
-    let _ = writeln!(out, "... {count} transitions lost: the ring was full");
-}
-
 fn put(text: &mut String, label: &str, cell: impl Fn(TcpState, &str, usize) -> String) {
     let _ = write!(text, "{label:8}");
     for (state, name, width) in COLUMNS {

@@ -70,7 +70,7 @@ fn growth_is_told_from_the_second_report_on() {
     // In no snapshot yet: what is in their queues is not known.
     let line = "  -                                     2       2  +2.0/s     0.5s      -      -\n";
     assert!(reports[1].contains(line), "{text}");
-    assert!(reports[1].contains("\n... 3 transitions lost"), "{text}");
+    assert!(reports[1].contains("\n... 3 events lost"), "{text}");
     assert!(reports[2].contains("     2       2       .     1.6s"), "{text}");
 }
 

@@ -12,12 +12,6 @@ use tcptrace_stats::stuck::{Cause, Count, Section, Stuck, SynRow, diagnosis};
 
 const LABEL: usize = 33;
 
-/// Lost events.
-pub(super) fn lost(count: u64, out: &mut BytesMut) {
-    // Writing to memory does not fail.
-    let _ = writeln!(out, "... {count} transitions lost: the ring was full");
-}
-
 /// Prints a report: the groups of each state, with whose bug it is, then the oldest connections.
 pub(super) fn print(moment: &Moment<'_>, time: &str, header: bool, out: &mut BytesMut) {
     let mut text = String::new();
