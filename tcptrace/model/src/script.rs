@@ -36,10 +36,14 @@
 //! `at-close` alone say how a socket stood at its close, which recordings of the first versions do
 //! not have.
 
+mod late_leak;
+
 use std::net::SocketAddr;
 
 use anyhow::{Context as _, Result, bail};
 use tcptrace_common::counters::Hook;
+
+pub use late_leak::late_leak;
 
 use crate::{
     Accept, AtClose, BoundPort, Clock, Comm, Event, Exited, Holder, Input, Knob, Knobs, Linger,

@@ -179,3 +179,26 @@ impl Pages {
         views.into_iter().filter_map(View::due_ns).min()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use tcptrace_model::script;
+
+    use super::*;
+
+    #[test]
+    fn a_leak_that_begins_late_is_found_and_so_is_one_that_is_over() {
+        for (until_s, is_over) in [(1000, false), (60, true)] {
+            // The last second is published by the tick after it.
+            let text = script::late_leak(600, 30, until_s, 120) + "121000ms tick\n122000ms tick\n";
+            let figures = crate::tests::figures(&text);
+            let line = figures.reports[Report::Doctor as usize].clone().unwrap();
+            let report: serde_json::Value = serde_json::from_slice(&line).unwrap();
+            let findings = report["findings"].as_array().unwrap();
+            let leak = findings.iter().find(|found| found["rule"] == "close-wait").unwrap();
+            assert_eq!(leak["severity"], "warning", "{leak}");
+            assert_eq!(leak["over"].is_string(), is_over, "{leak}");
+            assert!(!report["fine"].as_array().unwrap().contains(&"close-wait".into()));
+        }
+    }
+}

@@ -5,6 +5,7 @@
 
 mod consistency;
 mod damage;
+mod findings;
 mod growth;
 mod host;
 mod recordings;

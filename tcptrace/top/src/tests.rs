@@ -178,6 +178,19 @@ fn every_screen_is_as_committed() {
 }
 
 #[test]
+fn a_leak_that_begins_late_is_found_and_so_is_one_that_is_over() {
+    for (until_s, says) in
+        [(1000, "warning   close-wait         600"), (60, "close-wait         over: 600")]
+    {
+        let mut stage = Stage::new(SMALL, Style { color: false, ascii: false });
+        stage.tell(&script::late_leak(600, 30, until_s, 120));
+        stage.press("6");
+        let screen = stage.screen();
+        assert!(screen.contains(says), "{screen}");
+    }
+}
+
+#[test]
 fn a_recording_has_a_cursor() {
     let mut stage = Stage::played(SMALL);
     stage.top.set_player(super::Player::new((0, 90_000_000_000)));

@@ -63,40 +63,28 @@ fn found<'a>(diagnosis: &'a Diagnosis, rule: &str) -> Option<&'a Finding> {
     diagnosis.findings.iter().find(|finding| finding.rule == rule)
 }
 
-/// Scans each 10 s up to `to` seconds: a healthy beginning, a leak from `from` on for as long as
-/// `lasts`.
-fn day(from: u64, lasts: u64, to: u64) -> String {
-    let mut text = "0ms begin\n".to_owned();
-    for s in (0..=to).step_by(10) {
-        let leaks = (from..from + lasts).contains(&s);
-        text += &scan(s, &if leaks { leak(600) } else { String::new() }, "ListenOverflows=0");
-    }
-    text
-}
-
 #[test]
 fn a_leak_that_begins_late_or_is_over_is_found_with_its_time() {
-    // D1: healthy at the first scan, 600 in CLOSE_WAIT at the last. (The tracker believes the second
-    // scan that has a socket of which no event has told.)
-    let diagnosis = whole(&day(60, 1000, 120));
+    // D1: healthy at the first scan, 600 in CLOSE_WAIT at the last.
+    let diagnosis = whole(&script::late_leak(600, 60, 1000, 120));
     let leak = found(&diagnosis, "close-wait").expect("the leak at the end");
     assert_eq!(leak.about.severity, Severity::Warning);
     assert!(!diagnosis.fine.contains(&"close-wait"));
     assert_eq!(leak.when.over_ns, None);
-    assert_eq!((leak.when.began_ns, leak.when.worst_ns), (70_000_000_000, 120_000_000_000));
+    assert_eq!((leak.when.began_ns, leak.when.worst_ns), (60_000_000_000, 120_000_000_000));
 
     // It was there for a minute, and is over at the end.
-    let diagnosis = whole(&day(20, 60, 600));
+    let diagnosis = whole(&script::late_leak(600, 20, 80, 600));
     let leak = found(&diagnosis, "close-wait").expect("the leak in the middle");
-    assert_eq!((leak.when.began_ns, leak.when.over_ns), (30_000_000_000, Some(80_000_000_000)));
+    assert_eq!((leak.when.began_ns, leak.when.over_ns), (20_000_000_000, Some(70_000_000_000)));
     assert!(!diagnosis.fine.contains(&"close-wait"), "it was bad in the window");
 }
 
 #[test]
 fn of_what_does_not_end_old_findings_are_forgotten() {
-    let recent = watch(&day(20, 60, 600), Span::RECENT).diagnosis();
+    let recent = watch(&script::late_leak(600, 20, 80, 600), Span::RECENT).diagnosis();
     assert!(found(&recent, "close-wait").is_some(), "within ten minutes");
-    let recent = watch(&day(20, 60, 700), Span::RECENT).diagnosis();
+    let recent = watch(&script::late_leak(600, 20, 80, 700), Span::RECENT).diagnosis();
     assert!(found(&recent, "close-wait").is_none() && recent.fine.contains(&"close-wait"));
 }
 
