@@ -44,7 +44,10 @@ use crate::{
 const WATCH: Duration = Duration::from_secs(10);
 
 /// What it says of `netns`, where `work` is done while it watches.
-fn diagnose<T: Send>(netns: &Netns, work: impl FnOnce() -> Result<T> + Send) -> Result<Value> {
+pub(crate) fn diagnose<T: Send>(
+    netns: &Netns,
+    work: impl FnOnce() -> Result<T> + Send,
+) -> Result<Value> {
     let filter = Filter { netns: Some(netns.inode()), ..Filter::default() };
     let time_wait = TimeWaitChoice::Auto;
     let options = Options { filter: filter.clone(), time_wait, ..by(Backend::TpBtf) };
@@ -105,7 +108,7 @@ fn expect(report: &Value, rule: &str, severity: &str, says: &str) -> Result<()> 
     Ok(())
 }
 
-fn open(listener: &Listener, count: usize) -> Result<Vec<Connection>> {
+pub(crate) fn open(listener: &Listener, count: usize) -> Result<Vec<Connection>> {
     (0..count).map(|_| listener.connect(None)).collect()
 }
 

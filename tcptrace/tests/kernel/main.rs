@@ -19,6 +19,7 @@ mod netlink;
 mod owners;
 mod people;
 mod ports;
+mod remedies;
 mod resets;
 mod scenario;
 mod seeding;

@@ -34,7 +34,17 @@ pub struct Tests {
 /// One scenario after the other, in namespaces of their own.
 pub const KERNEL: Tests = Tests {
     name: "kernel",
-    together: &["verdicts", "time_wait", "doctor", "checks", "live", "ports", "knobs", "conns"],
+    together: &[
+        "verdicts",
+        "time_wait",
+        "doctor",
+        "checks",
+        "live",
+        "ports",
+        "knobs",
+        "conns",
+        "remedies",
+    ],
 };
 
 /// The command as people meet it.
