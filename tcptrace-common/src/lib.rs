@@ -8,6 +8,7 @@
 #![forbid(unsafe_code)]
 
 pub mod counters;
+pub mod files;
 pub mod filter;
 pub mod globals;
 pub mod record;

@@ -11,6 +11,7 @@ mod filter;
 mod globals;
 mod hooks;
 mod maps;
+mod numbers;
 mod peek;
 mod pids;
 mod sock;

@@ -13,7 +13,7 @@ use tcptrace_host::{
     pidns::PidNamespace,
     timens::TimeOffsets,
 };
-use tcptrace_probe::btf::Unread;
+use tcptrace_probe::{SocketFiles, btf::Unread};
 
 mod hooks;
 mod row;
@@ -58,6 +58,7 @@ impl Report {
         ];
         rows.extend(privileges());
         rows.extend(hooks.rows);
+        rows.push(open_files(SocketFiles::open().map(drop)));
         let best = hooks.attached.first();
         rows.extend(best.into_iter().flat_map(|best| best.truth.clone()));
         Self {
@@ -176,6 +177,21 @@ fn pid_namespace() -> Row {
     }
 }
 
+/// The row of the iterator that tells who has which sockets open, by whether it could be loaded.
+fn open_files(opened: Result<(), String>) -> Row {
+    let row = |verdict, found: String| Row::new(Topic::Hooks, "iter/task_file", verdict, found);
+    match opened {
+        Ok(()) => row(Verdict::Ok, "loads".to_owned()).means(
+            "the kernel tells who holds existing sockets, of all users' processes; /proc is \
+                 read only where that is quicker (few open files, once) and shows as much",
+        ),
+        Err(reason) => row(Verdict::Refused, reason).means(
+            "who holds existing sockets is searched for in /proc: slower, and needs \
+             CAP_SYS_PTRACE for other users' processes",
+        ),
+    }
+}
+
 /// What each capability buys.
 const BUYS: [(Capability, &str); 7] = [
     (Capability::Bpf, "loads programs, makes the ring: nothing works without"),
@@ -218,6 +234,16 @@ fn privileges() -> Vec<Row> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn where_holders_come_from_is_said_with_the_reason() {
+        let row = open_files(Ok(()));
+        assert_eq!(row.verdict, Verdict::Ok);
+        assert!(row.means.unwrap().contains("of all users' processes"));
+        let row = open_files(Err("EPERM".to_owned()));
+        assert_eq!((row.verdict, &*row.found), (Verdict::Refused, "EPERM"));
+        assert!(row.means.unwrap().contains("searched for in /proc"));
+    }
 
     #[test]
     fn btf_that_is_read_in_part_is_no_ok() {

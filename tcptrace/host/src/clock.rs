@@ -66,6 +66,11 @@ pub fn kernel_start_time(ticks: u64) -> u64 {
     ticks.saturating_add_signed(-(offset_ns / USER_TICK_NS))
 }
 
+/// The same of a `start_boottime` of the kernel's, in nanoseconds.
+pub(crate) fn kernel_start_ticks(boottime_ns: u64) -> u64 {
+    boottime_ns / USER_TICK_NS.unsigned_abs()
+}
+
 /// CPU time of the calling thread, in nanoseconds.
 pub fn thread_cpu_ns() -> io::Result<u64> {
     Ok(read(ClockId::CLOCK_THREAD_CPUTIME_ID)? as u64)

@@ -16,7 +16,7 @@ use seccompiler::{
 };
 
 use super::caps::Capability;
-use calls::{ANSWERING, ANY, BPF_MAKES, NEVER, READING_TABLES};
+use calls::{ANSWERING, ANY, BPF_ITER_CREATE, BPF_MAKES, NEVER, READING_TABLES};
 
 /// From now on no program that is started can have more privileges than its starter.
 ///
@@ -118,7 +118,7 @@ fn opens_to_read() -> io::Result<SeccompRule> {
 /// Has the kernel refuse the calling thread, and those that it starts from now on, all that is not
 /// needed to read the tables of all namespaces and hand them over on a socket that is open already.
 /// Threads can be started, but no processes; files opened to read only; of namespaces network ones
-/// entered; sockets opened of netlink only.
+/// entered; sockets opened of netlink only; of bpf() an iterator run that is there already.
 ///
 /// # Errors
 /// As [`only_listen`].
@@ -131,6 +131,7 @@ pub fn only_read_tables() -> io::Result<()> {
     rules.insert(libc::SYS_setns, vec![rule(1, SeccompCmpOp::Eq, network)?]);
     let netlink = libc::AF_NETLINK as u64;
     rules.insert(libc::SYS_socket, vec![rule(0, SeccompCmpOp::Eq, netlink)?]);
+    rules.insert(libc::SYS_bpf, vec![rule(0, SeccompCmpOp::Eq, BPF_ITER_CREATE)?]);
     // The flags of clone3() are in memory, where a filter cannot look. Where there is no such call,
     // clone() is used.
     let lacks = SeccompAction::Errno(libc::ENOSYS as u32);

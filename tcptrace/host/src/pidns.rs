@@ -45,6 +45,18 @@ impl PidNamespace {
     }
 }
 
+/// Whether `/proc` shows the PID namespace that this process is in.
+///
+/// # Errors
+/// As [`PidNamespace::of_proc`].
+pub fn proc_is_own() -> io::Result<bool> {
+    let own = fs::metadata("/proc/self/ns/pid")?.ino();
+    Ok(match PidNamespace::of_proc()? {
+        PidNamespace::First => own == FIRST,
+        PidNamespace::Other(inode) => own == u64::from(inode),
+    })
+}
+
 /// How many numbers the line `NSpid:` of `/proc/PID/status` has; `None` without one. No name can
 /// forge that line: the kernel escapes newlines in it.
 fn numbers(status: &[u8]) -> Option<usize> {

@@ -98,7 +98,7 @@ impl Known {
 }
 
 /// Whose numbers events are to have: those of the PID namespace that /proc shows here.
-fn pids(btf: Result<&btf::Btf<'_>, String>, task: TaskOffsets) -> Result<Pids, String> {
+pub(super) fn pids(btf: Result<&btf::Btf<'_>, String>, task: TaskOffsets) -> Result<Pids, String> {
     let reader = match PidNamespace::of_proc() {
         Ok(PidNamespace::First) => return Ok(Pids::FIRST),
         Ok(PidNamespace::Other(inode)) => inode,

@@ -66,6 +66,13 @@ impl Tables {
         self.scope.owners.as_ref().map(|owners| owners.ended(now)).unwrap_or_default()
     }
 
+    /// Opens what needs rights that are given up next.
+    pub(super) fn prepare(&self) {
+        if let Some(owners) = &self.scope.owners {
+            owners.prepare();
+        }
+    }
+
     /// Whether these are of one namespace that was asked for.
     pub(super) fn are_of_one(&self) -> bool {
         self.scope.only.is_some()

@@ -192,8 +192,83 @@ fn check_says_whose_numbers_processes_have() {
     let tcptrace = [env!("CARGO_BIN_EXE_tcptrace"), "check"];
     let ended = run(command("unshare", &[&unshare[..], &tcptrace].concat()));
     assert!(ended.text().contains("processes outside of it are shown as foreign"), "{ended:?}");
+    if can_trace() {
+        // Its numbers are translated too.
+        assert!(ended.text().contains("iter/task_file      ok"), "{ended:?}");
+    }
     let ended = run(crate::run::tcptrace(&["check"]));
     assert!(ended.text().contains("PID namespace"), "{ended:?}");
+}
+
+/// Holds one end of a connection as another user, and says what its number is. With an argument its first
+/// thread ends meanwhile. `/proc/PID/fd` of neither can be listed without CAP_SYS_PTRACE, of the latter not
+/// at all.
+const HOLDER: &str = r"
+import ctypes, os, socket, sys, threading
+libc = ctypes.CDLL(None)
+pair = socket.create_connection(('127.0.0.1', int(sys.argv[1])))
+os.setuid(65534)
+pair.send(b'x')
+def wait():
+    pair.recv(1)
+    os._exit(0)
+threading.Thread(target=wait).start()
+if len(sys.argv) > 2:
+    libc.pthread_exit(None)
+";
+
+/// The holder of the connection as `tcptrace conns --open` names it without CAP_SYS_PTRACE, in a PID
+/// namespace where the holder is process 2, or in this one.
+fn holder_without_sys_ptrace(in_pid_namespace: bool, first_thread_ends: bool) -> Value {
+    let server = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let port = server.local_addr().unwrap().port().to_string();
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("holder.py"), HOLDER).unwrap();
+    // The holder is the first process that is started. tcptrace ends when its output is there.
+    let script = r#"
+python3 "$1/holder.py" "$2" $3 & holder=$!
+until [ -e "$1/connected" ]; do kill -0 $holder || exit 9; sleep 0.05; done
+setpriv --bounding-set=-sys_ptrace --inh-caps=-all "$4" conns --open -o json -D "$2" >"$1/out" 2>"$1/err" &
+tracer=$!
+for i in $(seq 200); do grep -q '"holder_pid":[0-9]' "$1/out" && break; sleep 0.05; done
+kill -INT $tracer; wait $tracer; kill -KILL $holder; echo $holder
+"#;
+    let unshare = ["unshare", "--pid", "--fork", "--mount-proc", "--kill-child", "--"];
+    let path = folder.path().to_str().unwrap();
+    let ends = if first_thread_ends { "ends" } else { "" };
+    let tcptrace = env!("CARGO_BIN_EXE_tcptrace");
+    let bash = ["bash", "-c", script, "bash", path, &port, ends, tcptrace];
+    let words = [if in_pid_namespace { &unshare[..] } else { &[] }, &bash].concat();
+    let ended = thread::scope(|scope| {
+        let ended = scope.spawn(|| run(command(words[0], &words[1..])));
+        let (mut end, _) = server.accept().unwrap();
+        std::io::Read::read_exact(&mut end, &mut [0]).unwrap();
+        fs::write(folder.path().join("connected"), "").unwrap();
+        ended.join().unwrap()
+    });
+    let read = |name: &str| fs::read_to_string(folder.path().join(name)).unwrap();
+    assert_eq!(ended.code, Some(0), "{ended:?} {}", read("err"));
+    let holder: u64 = ended.text().trim().parse().unwrap();
+    if in_pid_namespace {
+        assert!(holder < 10, "a number of that namespace: {holder}");
+    }
+    let found = lines(&read("out")).into_iter().find(|line| line["holder_pid"].is_u64());
+    let found = found.unwrap_or_else(|| panic!("{} {}", read("out"), read("err")));
+    assert_eq!(found["holder_pid"], holder, "{found}");
+    found
+}
+
+#[test]
+fn without_sys_ptrace_the_kernel_tells_who_holds_sockets_and_in_whose_numbers() {
+    if !can_trace() {
+        return;
+    }
+    for in_pid_namespace in [false, true] {
+        for first_thread_ends in [false, true] {
+            let found = holder_without_sys_ptrace(in_pid_namespace, first_thread_ends);
+            assert_eq!(found["holder_comm"], "python3", "{found}");
+        }
+    }
 }
 
 /// A namespace that `ip netns` has made, until dropped.

@@ -18,6 +18,11 @@ pub struct Thread {
 }
 
 impl Thread {
+    /// Whether it has given up all that it will: the filter of system calls comes last.
+    pub fn is_confined(&self) -> bool {
+        self.confined
+    }
+
     /// It holds `kept` and nothing else, and has a filter of system calls.
     #[track_caller]
     pub fn has_given_up(&self, kept: u64) {

@@ -1,12 +1,12 @@
 //! Whose sockets from before the tracer are, and in which cgroup one is.
 
 use std::{
-    collections::HashSet,
-    fs,
+    collections::{BTreeSet, HashMap, HashSet},
+    fs, io,
     net::Shutdown,
     os::{fd::AsFd as _, unix::fs::MetadataExt as _},
     path::PathBuf,
-    process,
+    process::{self, Command},
 };
 
 use anyhow::{Context as _, Result, ensure};
@@ -19,11 +19,14 @@ use tcptrace::{
         process::{command_line, holders},
     },
     model::{
-        Change, Found, Input, Moved, Owner, OwnerFrom, SnapSocket, Snapshot, TcpState,
+        Change, Found, Holder, Input, Moved, Owner, OwnerFrom, SnapSocket, Snapshot, TcpState,
         filter::Filter,
     },
-    probe::{Backend, Options, TimeWaitBackend, TimeWaitChoice},
-    source::{live::Live, owners::Owners},
+    probe::{Backend, Options, SocketFiles, TimeWaitBackend, TimeWaitChoice},
+    source::{
+        live::Live,
+        owners::{Owners, holders_by},
+    },
     track::Tracker,
 };
 
@@ -342,4 +345,151 @@ fn kernel_is_at_least(major: u32, minor: u32) -> Result<bool> {
     let mut numbers = release.split(['.', '-']).map(str::parse::<u32>);
     let mut next = || numbers.next().context("no number")?.context("not a number");
     Ok((next()?, next()?) >= (major, minor))
+}
+
+/// The kernel's iterator, which is not there before 5.11.
+pub(crate) fn socket_files() -> Result<SocketFiles> {
+    match SocketFiles::open() {
+        Err(reason) if !kernel_is_at_least(5, 11)? => {
+            ensure!(reason.contains("bpf_sock_from_file"), "{reason}");
+            Err(Unsupported(reason).into())
+        }
+        opened => opened.map_err(anyhow::Error::msg),
+    }
+}
+
+/// The inodes of all TCP sockets of this network namespace that are open, as the kernel lists them.
+fn inodes_here() -> Result<HashSet<u32>> {
+    let mut inodes = HashSet::new();
+    for file in ["/proc/thread-self/net/tcp", "/proc/thread-self/net/tcp6"] {
+        match fs::read_to_string(file) {
+            Ok(text) => {
+                let inode = |line: &str| line.split_ascii_whitespace().nth(9)?.parse::<u32>().ok();
+                inodes.extend(text.lines().skip(1).filter_map(inode).filter(|inode| *inode != 0));
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(inodes)
+}
+
+#[test]
+fn the_kernels_iterator_finds_the_holders_that_proc_has() {
+    let outcome = || -> Result<()> {
+        let files = socket_files()?;
+        let netns = Netns::new()?;
+        let (listener, conns) = netns.run(|| -> Result<_> {
+            let listener = Listener::open(Family::V4, 0)?;
+            let conns = (0..100).map(|_| listener.connect(None)).collect::<Result<Vec<_>>>()?;
+            Ok((listener, conns))
+        })?;
+        let shared = conns[0].client.as_fd();
+        let workers = [
+            Child::holding(&netns, &[listener.socket.as_fd()])?,
+            Child::holding(&netns, &[listener.socket.as_fd(), listener.socket.as_fd(), shared])?,
+        ];
+        let mut receiver = Child::receiving(&netns)?;
+        receiver.send(&conns[2].client)?;
+        receiver.done()?;
+        let again = conns[3].client.try_clone()?;
+        // A thread shares them, and one that has files of its own has copies: neither is a process.
+        let (ready, is_ready) = std::sync::mpsc::channel();
+        let (over, is_over) = std::sync::mpsc::channel::<()>();
+        let thread = std::thread::spawn(move || {
+            let alone = nix::sched::unshare(nix::sched::CloneFlags::CLONE_FILES);
+            let _ = ready.send(alone);
+            let _ = is_over.recv();
+        });
+        is_ready.recv()??;
+
+        let wanted = netns.run(inodes_here)?;
+        ensure!(wanted.len() > 2 * conns.len(), "{} sockets", wanted.len());
+        // Other tests of this process start children, which have its files for a moment.
+        let same = until("both to find the same holders", || {
+            let by_proc = holders(&wanted)?;
+            let by_kernel = holders_by(&files, &wanted)?;
+            ensure!(!by_kernel.cut && by_kernel.refused == 0, "{by_kernel:?}");
+            Ok((by_proc.by_inode == by_kernel.by_inode).then_some(by_kernel.by_inode))
+        })?;
+        drop(over);
+        let _ = thread.join();
+        ensure!(same.len() == wanted.len(), "{} of {}", same.len(), wanted.len());
+        let of = |file: std::os::fd::BorrowedFd<'_>| -> Result<_> {
+            same.get(&u32::try_from(fstat(file)?.st_ino)?).copied().context("no holder")
+        };
+        let holder = of(listener.socket.as_fd())?;
+        ensure!(holder.holders == 3 && holder.first.tgid == process::id(), "{holder:?}");
+        let holder = of(shared)?;
+        ensure!(holder.holders == 2 && holder.task.tgid == workers[1].pid(), "{holder:?}");
+        let passed = of(conns[2].client.as_fd())?;
+        ensure!(passed.holders == 2 && passed.task.tgid == receiver.pid(), "{passed:?}");
+        for duplicated_or_not in [&again, &conns[1].client] {
+            let alone = of(duplicated_or_not.as_fd())?;
+            ensure!((alone.holders, alone.task.tgid) == (1, process::id()), "{alone:?}");
+        }
+        same_as_ss(&netns, &same)
+    };
+    settle("", outcome());
+}
+
+/// That `ss -p` names the same processes. Where there is no ss (guests), nothing is compared.
+fn same_as_ss(netns: &Netns, by_inode: &HashMap<u32, Holder>) -> Result<()> {
+    // It may run when a child of another test has the files.
+    until("ss to name the same holders", || {
+        let ss = netns.run(|| Command::new("ss").args(["-Htanpe"]).output());
+        let text = match ss {
+            Ok(output) => String::from_utf8(output.stdout)?,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Some(())),
+            Err(error) => return Err(error.into()),
+        };
+        let numbers = |line: &str, key: &str| -> BTreeSet<u32> {
+            let after = line.split(key).skip(1);
+            let digits = after.map(|rest| rest.split(|c: char| !c.is_ascii_digit()).next());
+            digits.filter_map(|digits| digits?.parse().ok()).collect()
+        };
+        let mut listed = 0;
+        for line in text.lines() {
+            let pids = numbers(line, ",pid=");
+            let Some(inode) = numbers(line, " ino:").first().copied() else { continue };
+            let Some(holder) = by_inode.get(&inode) else { continue };
+            listed += 1;
+            let own = [holder.task.tgid, holder.first.tgid];
+            if pids.len() != holder.holders as usize || own.iter().any(|pid| !pids.contains(pid)) {
+                return Ok(None);
+            }
+        }
+        Ok((listed == by_inode.len()).then_some(()))
+    })
+}
+
+/// What one search costs either way: run it by name, with `--nocapture`.
+#[test]
+#[ignore = "a measurement"]
+fn the_cost_of_a_search() {
+    let outcome = || -> Result<()> {
+        let start = std::time::Instant::now();
+        let files = socket_files()?;
+        println!("open: {:?}", start.elapsed());
+        let netns = Netns::new()?;
+        let conns = netns.run(|| {
+            let listener = Listener::open(Family::V4, 0)?;
+            (0..100).map(|_| listener.connect(None)).collect::<Result<Vec<_>>>()
+        })?;
+        let wanted = netns.run(inodes_here)?;
+        for _ in 0..5 {
+            let start = std::time::Instant::now();
+            let by_kernel = holders_by(&files, &wanted)?;
+            let kernel = start.elapsed();
+            let by_proc = holders(&wanted)?;
+            let proc = start.elapsed() - kernel;
+            println!(
+                "{kernel:?} for {} sockets, {proc:?} for {} files",
+                by_kernel.files, by_proc.files
+            );
+        }
+        drop(conns);
+        Ok(())
+    };
+    settle("", outcome());
 }

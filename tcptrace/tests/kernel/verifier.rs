@@ -88,3 +88,8 @@ fn instructions_of_who_accepts() {
         settle(backend.name(), count(&options, "accept_", 1));
     }
 }
+
+#[test]
+fn the_iterator_over_open_files_loads() {
+    settle("iter/task_file", crate::owners::socket_files().map(drop));
+}

@@ -36,12 +36,16 @@ impl Member {
         let source = workspace().join(&self.dir).join("src");
         let bins = fs::read_dir(source.join("bin")).into_iter().flatten();
         let bins = bins.map(|entry| entry.unwrap().path());
+        let named = self.manifest.get("bin").and_then(toml::Value::as_array).into_iter().flatten();
+        let named =
+            named.filter_map(|bin| Some(workspace().join(&self.dir).join(bin["path"].as_str()?)));
         let roots = [source.join("lib.rs"), source.join("main.rs")].into_iter().chain(bins);
+        let roots: BTreeSet<_> = roots.chain(named).collect();
         let read = |root: PathBuf| {
             let sources = Sources::read(&root).unwrap_or_else(|error| panic!("{error:#}"));
             (root.strip_prefix(workspace()).unwrap().to_owned(), sources)
         };
-        roots.filter(|root| root.is_file()).map(read).collect()
+        roots.into_iter().filter(|root| root.is_file()).map(read).collect()
     }
 
     /// Those of `names` that it needs when it is built, not when it is tested.

@@ -19,8 +19,11 @@ use crate::{
 };
 
 /// The binaries of `tcptrace-ebpf`, and where the object of each is committed.
-const OBJECTS: [(&str, &str); 2] =
-    [("tcptrace", "tcptrace/bpf/tcptrace.bpf.o"), ("floor", "xtask/bpf/floor.bpf.o")];
+const OBJECTS: [(&str, &str); 3] = [
+    ("tcptrace", "tcptrace/bpf/tcptrace.bpf.o"),
+    ("files", "tcptrace/bpf/files.bpf.o"),
+    ("floor", "xtask/bpf/floor.bpf.o"),
+];
 
 /// The compiler's flags, but for the paths that are remapped.
 ///

@@ -83,6 +83,9 @@ pub(super) const BPF_MAKES: [u64; 8] = [
     29, // BPF_LINK_UPDATE
 ];
 
+/// The command of bpf() by which an iterator that is loaded is run.
+pub(super) const BPF_ITER_CREATE: u64 = 33;
+
 /// What any thread of an allow list does: reads and writes what is open, waits, allocates, looks at
 /// files, ends.
 pub(super) const ANY: &[c_long] = &[
@@ -153,8 +156,8 @@ pub(super) const ANSWERING: &[c_long] = &[
 ];
 
 /// What the helper process does besides that reads the socket tables: looks at processes, dumps by
-/// netlink, finds cgroups. It also starts threads that enter a namespace; conditions are on `clone`,
-/// `openat`, `setns` and `socket`.
+/// netlink, finds cgroups. It also starts threads that enter a namespace; conditions are on `bpf`,
+/// `clone`, `openat`, `setns` and `socket`.
 pub(super) const READING_TABLES: &[c_long] = &[
     // Answered with ENOSYS by the filter above this one.
     libc::SYS_clone3,

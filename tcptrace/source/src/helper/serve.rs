@@ -45,6 +45,7 @@ pub(super) fn run(tables: Tables, elsewhere: bool, asked: UnixStream, names: Uni
     if let Err(error) = named {
         remarks.push(format!("the helper process finds no names of cgroups: {error}"));
     }
+    tables.prepare();
     let enters: &[Capability] = if elsewhere { &[ENTERS] } else { &[] };
     if let Err(error) = give_up(&[enters, &LOOKS].concat()) {
         remarks.push(format!("the helper process keeps rights that it does not need: {error}"));
