@@ -142,14 +142,10 @@ struct Space {
 struct Sockets {
     states: HashMap<TcpState, u64>,
     listeners: Vec<SnapSocket>,
-    /// Of a process that has one of them open.
-    pid: Option<u32>,
 }
 
 impl Sockets {
     fn add(&mut self, socket: &SnapSocket) {
-        let holder = socket.full.as_ref().and_then(|full| full.holder);
-        self.pid = self.pid.or(holder.and_then(|holder| holder.task.pid()));
         *self.states.entry(socket.state).or_default() += 1;
         if socket.state == TcpState::Listen && self.listeners.len() < LISTENERS {
             self.listeners.push(socket.clone());
@@ -334,7 +330,7 @@ impl Collector {
             .iter()
             .map(|(&netns, space)| NetnsFacts {
                 netns,
-                enter: self.enter(netns, space.sockets.pid),
+                enter: self.enter(netns),
                 knobs: space.knobs.clone(),
                 counters: Counted::default(),
                 states: space.sockets.states.clone(),
@@ -402,13 +398,12 @@ impl Collector {
     }
 
     /// As in [`NetnsFacts::enter`].
-    fn enter(&self, netns: u32, pid: Option<u32>) -> String {
-        match (self.setup.own_netns, pid) {
-            _ if self.spaces.len() == 1 => String::new(),
-            (Some(own), _) if own == netns => String::new(),
-            (_, Some(pid)) => format!("nsenter -t {pid} -n "),
-            (_, None) => format!("in network namespace {netns}: "),
+    fn enter(&self, netns: u32) -> String {
+        if self.spaces.len() == 1 || self.setup.own_netns == Some(netns) {
+            return String::new();
         }
+        // Who holds a socket of a namespace need not be in it.
+        format!("in network namespace {netns}: ")
     }
 
     /// Whose TIME_WAITs there are, where there are many.

@@ -82,7 +82,7 @@ pub struct Setting {
 pub struct NetnsFacts {
     /// Its inode.
     pub netns: u32,
-    /// What comes before a command that is to run in it: `nsenter -t 812 -n `. Empty where it is the
+    /// What comes before a command that is to run in it: `in network namespace 4026532177: `. Empty where it is the
     /// only one, or that of who asks.
     pub enter: String,
     /// Its sysctls.

@@ -41,6 +41,9 @@ pub enum Outcome {
 pub struct About {
     /// How bad it is.
     pub severity: Severity,
+    /// Whether it is said of the future, and of the last scan alone: a forecast that no longer holds is no
+    /// finding.
+    pub is_forecast: bool,
     /// How much there is of it, in the rule's own unit: of two moments at which it is equally bad, the
     /// one with more was worse.
     pub amount: u64,
@@ -59,8 +62,10 @@ pub struct About {
 /// Something that helps.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Help {
-    /// A command, or a change of the program.
+    /// What it is; empty where the command says it.
     pub what: String,
+    /// A command that does it, to be pasted into a shell.
+    pub command: Option<String>,
     /// What it costs or risks.
     pub cost: &'static str,
 }
@@ -68,7 +73,27 @@ pub struct Help {
 impl Help {
     /// `what`, at this `cost`.
     pub fn new(what: impl Into<String>, cost: &'static str) -> Self {
-        Self { what: what.into(), cost }
+        Self { what: what.into(), command: None, cost }
+    }
+
+    /// What `command` does, at this `cost`.
+    pub fn command(command: String, cost: &'static str) -> Self {
+        Self { what: String::new(), command: Some(command), cost }
+    }
+
+    /// The same, and the command that does it.
+    #[must_use]
+    pub fn by(self, command: String) -> Self {
+        Self { command: Some(command), ..self }
+    }
+
+    /// All of it in one line of text.
+    pub fn words(&self) -> String {
+        match &self.command {
+            Some(command) if self.what.is_empty() => command.clone(),
+            Some(command) => format!("{}: {command}", self.what),
+            None => self.what.clone(),
+        }
     }
 }
 

@@ -166,6 +166,7 @@ impl Watch {
         self.last.clear();
         self.judge(now_ns, Window::Step);
         self.judge(now_ns, Window::Since(now_ns.saturating_sub(MINUTE_NS + SLACK_NS)));
+        self.kept.retain(|_, kept| !kept.about.is_forecast || kept.last_ns == now_ns);
         if let Some(forget) = self.span.forget {
             let forget_ns = u64::try_from(forget.as_nanos()).unwrap_or(u64::MAX);
             self.kept.retain(|_, kept| kept.last_ns.saturating_add(forget_ns) >= now_ns);

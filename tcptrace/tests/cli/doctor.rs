@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use crate::{
     net::Netns,
-    run::{can_trace, run, tcptrace},
+    run::{Running, can_trace, run, tcptrace, until},
     witness::path,
 };
 
@@ -47,7 +47,33 @@ fn a_quiet_namespace_is_well_and_a_leak_is_a_warning() {
     let report: Value = serde_json::from_str(json.text()).unwrap();
     assert_eq!((&report["v"], &report["severity"]), (&1.into(), &"warning".into()));
     assert_eq!(report["findings"][0]["netns"], netns.inode());
-    assert_eq!(report["namespaces"][0]["knobs"].as_array().unwrap().len(), 18);
+    assert_eq!(report["namespaces"][0]["knobs"].as_array().unwrap().len(), 20);
+}
+
+#[test]
+fn what_was_watched_is_judged_when_it_is_interrupted() {
+    if !can_trace() {
+        return;
+    }
+    let netns = Netns::new().unwrap();
+    let arguments = ["doctor", "--duration", "300s", "-N", &path(&netns)];
+    // Two scans are what it takes, which are 5 s apart: until then it says that nothing is known.
+    let mut seconds = 6..60;
+    let ended = until("two scans", || {
+        let doctor = Running::listening(&mut tcptrace(&arguments));
+        std::thread::sleep(std::time::Duration::from_secs(seconds.next()?));
+        let ended = doctor.interrupt();
+        (!ended.text().is_empty()).then_some(ended)
+    });
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+    let says = format!("all is well; network namespace {}, watched for ", netns.inode());
+    let rest = ended.text().strip_prefix(&says).unwrap_or_else(|| panic!("{ended:?}"));
+    let watched: f64 = rest.split(' ').next().unwrap().parse().unwrap();
+    assert!(watched >= 4.5, "{watched}");
+    // By default only what differs is listed.
+    assert!(ended.text().contains("SYSCTLS  all 20 at their defaults"), "{ended:?}");
+    let all = run(tcptrace(&["doctor", "--duration", "1s", "--sysctls", "-N", &path(&netns)]));
+    assert!(all.text().contains("\nnet.ipv4.tcp_retries2  "), "{all:?}");
 }
 
 #[test]

@@ -288,7 +288,9 @@ impl Top {
             What::Tab(Tab::Lifetimes | Tab::Live) => Listing::default(),
             What::Among(among) => panes::conns::listing(&mut look, &among),
             What::Connection(id) => panes::connection::listing(&mut look, id),
-            What::Finding(rule, netns) => panes::doctor::finding(&look.data.findings, rule, netns),
+            What::Finding(rule, netns) => {
+                panes::doctor::finding(&look.data.findings, rule, netns, look.now_ns)
+            }
         };
         let mut lists = Lists { main, ..Lists::default() };
         if what == What::Tab(Tab::Overview) && large {

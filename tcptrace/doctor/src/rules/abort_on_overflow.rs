@@ -21,11 +21,12 @@ pub(super) fn rule(_: &HostFacts, space: &NetnsFacts) -> Outcome {
     };
     Outcome::Found(About {
         severity: if hurts { Severity::Warning } else { Severity::Info },
+        is_forecast: false,
         amount: dropped.unwrap_or(0),
         seen: format!("tcp_abort_on_overflow is 1; {now}"),
         why: "A client whose last ACK finds the accept queue full gets a RST. Without it the \
               kernel waits for the ACK to come again, and a short burst goes by unnoticed.",
-        helps: vec![Help::new(space.sysctl("net.ipv4.tcp_abort_on_overflow", 0), "none")],
+        helps: vec![Help::command(space.sysctl("net.ipv4.tcp_abort_on_overflow", 0), "none")],
         useless: &["it makes no room: see accept-queue for what does"],
         docs: "ip-sysctl: tcp_abort_on_overflow",
     })

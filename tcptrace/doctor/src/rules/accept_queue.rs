@@ -44,6 +44,7 @@ pub(super) fn rule(_: &HostFacts, space: &NetnsFacts) -> Outcome {
     }
     Outcome::Found(About {
         severity,
+        is_forecast: false,
         amount: grew.max(full.len() as u64),
         seen,
         why: "Connections wait in a queue until accept() takes them. While it is full, the kernel \
@@ -55,14 +56,12 @@ pub(super) fn rule(_: &HostFacts, space: &NetnsFacts) -> Outcome {
                  slow",
             ),
             Help::new(
-                format!(
-                    "a longer queue: listen(fd, 4096) in the program and, if the limit shown is \
-                     that of somaxconn, {}; then restart the program: the lesser of the two counts, \
-                     as it was when listen() was called",
-                    space.sysctl("net.core.somaxconn", 8192)
-                ),
+                "a longer queue: listen(fd, 4096) in the program and, if the limit shown is that \
+                 of somaxconn, a higher one; then restart the program: the lesser of the two counts, \
+                 as it was when listen() was called",
                 "clients wait longer instead of trying again",
-            ),
+            )
+            .by(space.sysctl("net.core.somaxconn", 8192)),
         ],
         useless: &[
             "tcp_max_syn_backlog: that is for handshakes, before the accept queue",

@@ -23,6 +23,7 @@ pub(super) fn rule(_: &HostFacts, space: &NetnsFacts) -> Outcome {
     let names: Vec<_> = waiting.clone().map(|one| (one.who.to_string(), one.lasting)).collect();
     Outcome::Found(About {
         severity,
+        is_forecast: false,
         amount: count,
         seen: format!(
             "{count} open connections get no acknowledgement or no answer to probes, the oldest for at \
@@ -41,7 +42,7 @@ pub(super) fn rule(_: &HostFacts, space: &NetnsFacts) -> Outcome {
                 "TCP_USER_TIMEOUT on the sockets of the program, some 30 s",
                 "a change of the program; a path that is down for longer ends its connections",
             ),
-            Help::new(
+            Help::command(
                 space.sysctl("net.ipv4.tcp_retries2", 8),
                 "all connections of the namespace are given up after about 100 s without an answer",
             ),

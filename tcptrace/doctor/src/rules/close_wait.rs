@@ -57,6 +57,7 @@ pub(super) fn rule(_: &HostFacts, space: &NetnsFacts) -> Outcome {
     ));
     Outcome::Found(About {
         severity,
+        is_forecast: false,
         amount: total,
         seen: format!(
             "{total} connections stay in CLOSE_WAIT: {}; the oldest for at least {} s; in {unread} of \
@@ -109,7 +110,11 @@ mod tests {
         let about = found(rule, queued.clone());
         assert_eq!(about.why, QUEUED);
         assert!(about.seen.contains("not accepted yet at :80 (10)"), "{}", about.seen);
-        assert!(about.helps.iter().all(|help| !help.what.contains("close()")), "{:?}", about.helps);
+        assert!(
+            about.helps.iter().all(|help| !help.words().contains("close()")),
+            "{:?}",
+            about.helps
+        );
         queued.waiting.extend(with(LEAK).waiting);
         let about = found(rule, queued);
         assert_eq!((about.why, about.helps.len()), (BOTH, 3));

@@ -19,6 +19,7 @@ pub(super) fn rule(_: &HostFacts, space: &NetnsFacts) -> Outcome {
     }
     Outcome::Found(About {
         severity: Severity::Info,
+        is_forecast: false,
         amount: 1,
         seen: format!(
             "tcp_fin_timeout is {seconds} s, {DEFAULT_S} by default: of what is there now, that is \
@@ -28,13 +29,10 @@ pub(super) fn rule(_: &HostFacts, space: &NetnsFacts) -> Outcome {
         ),
         why: "It bounds how long an orphan waits in FIN_WAIT2 for the peer's FIN. TIME_WAIT takes \
               60 s whatever it is: that is TCP_TIMEWAIT_LEN, a constant of the kernel.",
-        helps: vec![Help::new(
-            format!(
-                "{}, unless it is meant for the orphans",
-                space.sysctl("net.ipv4.tcp_fin_timeout", DEFAULT_S)
-            ),
-            "none",
-        )],
+        helps: vec![
+            Help::new("the default, unless less is meant for the orphans", "none")
+                .by(space.sysctl("net.ipv4.tcp_fin_timeout", DEFAULT_S)),
+        ],
         useless: &["a lower value against TIME_WAIT"],
         docs: "ip-sysctl: tcp_fin_timeout",
     })

@@ -28,13 +28,14 @@ pub(super) fn rule(_: &HostFacts, space: &NetnsFacts) -> Outcome {
         "a change of the peer",
     )];
     if space.knobs.tcp_fin_timeout.value().is_none_or(|&seconds| seconds > LOWERED_S) {
-        helps.push(Help::new(
+        helps.push(Help::command(
             space.sysctl("net.ipv4.tcp_fin_timeout", LOWERED_S),
             "a peer that closes later than that gets a RST for its FIN",
         ));
     }
     Outcome::Found(About {
         severity,
+        is_forecast: false,
         amount: lasting,
         seen: format!(
             "{lasting} of {now} orphans in FIN_WAIT2 have been there for some seconds or longer; \
@@ -85,7 +86,7 @@ mod tests {
             let mut space = with(SOME);
             space.knobs.tcp_fin_timeout = Knob::Is(seconds);
             let helps = found(rule, space).helps;
-            assert_eq!(helps.iter().any(|help| help.what.contains("=30")), advises, "{seconds}");
+            assert_eq!(helps.iter().any(|help| help.words().contains("=30")), advises, "{seconds}");
         }
     }
 }

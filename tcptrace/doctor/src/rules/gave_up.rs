@@ -30,6 +30,7 @@ pub(super) fn rule(host: &HostFacts, space: &NetnsFacts) -> Outcome {
     let who = by(host, space, count, is);
     Outcome::Found(About {
         severity,
+        is_forecast: false,
         amount: count,
         seen: format!(
             "{count} connections or attempts were given up in {:.1} s for want of an \

@@ -33,6 +33,7 @@ pub(super) fn rule(_: &HostFacts, space: &NetnsFacts) -> Outcome {
     }
     Outcome::Found(About {
         severity: Severity::Info,
+        is_forecast: false,
         amount: open,
         seen: format!(
             "{gone} peers have stopped answering, and {open} connections are ESTABLISHED; an idle one \
@@ -48,13 +49,11 @@ pub(super) fn rule(_: &HostFacts, space: &NetnsFacts) -> Outcome {
                 "a small segment a minute on each idle connection",
             ),
             Help::new(
-                format!(
-                    "{}, for all programs that ask for keep-alive and set no time of their own",
-                    space.sysctl("net.ipv4.tcp_keepalive_time", 600)
-                ),
+                "for all programs that ask for keep-alive and set no time of their own",
                 "small segments on idle connections; those from before notice it only when the \
                  timer that they have goes off",
-            ),
+            )
+            .by(space.sysctl("net.ipv4.tcp_keepalive_time", 600)),
         ],
         useless: &["tcp_keepalive_time alone, where the program does not set SO_KEEPALIVE"],
         docs: "ip-sysctl: tcp_keepalive_time; tcp(7): TCP_KEEPIDLE",

@@ -33,6 +33,7 @@ pub(super) fn rule(host: &HostFacts, space: &NetnsFacts) -> Outcome {
     };
     Outcome::Found(About {
         severity,
+        is_forecast: false,
         amount: count,
         seen: words,
         why: "With SO_LINGER on and a time of 0, close() throws away what was not sent yet and \

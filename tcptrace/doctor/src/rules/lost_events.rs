@@ -19,6 +19,7 @@ pub(super) fn rule(host: &HostFacts, space: &NetnsFacts) -> Outcome {
     };
     Outcome::Found(About {
         severity: Severity::Info,
+        is_forecast: false,
         amount: lost.events,
         seen: format!(
             "tcptrace lost {how_many} in {:.1} s: what is counted by events is a lower bound",

@@ -30,6 +30,7 @@ pub(super) fn rule(_: &HostFacts, space: &NetnsFacts) -> Outcome {
     };
     Outcome::Found(About {
         severity,
+        is_forecast: false,
         amount: ended,
         seen: format!(
             "{ended} connections were reset for want of memory or for too many orphans in {:.1} \
@@ -44,7 +45,7 @@ pub(super) fn rule(_: &HostFacts, space: &NetnsFacts) -> Outcome {
                 "find the peers that do not answer: tcptrace states, FIN_WAIT1 and LAST_ACK",
                 "none",
             ),
-            Help::new(
+            Help::command(
                 space.sysctl("net.ipv4.tcp_orphan_retries", 4),
                 "gives up on a dead peer after some 6 s instead of 100 s (8 tries); a peer that \
                  is merely slow loses the end of its data",

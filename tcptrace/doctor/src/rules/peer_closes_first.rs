@@ -31,6 +31,7 @@ pub(super) fn rule(host: &HostFacts, space: &NetnsFacts) -> Outcome {
     let shortest = shortest_ms as f64 / 1000.0;
     Outcome::Found(About {
         severity: Severity::Info,
+        is_forecast: false,
         amount: count,
         seen: format!(
             "connections opened from here were closed first by their peer: {}, {shortest:.1} to {:.1} s \
@@ -78,6 +79,6 @@ mod tests {
         let says = "connections opened from here were closed first by their peer: 20 in 5.0 s, 5.0 to \
                     5.2 s old, by 10.0.0.2:80 (20); here: app :80 (20)";
         assert_eq!(about.seen, says);
-        assert!(about.helps[0].what.contains("4.5 s"), "{:?}", about.helps);
+        assert!(about.helps[0].words().contains("4.5 s"), "{:?}", about.helps);
     }
 }

@@ -45,6 +45,7 @@ pub(super) fn rule(_: &HostFacts, space: &NetnsFacts) -> Outcome {
     }
     Outcome::Found(About {
         severity: if widened { Severity::Warning } else { Severity::Info },
+        is_forecast: false,
         amount: inside.len() as u64,
         seen: format!(
             "listeners on {}{more} are within ip_local_port_range {} and not reserved",
@@ -54,7 +55,7 @@ pub(super) fn rule(_: &HostFacts, space: &NetnsFacts) -> Outcome {
         why: "While a server is down, connect() may take its port for some connection, and the \
               server then fails to start with EADDRINUSE until that is over. A port that the \
               server got from the kernel (bind() to 0) is no matter.",
-        helps: vec![Help::new(
+        helps: vec![Help::command(
             space.sysctl("net.ipv4.ip_local_reserved_ports", reserve),
             "connect() and bind() to 0 skip these; who asks for one gets it",
         )],
@@ -89,7 +90,7 @@ mod tests {
     #[test]
     fn what_is_reserved_already_stays_so() {
         let about = found(rule, with("1024 65000", "9000-9010", 8080));
-        let help = &about.helps[0].what;
+        let help = &about.helps[0].words();
         assert!(help.ends_with("ip_local_reserved_ports=8080,9000-9010"), "{help}");
     }
 }

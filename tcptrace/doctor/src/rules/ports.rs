@@ -56,13 +56,13 @@ pub(super) fn rule(host: &HostFacts, space: &NetnsFacts) -> Outcome {
     let reuse = space.knobs.tcp_tw_reuse.value().copied().unwrap_or(0);
     let timestamps = space.knobs.tcp_timestamps.value().copied().unwrap_or(0);
     if worst.time_wait > Some(worst.reusable.unwrap_or(0)) && reuse != 1 && timestamps != 0 {
-        helps.push(Help::new(
+        helps.push(Help::command(
             space.sysctl("net.ipv4.tcp_tw_reuse", 1),
             "safe where both ends have TCP timestamps, and does nothing for peers without; a \
              TIME_WAIT keeps its port for a second instead of a minute",
         ));
     }
-    helps.push(Help::new(
+    helps.push(Help::command(
         space.sysctl("net.ipv4.ip_local_port_range", WIDER),
         "servers' ports in there must be in ip_local_reserved_ports, or connect() may take them",
     ));
@@ -72,6 +72,7 @@ pub(super) fn rule(host: &HostFacts, space: &NetnsFacts) -> Outcome {
     ));
     Outcome::Found(About {
         severity: if now { Severity::Critical } else { Severity::Warning },
+        is_forecast: !now && worst.failed_total == 0,
         amount: worst.failed_total.saturating_add(worst.live + worst.time_wait.unwrap_or(0)),
         seen: format!("{}{more}", words(worst, host)),
         why: "A local port is taken for one local address, peer address and peer port, for as \
@@ -107,6 +108,7 @@ fn all_bound(bound: &Space, space: &NetnsFacts) -> Option<About> {
     };
     Some(About {
         severity: if all { Severity::Critical } else { Severity::Warning },
+        is_forecast: false,
         amount: failures.saturating_add(bound.bound),
         seen: format!(
             "{} of {offered} local ports of {} are bound{}{inactive}{failed}{}",
@@ -131,7 +133,7 @@ fn all_bound(bound: &Space, space: &NetnsFacts) -> Option<About> {
                 "leave bind() out where the local address does not matter",
                 "likewise; close sockets that are bound and not used",
             ),
-            Help::new(
+            Help::command(
                 space.sysctl("net.ipv4.ip_local_port_range", WIDER),
                 "servers' ports in there must be in ip_local_reserved_ports, or connect() may take them",
             ),
@@ -145,6 +147,7 @@ fn all_bound(bound: &Space, space: &NetnsFacts) -> Option<About> {
 fn own_range(row: &Row) -> About {
     About {
         severity: Severity::Warning,
+        is_forecast: false,
         amount: row.own_failed,
         seen: format!(
             "connect() from {} to {} has found no local port {} times in the IP_LOCAL_PORT_RANGE of \
@@ -258,7 +261,7 @@ mod tests {
              sockets that neither listen nor are connected: connect() finds none, and bind() to \
              port 0 none for the addresses that they are bound to"
         );
-        assert!(all.helps[0].what.contains("IP_BIND_ADDRESS_NO_PORT"), "{:?}", all.helps);
+        assert!(all.helps[0].words().contains("IP_BIND_ADDRESS_NO_PORT"), "{:?}", all.helps);
         let nearly = found(rule, bound(27));
         assert_eq!(nearly.severity, Severity::Warning);
         assert!(!nearly.seen.contains("finds none"), "{}", nearly.seen);
@@ -295,7 +298,7 @@ mod tests {
     #[test]
     fn reuse_is_advised_where_it_would_help() {
         let advises = |space| {
-            found(rule, space).helps.iter().any(|help| help.what.contains("tcp_tw_reuse=1"))
+            found(rule, space).helps.iter().any(|help| help.words().contains("tcp_tw_reuse=1"))
         };
         assert!(advises(with(Outlook::Now)));
         for (reuse, timestamps) in [(1, 1), (2, 0)] {

@@ -24,6 +24,7 @@ pub(super) fn rule(host: &HostFacts, space: &NetnsFacts) -> Outcome {
     };
     Outcome::Found(About {
         severity,
+        is_forecast: false,
         amount: count,
         seen: format!(
             "connect() was refused: {}, by {}; here: {}",

@@ -30,6 +30,7 @@ pub(super) fn rule(host: &HostFacts, space: &NetnsFacts) -> Outcome {
     };
     Outcome::Found(About {
         severity,
+        is_forecast: false,
         amount: count,
         seen: format!(
             "{}, of {all} that ended, by a RST that came from {}; here: {}; {from_here}",

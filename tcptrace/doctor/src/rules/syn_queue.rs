@@ -33,24 +33,27 @@ pub(super) fn rule(_: &HostFacts, space: &NetnsFacts) -> Outcome {
     };
     let mut helps = Vec::new();
     if off {
-        helps.push(Help::new(
+        helps.push(Help::command(
             space.sysctl("net.ipv4.tcp_syncookies", 1),
             "none until a queue is full; a connection that is made by a cookie then may lack \
              window scaling and SACK, if the client has no timestamps",
         ));
     }
-    helps.push(Help::new(
-        format!(
-            "if these are real clients: a longer queue, by listen(fd, N) and, where N is more than \
-             that, {}; then restart the program{}",
-            space.sysctl("net.core.somaxconn", 8192),
-            if off { ". Without cookies tcp_max_syn_backlog bounds it too" } else { "" },
-        ),
-        "some 300 bytes for each handshake that waits",
-    ));
+    let longer = if off {
+        "if these are real clients: a longer queue, by listen(fd, N) and, where N is more than that, \
+         somaxconn; then restart the program. Without cookies tcp_max_syn_backlog bounds it too"
+    } else {
+        "if these are real clients: a longer queue, by listen(fd, N) and, where N is more than that, \
+         somaxconn; then restart the program"
+    };
+    helps.push(
+        Help::new(longer, "some 300 bytes for each handshake that waits")
+            .by(space.sysctl("net.core.somaxconn", 8192)),
+    );
     helps.push(Help::new("if they are not: limit SYNs in front of the host", "a firewall rule"));
     Outcome::Found(About {
         severity,
+        is_forecast: false,
         amount: dropped + cookies,
         seen,
         why: "A handshake waits in the SYN queue for the client's last ACK. When it is full, the \
@@ -87,7 +90,7 @@ mod tests {
         space.knobs.tcp_syncookies = Knob::Is(0);
         let about = found(rule, space);
         assert_eq!(about.severity, Severity::Info);
-        assert!(about.helps[0].what.ends_with("tcp_syncookies=1"));
+        assert!(about.helps[0].words().ends_with("tcp_syncookies=1"));
     }
 
     #[test]

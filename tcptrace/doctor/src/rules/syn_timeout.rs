@@ -30,6 +30,7 @@ pub(super) fn rule(host: &HostFacts, space: &NetnsFacts) -> Outcome {
     let by = most(over.map(|ended| (ended.who.as_str(), ended.count)).chain(names));
     Outcome::Found(About {
         severity,
+        is_forecast: false,
         amount: count,
         seen: format!(
             "connect() was given up without an answer: {}; {wait} more wait now; to {}; by {by}",

@@ -43,6 +43,7 @@ pub(super) fn rule(_: &HostFacts, space: &NetnsFacts) -> Outcome {
     };
     Outcome::Found(About {
         severity,
+        is_forecast: false,
         amount: count,
         seen: format!("{count} in TIME_WAIT{by}; about {memory} of memory; {harm}"),
         why: "The end that closes first keeps each connection for 60 s, so that late segments are \
@@ -50,7 +51,7 @@ pub(super) fn rule(_: &HostFacts, space: &NetnsFacts) -> Outcome {
               256 bytes, no file descriptor and no CPU.",
         helps: match near {
             Some(limit) => vec![
-                Help::new(
+                Help::command(
                     space.sysctl("net.ipv4.tcp_max_tw_buckets", limit.saturating_mul(4)),
                     "about 256 bytes of memory for each TIME_WAIT",
                 ),

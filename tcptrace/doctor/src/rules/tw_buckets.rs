@@ -35,6 +35,7 @@ pub(super) fn rule(host: &HostFacts, space: &NetnsFacts) -> Outcome {
     };
     Outcome::Found(About {
         severity,
+        is_forecast: false,
         amount: refused,
         seen: format!(
             "tcp_max_tw_buckets is {now}; this kernel begins with {default}; {minisocks} minisocks are \
@@ -43,7 +44,7 @@ pub(super) fn rule(host: &HostFacts, space: &NetnsFacts) -> Outcome {
         ),
         why: "It is no way to have fewer TIME_WAITs: connections above the limit go without one, \
               and without its protection. The limit is there for attacks.",
-        helps: vec![Help::new(
+        helps: vec![Help::command(
             space.sysctl("net.ipv4.tcp_max_tw_buckets", default),
             "about 256 bytes of memory for each TIME_WAIT that there is",
         )],

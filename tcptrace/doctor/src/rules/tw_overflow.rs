@@ -30,6 +30,7 @@ pub(super) fn rule(host: &HostFacts, space: &NetnsFacts) -> Outcome {
     };
     Outcome::Found(About {
         severity,
+        is_forecast: false,
         amount: grew,
         seen: format!(
             "{grew} connections went without their TIME_WAIT in {:.1} s, {total} since the \
@@ -40,7 +41,7 @@ pub(super) fn rule(host: &HostFacts, space: &NetnsFacts) -> Outcome {
               once. A FIN that the peer sends after that gets a RST, and segments from before may \
               be taken for those of the next connection on the same ports.",
         helps: vec![
-            Help::new(
+            Help::command(
                 space.sysctl("net.ipv4.tcp_max_tw_buckets", default),
                 "about 256 bytes of memory for each TIME_WAIT",
             ),
@@ -78,7 +79,7 @@ mod tests {
             let mut space = space();
             count(&mut space, "TCPTimeWaitOverflow", 0, 1);
             space.knobs.tcp_max_tw_buckets = Knob::Is(now);
-            let help = found(rule, space).helps.swap_remove(0).what;
+            let help = found(rule, space).helps.swap_remove(0).words();
             assert!(help.ends_with(&format!("={advised}")), "{help}");
         }
     }

@@ -18,7 +18,7 @@ pub(super) fn rule(host: &HostFacts, space: &NetnsFacts) -> Outcome {
         (true, _) => (
             Severity::Critical,
             "net.ipv4.tcp_tw_recycle is on".to_owned(),
-            Help::new(space.sysctl("net.ipv4.tcp_tw_recycle", 0), "none"),
+            Help::command(space.sysctl("net.ipv4.tcp_tw_recycle", 0), "none"),
         ),
         (false, Some(first)) => {
             let more = match places.count() {
@@ -32,6 +32,7 @@ pub(super) fn rule(host: &HostFacts, space: &NetnsFacts) -> Outcome {
     };
     Outcome::Found(About {
         severity,
+        is_forecast: false,
         amount: 1,
         seen,
         why: "It dropped SYNs whose timestamp was lower than the last one from the same address. \

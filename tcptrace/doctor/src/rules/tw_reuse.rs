@@ -16,6 +16,7 @@ pub(super) fn rule(_: &HostFacts, space: &NetnsFacts) -> Outcome {
     let reuse = space.knobs.tcp_tw_reuse.value() == Some(&1);
     Outcome::Found(About {
         severity: if reuse { Severity::Warning } else { Severity::Info },
+        is_forecast: false,
         amount: 1,
         seen: if reuse {
             "tcp_timestamps is 0, so tcp_tw_reuse=1 does nothing".to_owned()
@@ -25,7 +26,7 @@ pub(super) fn rule(_: &HostFacts, space: &NetnsFacts) -> Outcome {
         why: "Timestamps tell old segments from new ones. Without them no connect() takes over a \
               TIME_WAIT, a fast connection has no protection against segments whose sequence \
               number came round again, and round trips are measured less often.",
-        helps: vec![Help::new(
+        helps: vec![Help::command(
             space.sysctl("net.ipv4.tcp_timestamps", 1),
             "12 bytes a segment; new connections only. The host's uptime is not told by it: each \
              connection has an offset of its own since Linux 4.10",

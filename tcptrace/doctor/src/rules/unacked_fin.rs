@@ -30,6 +30,7 @@ pub(super) fn rule(_: &HostFacts, space: &NetnsFacts) -> Outcome {
     let by_state = states.map(in_state).into_iter().filter(|(_, count)| *count > 0);
     Outcome::Found(About {
         severity,
+        is_forecast: false,
         amount: count,
         seen: format!(
             "{count} closed connections get no acknowledgement: {}; {orphans} of them are orphans; to {}",
@@ -42,7 +43,7 @@ pub(super) fn rule(_: &HostFacts, space: &NetnsFacts) -> Outcome {
               tcp_max_orphans.",
         helps: vec![
             Help::new("when the kernel gives each up: tcptrace stuck fin-wait1,last-ack", "none"),
-            Help::new(
+            Help::command(
                 space.sysctl("net.ipv4.tcp_orphan_retries", 4),
                 "gives up on a dead peer after some 6 s; a peer that is merely slow loses the end of \
                  its data",

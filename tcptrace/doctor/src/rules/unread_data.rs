@@ -21,6 +21,7 @@ pub(super) fn rule(host: &HostFacts, space: &NetnsFacts) -> Outcome {
     let who = by(host, space, count, |how| how == How::RstUnreadData);
     Outcome::Found(About {
         severity,
+        is_forecast: false,
         amount: count,
         seen: format!(
             "{count} in {:.1} s closed by a RST, with data that was not read{who}",

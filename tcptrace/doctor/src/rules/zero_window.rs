@@ -23,6 +23,7 @@ pub(super) fn rule(_: &HostFacts, space: &NetnsFacts) -> Outcome {
     let names: Vec<_> = waiting.clone().map(|one| (one.who.to_string(), one.lasting)).collect();
     Outcome::Found(About {
         severity,
+        is_forecast: false,
         amount: count,
         seen: format!(
             "{count} connections cannot send, because the peer's receive window is closed ({open} of \

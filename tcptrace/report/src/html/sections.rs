@@ -143,7 +143,7 @@ fn advice(about: &About) -> Markup {
                 h4 { "What helps" }
                 ul {
                     @for help in &about.helps {
-                        li { (help.what) @if help.cost != "none" { span.cost { " – " (help.cost) } } }
+                        li { (help.what) @if let Some(command) = &help.command { " " code { (command) } } @if help.cost != "none" { span.cost { " – " (help.cost) } } }
                     }
                 }
             }

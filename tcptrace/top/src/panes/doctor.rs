@@ -47,7 +47,12 @@ pub(in super::super) fn listing(findings: &Findings, now_ns: u64) -> Listing {
 }
 
 /// What is to be said of one.
-pub(in super::super) fn finding(findings: &Findings, rule: &str, netns: u32) -> Listing {
+pub(in super::super) fn finding(
+    findings: &Findings,
+    rule: &str,
+    netns: u32,
+    now_ns: u64,
+) -> Listing {
     let found = findings.latest().and_then(|latest| {
         let mut all = latest.diagnosis.findings.iter();
         all.find(|finding| finding.rule == rule && finding.netns == netns)
@@ -56,8 +61,11 @@ pub(in super::super) fn finding(findings: &Findings, rule: &str, netns: u32) -> 
         let note = format!("{rule} in {netns} is fine by now");
         return Listing { notes: vec![note], ..Listing::default() };
     };
+    let ago = |ns: u64| format!("{} s ago", now_ns.saturating_sub(ns) / 1_000_000_000);
+    let window = findings.latest().map_or((0, 0), |latest| latest.diagnosis.window);
+    let when = finding.when.words(window, ago);
     let mut said = String::new();
-    text::put(&mut said, finding, true, false);
+    text::put(&mut said, finding, when.as_deref(), true, false);
     let mut lines = said.lines().filter(|line| !line.is_empty());
     let first = lines.next().map(|line| Row::new(line, tone(finding)));
     let rows = first.into_iter().chain(lines.map(|line| Row::new(line, Tone::Plain)));

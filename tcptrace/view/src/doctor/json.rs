@@ -6,7 +6,8 @@
 //!  "events":true,"events_why":null,"lossy":false,"lost":0,
 //!  "findings":[{"rule":"close-wait","severity":"warning","netns":4026531840,
 //!   "began":"2026-03-01T11:59:55.000000Z","worst":"2026-03-01T12:00:00.000000Z","over":null,
-//!   "seen":"...","why":"...","helps":[{"what":"...","cost":"..."}],"useless":["..."],"docs":"..."}],
+//!   "seen":"...","why":"...","helps":[{"what":"...","command":null,"cost":"..."}],
+//!   "useless":["..."],"docs":"..."}],
 //!  "fine":["ports"],"unseen":[{"rule":"tw-overflow","netns":4026531840,"why":"..."}],
 //!  "namespaces":[{"netns":4026531840,"knobs":[{"name":"net.ipv4.tcp_fin_timeout","there":true,
 //!   "value":"60","unreadable":null,"default":"60","default_from":"kernel","does":"...",
@@ -65,7 +66,10 @@ pub(super) fn report(
 fn finding(finding: &Finding, time: &mut impl FnMut(u64) -> Option<String>) -> Value {
     let when = &finding.when;
     let about = &finding.about;
-    let helps = about.helps.iter().map(|help| json!({"what": help.what, "cost": help.cost}));
+    let helps = about
+        .helps
+        .iter()
+        .map(|help| json!({"what": help.words(), "command": help.command, "cost": help.cost}));
     json!({
         "rule": finding.rule,
         "severity": about.severity.name(),

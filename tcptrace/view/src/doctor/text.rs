@@ -40,10 +40,8 @@ pub(super) fn report(
     }
     list(&mut out, diagnosis, style.color);
     for finding in &diagnosis.findings {
-        put(&mut out, finding, several, style.color);
-        if let Some(when) = finding.when.words(diagnosis.window, &mut moment) {
-            labelled(&mut out, "when", &when);
-        }
+        let when = finding.when.words(diagnosis.window, &mut moment);
+        put(&mut out, finding, when.as_deref(), several, style.color);
     }
     rest(&mut out, diagnosis);
     sysctls(&mut out, host, style.sysctls);
@@ -138,7 +136,7 @@ fn seconds(diagnosis: &Diagnosis) -> f64 {
 }
 
 /// All that is to be said of one finding.
-pub fn put(out: &mut String, finding: &Finding, with_netns: bool, color: bool) {
+pub fn put(out: &mut String, finding: &Finding, when: Option<&str>, with_netns: bool, color: bool) {
     let about = &finding.about;
     let netns = if with_netns { format!("  netns {}", finding.netns) } else { String::new() };
     out.push('\n');
@@ -146,9 +144,20 @@ pub fn put(out: &mut String, finding: &Finding, with_netns: bool, color: bool) {
     // Writing to memory does not fail.
     let _ = writeln!(out, "  {}{netns}", finding.rule);
     labelled(out, "seen", &about.seen);
+    if let Some(when) = when {
+        labelled(out, "when", when);
+    }
     labelled(out, "why", about.why);
     for (index, help) in about.helps.iter().enumerate() {
-        labelled(out, if index == 0 { "helps" } else { "" }, &help.what);
+        let label = if index == 0 { "helps" } else { "" };
+        if !help.what.is_empty() {
+            labelled(out, label, &help.what);
+        }
+        // In one line, whatever its length: it is to be pasted.
+        if let Some(command) = &help.command {
+            let label = if help.what.is_empty() { label } else { "" };
+            let _ = writeln!(out, "{label:TEXT_AT$}{}", safe(command));
+        }
         if help.cost != "none" {
             indented(out, TEXT_AT + 2, &format!("cost: {}", help.cost));
         }
