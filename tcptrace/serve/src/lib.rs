@@ -18,6 +18,8 @@ mod metrics;
 pub mod otlp;
 mod pages;
 mod routes;
+mod seats;
+mod secrets;
 mod shelf;
 mod tally;
 mod text;
@@ -27,8 +29,9 @@ mod token;
 pub use figures::{Attached, Figures, HookBy};
 pub use http::{Limits, Listeners, Server};
 pub use labels::LabelOptions;
+pub use secrets::{SecretFiles, Secrets, SecretsError};
 pub use shelf::Shelf;
-pub use tls::{TlsError, tls, tls_to};
+pub use tls::{TlsError, tls_to};
 pub use token::{Token, TokenError};
 
 #[cfg(test)]

@@ -76,13 +76,18 @@ impl Pusher {
         Ok(Self { stop, thread })
     }
 
-    /// Ends it, with a last push; takes no more than two seconds.
+    /// Has it end, with a last push, which takes no more than two seconds.
+    pub fn stop(&self) {
+        // Fails only when the thread has ended.
+        let _ = self.stop.send(true);
+    }
+
+    /// Waits for its end, which [`Pusher::stop`] begins.
     ///
     /// # Errors
     /// Why it had ended before.
     pub fn finish(self) -> io::Result<()> {
-        // Fails only when the thread has ended.
-        let _ = self.stop.send(true);
+        self.stop();
         self.thread.join().unwrap_or_else(|_| Err(io::Error::other("the OTLP thread panicked")))
     }
 }

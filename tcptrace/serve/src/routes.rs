@@ -8,9 +8,10 @@ use std::{
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper::{
-    Method, Request, Response, StatusCode,
+    Method, Request, Response, StatusCode, Version,
     body::Body,
     header::{self, HeaderMap, HeaderValue},
+    http::uri::Authority,
 };
 
 use super::{
@@ -39,7 +40,6 @@ const HTML: &str = "text/html; charset=utf-8";
 /// Who answers.
 pub(super) struct Routes {
     shelf: Arc<Shelf>,
-    token: Option<Token>,
     /// What was written last, so that a thousand who ask within a second cost as much as one.
     written: Mutex<Option<Written>>,
     /// The same of the page.
@@ -55,7 +55,7 @@ struct Written {
 }
 
 /// What an answer is made of.
-type Answer = Response<Full<Bytes>>;
+pub(super) type Answer = Response<Full<Bytes>>;
 
 fn answer(status: StatusCode, kind: &'static str, body: impl Into<Bytes>) -> Answer {
     let mut answer = Response::new(Full::new(body.into()));
@@ -78,15 +78,24 @@ fn not_yet(what: &'static str) -> Answer {
 }
 
 impl Routes {
-    pub(super) fn new(shelf: Arc<Shelf>, token: Option<Token>) -> Self {
-        Self { shelf, token, written: Mutex::new(None), page: Mutex::new(None) }
+    pub(super) fn new(shelf: Arc<Shelf>) -> Self {
+        Self { shelf, written: Mutex::new(None), page: Mutex::new(None) }
     }
 
-    /// Answers. `local`: the listener is on loopback, where a name in `Host` is somebody's web
-    /// page that makes a browser ask us.
-    pub(super) fn answer<B: Body>(&self, request: &Request<B>, local: bool) -> Answer {
+    /// Answers whoever has the `token`, if there is one. `local`: the listener is on loopback, where
+    /// a name in `Host` is somebody's web page that makes a browser ask us.
+    pub(super) fn answer<B: Body>(
+        &self,
+        request: &Request<B>,
+        token: Option<&Token>,
+        local: bool,
+    ) -> Answer {
         let headers = request.headers();
-        if local && !is_us(headers) {
+        let Some(host) = host(request) else {
+            let what = "one Host header is expected, with a host and nothing else\n";
+            return closing(answer(StatusCode::BAD_REQUEST, PLAIN, what));
+        };
+        if local && !host.is_none_or(is_us) {
             return answer(
                 StatusCode::MISDIRECTED_REQUEST,
                 PLAIN,
@@ -100,14 +109,13 @@ impl Routes {
         if request.body().size_hint().upper() != Some(0) {
             return closing(answer(StatusCode::PAYLOAD_TOO_LARGE, PLAIN, "no body is expected\n"));
         }
-        match request.uri().path() {
-            // Who looks whether it lives need not know the secret.
-            "/healthz" => return self.health(),
-            "/readyz" => return self.ready(),
-            _ => {}
+        // Who looks whether it lives need not know the secret.
+        if is_probe(request) {
+            let health = request.uri().path() == "/healthz";
+            return if health { self.health() } else { self.ready() };
         }
         let authorization = headers.get(header::AUTHORIZATION).map(HeaderValue::as_bytes);
-        if self.token.as_ref().is_some_and(|token| !token.is_in(authorization)) {
+        if token.is_some_and(|token| !token.is_in(authorization)) {
             let refusal = answer(StatusCode::UNAUTHORIZED, PLAIN, "a bearer token is asked for\n");
             return with(refusal, header::WWW_AUTHENTICATE, "Bearer realm=\"tcptrace\"");
         }
@@ -228,10 +236,46 @@ fn closing(answer: Answer) -> Answer {
     with(answer, header::CONNECTION, "close")
 }
 
-/// Whether a request to loopback is meant for it: for localhost, for an address, or for nobody.
-fn is_us(headers: &HeaderMap) -> bool {
-    let Some(host) = headers.get(header::HOST) else { return true };
-    let Ok(host) = host.to_str() else { return false };
+/// Whether somebody only asks whether it lives, or is ready.
+pub(super) fn is_probe<B>(request: &Request<B>) -> bool {
+    matches!(request.uri().path(), "/healthz" | "/readyz")
+}
+
+/// As many are being answered as may be.
+pub(super) fn busy() -> Answer {
+    closing(not_yet("as many are being answered as may be at a time\n"))
+}
+
+/// The answer that could not be made.
+pub(super) fn panicked() -> Answer {
+    let what = "tcptrace failed at this request: its stderr says how; please report it\n";
+    closing(answer(StatusCode::INTERNAL_SERVER_ERROR, PLAIN, what))
+}
+
+/// Whom a request is for: `None` where it does not say so as it must (RFC 9112, 3.2), `Some(None)`
+/// where it need not: HTTP/1.0.
+fn host<B>(request: &Request<B>) -> Option<Option<&str>> {
+    let mut given = request.headers().get_all(header::HOST).iter();
+    let (host, more) = (given.next(), given.next());
+    if more.is_some() || (host.is_none() && request.version() >= Version::HTTP_11) {
+        return None;
+    }
+    let host = match host {
+        Some(host) => Some(host.to_str().ok()?),
+        None => None,
+    };
+    // Empty where who asks has no name for us.
+    let valid =
+        |host: &&str| host.is_empty() || (!host.contains('@') && host.parse::<Authority>().is_ok());
+    if !host.as_ref().is_none_or(valid) {
+        return None;
+    }
+    // A target with a host in it decides (RFC 9112, 3.2.2).
+    Some(request.uri().authority().map(Authority::as_str).or(host))
+}
+
+/// Whether a request to loopback is meant for it: for localhost or for an address.
+fn is_us(host: &str) -> bool {
     // The port, if there is one, is behind the last colon that is in no brackets.
     let name = match host.rsplit_once(':') {
         Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => name,
@@ -248,17 +292,22 @@ mod tests {
     use super::*;
     use crate::tests::{begun, shelf};
 
-    fn get(routes: &Routes, path: &str, headers: &[(&str, &str)]) -> Answer {
-        let mut request = Request::get(path);
+    /// As HTTP/1.0 has it, which needs no Host.
+    fn request(path: &str, headers: &[(&str, &str)]) -> Request<Empty<Bytes>> {
+        let mut request = Request::get(path).version(Version::HTTP_10);
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
-        routes.answer(&request.body(Empty::<Bytes>::new()).unwrap(), true)
+        request.body(Empty::new()).unwrap()
+    }
+
+    fn get(routes: &Routes, path: &str, headers: &[(&str, &str)]) -> Answer {
+        routes.answer(&request(path, headers), None, true)
     }
 
     #[test]
     fn a_page_elsewhere_cannot_make_a_browser_ask_us() {
-        let routes = Routes::new(Shelf::new(), None);
+        let routes = Routes::new(Shelf::new());
         for (host, status) in [
             ("localhost", 200),
             ("localhost:9718", 200),
@@ -273,6 +322,39 @@ mod tests {
             assert_eq!(get(&routes, "/healthz", &[("host", host)]).status(), status, "{host}");
         }
         assert_eq!(get(&routes, "/healthz", &[]).status(), 200);
+        // A target with a host in it is for that host, whatever Host says.
+        let local = [("host", "localhost")];
+        assert_eq!(get(&routes, "http://evil.example/healthz", &local).status(), 421);
+        assert_eq!(get(&routes, "http://127.0.0.1:9718/healthz", &local).status(), 200);
+    }
+
+    /// RFC 9112, 3.2.
+    #[test]
+    fn whom_a_request_is_for_is_said_once_and_from_1_1_on_always() {
+        let routes = Routes::new(Shelf::new());
+        let status = |version: Version, hosts: &[&str]| {
+            let headers: Vec<_> = hosts.iter().map(|host| ("host", *host)).collect();
+            let mut request = request("/healthz", &headers);
+            *request.version_mut() = version;
+            routes.answer(&request, None, true).status().as_u16()
+        };
+        for (version, hosts, expected) in [
+            (Version::HTTP_10, &[][..], 200),
+            (Version::HTTP_10, &["localhost"], 200),
+            (Version::HTTP_10, &["localhost", "localhost"], 400),
+            (Version::HTTP_11, &["localhost"], 200),
+            (Version::HTTP_11, &[], 400),
+            (Version::HTTP_11, &["localhost", "localhost"], 400),
+            (Version::HTTP_11, &["localhost", "evil.example"], 400),
+            (Version::HTTP_11, &["evil.example"], 421),
+            (Version::HTTP_11, &[""], 421),
+            (Version::HTTP_11, &["localhost, localhost"], 400),
+            (Version::HTTP_11, &["me@localhost"], 400),
+            (Version::HTTP_11, &["local host"], 400),
+            (Version::HTTP_11, &["localhost/metrics"], 400),
+        ] {
+            assert_eq!(status(version, hosts), expected, "{version:?} {hosts:?}");
+        }
     }
 
     #[test]
@@ -280,7 +362,11 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let file = directory.path().join("token");
         std::fs::write(&file, "0123456789abcdef\n").unwrap();
-        let routes = Routes::new(shelf("0ms begin\n1ms tick\n"), Token::read(&file).ok());
+        let routes = Routes::new(shelf("0ms begin\n1ms tick\n"));
+        let token = Token::read(&file).unwrap();
+        let get = |routes: &Routes, path: &str, headers: &[(&str, &str)]| {
+            routes.answer(&request(path, headers), Some(&token), true)
+        };
         let right = [("authorization", "Bearer 0123456789abcdef")];
         let wrong = [("authorization", "Bearer 0123456789abcdeg")];
         for path in ["/", "/metrics", "/api/v1/states", "/no-such-page"] {
@@ -297,24 +383,24 @@ mod tests {
     #[test]
     fn an_analysis_that_stands_still_is_not_healthy() {
         // The script's time is long ago.
-        let routes = Routes::new(shelf(begun()), None);
+        let routes = Routes::new(shelf(begun()));
         assert_eq!(get(&routes, "/healthz", &[]).status(), 503);
-        let routes = Routes::new(Shelf::new(), None);
+        let routes = Routes::new(Shelf::new());
         assert_eq!(get(&routes, "/healthz", &[]).status(), 200, "it has not begun");
     }
 
     #[test]
     fn what_is_not_known_yet_is_not_there_yet() {
-        let routes = Routes::new(Shelf::new(), None);
+        let routes = Routes::new(Shelf::new());
         for path in ["/metrics", "/readyz", "/api/v1/ports"] {
             let refusal = get(&routes, path, &[]);
             assert_eq!(refusal.status(), 503, "{path}");
             assert!(refusal.headers().contains_key("retry-after"));
         }
-        let routes = Routes::new(shelf("0ms begin\n1ms tick\n"), None);
+        let routes = Routes::new(shelf("0ms begin\n1ms tick\n"));
         assert_eq!(get(&routes, "/metrics", &[]).status(), 200);
         assert_eq!(get(&routes, "/readyz", &[]).status(), 503, "no round is over");
-        let routes = Routes::new(shelf(begun()), None);
+        let routes = Routes::new(shelf(begun()));
         assert_eq!(get(&routes, "/readyz", &[]).status(), 200);
         assert_eq!(get(&routes, "/api/v1/states", &[]).status(), 200);
         assert_eq!(get(&routes, "/api/v1/doctor", &[]).status(), 503, "nothing is watched yet");
@@ -324,10 +410,16 @@ mod tests {
 
     #[test]
     fn only_reading_is_answered() {
-        let routes = Routes::new(shelf(begun()), None);
-        let post = Request::post("/metrics").body(Empty::<Bytes>::new()).unwrap();
-        assert_eq!(routes.answer(&post, true).status(), 405);
-        let body = Request::get("/metrics").body(Full::new(Bytes::from("x"))).unwrap();
-        assert_eq!(routes.answer(&body, true).status(), 413);
+        let routes = Routes::new(shelf(begun()));
+        let post = Request::post("/metrics")
+            .version(Version::HTTP_10)
+            .body(Empty::<Bytes>::new())
+            .unwrap();
+        assert_eq!(routes.answer(&post, None, true).status(), 405);
+        let body = Request::get("/metrics")
+            .version(Version::HTTP_10)
+            .body(Full::new(Bytes::from("x")))
+            .unwrap();
+        assert_eq!(routes.answer(&body, None, true).status(), 413);
     }
 }

@@ -86,7 +86,10 @@ pub(super) fn run<V: View>(
         return Err(Usage(misuse.to_owned()).into());
     }
     signals::catching(async |signals| match origin {
-        Origin::Host(host) => {
+        Origin::Host(mut host) => {
+            if let Some(work) = host.on_hangup.take() {
+                signals.on_hangup(work).context("cannot catch SIGHUP")?;
+            }
             let run = Run { snapshots, duration };
             listen(*host, run, signals, target, view, &mut Nothing, tell).await
         }

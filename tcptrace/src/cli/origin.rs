@@ -7,6 +7,7 @@ use anyhow::Result;
 use super::{
     args::{FilterArgs, ProbeArgs, ReadArgs, RecordingArgs},
     options::{self, only, options},
+    signals::OnHangup,
     usage::Usage,
 };
 use tcptrace_host::netns::Netns;
@@ -42,6 +43,8 @@ pub(super) struct Host {
     pub(super) helper: Option<Helper>,
     /// Done once the hooks are on, before anything is read from them.
     pub(super) attached: Option<Attached>,
+    /// What SIGHUP does in place of ending the run.
+    pub(super) on_hangup: Option<OnHangup>,
 }
 
 /// What a command does once its hooks are on.
@@ -87,6 +90,7 @@ impl Origin {
             self_test,
             helper: None,
             attached: None,
+            on_hangup: None,
         })))
     }
 

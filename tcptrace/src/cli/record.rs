@@ -23,7 +23,8 @@ pub(super) fn run(args: &RecordArgs) -> Result<ExitCode> {
     });
     let save = Some(NewFile::open(&args.file, args.force, rotation)?);
     let self_test = !args.probe.no_self_test;
-    let host = Host { options, only, save, self_test, helper: None, attached: None };
+    let (helper, attached, on_hangup) = (None, None, None);
+    let host = Host { options, only, save, self_test, helper, attached, on_hangup };
     let origin = Origin::Host(Box::new(host));
     // For all views, whatever they need.
     let snapshots = Snapshots { every: Snapshots::OFTEN, owners: true };

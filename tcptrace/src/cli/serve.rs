@@ -21,7 +21,10 @@ use std::{
 };
 
 use anyhow::{Context as _, Result};
-use nix::sys::socket::{Backlog, listen as set_backlog};
+use nix::sys::{
+    resource::{Resource, getrlimit, setrlimit},
+    socket::{Backlog, listen as set_backlog},
+};
 use tcptrace_common::counters::Hook;
 
 use super::{
@@ -39,7 +42,8 @@ use tcptrace_host::{confine, netns::NetnsId};
 use tcptrace_probe::{Probe, TimeWaitChoice};
 use tcptrace_record::Header;
 use tcptrace_serve::{
-    Attached, HookBy, LabelOptions, Limits, Listeners, Server, Shelf, Token, book::Book, tls,
+    Attached, HookBy, LabelOptions, Limits, Listeners, SecretFiles, Secrets, Server, Shelf,
+    book::Book, otlp::Pusher,
 };
 use tcptrace_source::helper::Helper;
 use tcptrace_stats::group::By;
@@ -98,27 +102,23 @@ pub(super) fn run(args: &ServeArgs) -> Result<ExitCode> {
         }
     }
 
-    let token = args.token_file.as_deref().map(token).transpose()?;
-    let tls = match (&args.tls_cert, &args.tls_key) {
-        (Some(certificate), Some(key)) => Some(tls(certificate, key).context("--tls-cert")?),
-        _ => None,
-    };
+    let token = args.token_file.clone();
+    let tls = args.tls_cert.clone().zip(args.tls_key.clone());
     let scheme = if tls.is_some() { "https" } else { "http" };
+    let open = token.is_none();
+    let secrets = Secrets::read(SecretFiles { token, tls })?;
     let tcp = address.map(bind).transpose()?;
     let mut places: Vec<String> = Vec::new();
     if let Some(listener) = &tcp {
         let address = listener.local_addr().context("cannot tell where it listens")?;
         places.push(format!("{scheme}://{address}"));
-        if !address.ip().is_loopback() && token.is_none() {
+        if !address.ip().is_loopback() && open {
             say(&format!("whoever reaches {address} may ask: there is no --token-file"));
         }
     }
     let unix = args.unix.as_deref().map(bind_unix).transpose()?;
     places.extend(unix.as_ref().map(|(_, path)| format!("unix:{}", path.0.display())));
-    let listeners = Listeners {
-        tcp: tcp.map(|listener| (listener, tls)),
-        unix: unix.as_ref().map(|u| u.0.try_clone()).transpose()?,
-    };
+    let listeners = Listeners { tcp, unix: unix.as_ref().map(|u| u.0.try_clone()).transpose()? };
 
     let push = otlp::push(&args.otlp)?;
     let export = export_dir::export_dir(&args.export)?;
@@ -127,7 +127,8 @@ pub(super) fn run(args: &ServeArgs) -> Result<ExitCode> {
             give_up(confine::only_answer);
         }
     };
-    let server = Server::start(listeners, Arc::clone(&shelf), token, Limits::default(), prepare)
+    let limits = Limits::default().with_files(files());
+    let server = Server::start(listeners, Arc::clone(&shelf), secrets, limits, prepare, say)
         .context("cannot start the HTTP thread")?;
     let pusher = push.map(|push| otlp::start(push, &shelf, sandbox)).transpose()?;
     let export = export.map(|to| export_dir::start(to, &shelf, sandbox)).transpose()?;
@@ -138,6 +139,7 @@ pub(super) fn run(args: &ServeArgs) -> Result<ExitCode> {
     if let Origin::Host(host) = &mut origin {
         let shelf = Arc::clone(&shelf);
         let filter = host.options.filter.clone();
+        host.on_hangup = Some(Box::new(server.reload()));
         host.attached = Some(Box::new(move |probe| {
             let header = header(probe, &filter)?;
             if sandbox {
@@ -154,10 +156,12 @@ pub(super) fn run(args: &ServeArgs) -> Result<ExitCode> {
     let book = Book::new(shelf, label, args.interval, doctor::host_setup());
     let snapshots = Snapshots { every: Snapshots::OFTEN, owners: true };
     let ended = listen::run(origin, snapshots, Target::none(), None, (book, stream), |_| {});
+    // Answers that are on their way, the last push and the last files take their time at once.
+    server.stop();
+    pusher.iter().for_each(Pusher::stop);
     let exported = exporter.map_or(Ok(()), |exporter| {
         exporter.finish().context("the last files of --export-dir are not closed")
     });
-    // Before what answers: the last push is of how it ended.
     let pushed = pusher.map_or(Ok(()), |pusher| pusher.finish().context("cannot push metrics"));
     let served = server.finish().context("cannot serve");
     ended.and_then(|code| served.and(pushed).and(exported).map(|()| code))
@@ -179,8 +183,16 @@ fn label(args: &ServeArgs) -> Result<Option<LabelOptions>, Usage> {
     Ok(Some(LabelOptions { by, top }))
 }
 
-fn token(path: &Path) -> Result<Token> {
-    Token::read(path).with_context(|| format!("--token-file {}", path.display()))
+/// How many files this process may have open at a time, once raised to what connections may need.
+/// A shell gives 1024 as a rule, and lets whoever needs more ask for it.
+fn files() -> u64 {
+    const WANTED: u64 = 4096;
+    let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE) else { return 0 };
+    let raised = soft.max(WANTED.min(hard));
+    match setrlimit(Resource::RLIMIT_NOFILE, raised, hard) {
+        Ok(()) => raised,
+        Err(_) => soft,
+    }
 }
 
 fn bind(address: SocketAddr) -> Result<TcpListener> {

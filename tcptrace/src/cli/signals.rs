@@ -26,7 +26,11 @@ pub(super) fn catching<T>(work: impl AsyncFnOnce(&mut Signals) -> Result<T>) -> 
 /// SIGINT, SIGTERM and SIGHUP, from the moment of [`Signals::install`] on.
 pub(super) struct Signals {
     caught: [Option<Signal>; 3],
+    on_hangup: Option<OnHangup>,
 }
+
+/// What SIGHUP has done, where it is not to end the run.
+pub(super) type OnHangup = Box<dyn Fn()>;
 
 impl Signals {
     /// Catches them, but not SIGHUP where the parent had us ignore it: that is what `nohup` asks
@@ -44,16 +48,33 @@ impl Signals {
                 catch(SignalKind::terminate())?,
                 catch(SignalKind::hangup())?,
             ],
+            on_hangup: None,
         })
     }
 
-    /// Waits for the next of them.
+    /// Has SIGHUP do `work` from now on, and end nothing. It is caught even where the parent had us
+    /// ignore it, which asks for no end either.
+    pub(super) fn on_hangup(&mut self, work: OnHangup) -> io::Result<()> {
+        let [.., hangup] = &mut self.caught;
+        if hangup.is_none() {
+            *hangup = Some(signal(SignalKind::hangup())?);
+        }
+        self.on_hangup = Some(work);
+        Ok(())
+    }
+
+    /// Waits for the next of them that asks for an end.
     pub(super) async fn any(&mut self) {
         let [interrupt, terminate, hangup] = &mut self.caught;
-        tokio::select! {
-            () = next(interrupt) => {}
-            () = next(terminate) => {}
-            () = next(hangup) => {}
+        loop {
+            tokio::select! {
+                () = next(interrupt) => return,
+                () = next(terminate) => return,
+                () = next(hangup) => match &self.on_hangup {
+                    Some(work) => work(),
+                    None => return,
+                },
+            }
         }
     }
 }

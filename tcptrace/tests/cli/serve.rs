@@ -270,17 +270,29 @@ fn clients_that_mean_no_good_hold_nobody_up() {
         }
     };
     netns.run(|| {
-        let huge = format!("GET / HTTP/1.1\r\nX: {}\r\n\r\n", "x".repeat(1 << 20));
+        let huge =
+            format!("GET / HTTP/1.1\r\nHost: localhost\r\nX: {}\r\n\r\n", "x".repeat(1 << 20));
         let many = format!("GET / HTTP/1.1\r\n{}\r\n", "X: y\r\n".repeat(1000));
+        let host = "GET /healthz HTTP/1.1\r\nConnection: close\r\nHost: localhost\r\n";
+        let twice = format!("{host}Host: localhost\r\n\r\n");
         for (request, statuses) in [
-            (huge.as_bytes(), &[431, 0][..]),
+            (twice.as_bytes(), &[400][..]),
+            (b"GET /healthz HTTP/1.1\r\nConnection: close\r\n\r\n", &[400]),
+            (b"GET /healthz HTTP/1.0\r\n\r\n", &[200]),
+            (huge.as_bytes(), &[431, 0]),
             (many.as_bytes(), &[431]),
             (b"\x16\x03\x01\x02\x00\x01\x00", &[400]),
             (b"GET\r\n\r\n", &[400]),
             (b"GET / HTTP/9.9\r\n\r\n", &[400, 505]),
-            (b"POST /metrics HTTP/1.1\r\nContent-Length: 1000000000\r\n\r\n", &[405]),
-            (b"GET /metrics HTTP/1.1\r\nContent-Length: 3\r\n\r\nabc", &[413]),
-            (b"GET /metrics HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n", &[413]),
+            (
+                b"POST /metrics HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000000000\r\n\r\n",
+                &[405],
+            ),
+            (b"GET /metrics HTTP/1.1\r\nHost: localhost\r\nContent-Length: 3\r\n\r\nabc", &[413]),
+            (
+                b"GET /metrics HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n",
+                &[413],
+            ),
             (b"GET /metrics HTTP/1.1\r\nHost: evil.example\r\nConnection: close\r\n\r\n", &[421]),
         ] {
             let (status, _) = tcp(request);
@@ -326,6 +338,129 @@ fn clients_that_mean_no_good_hold_nobody_up() {
     assert_eq!(lost, 0.0);
     serving.running.signal(Signal::SIGTERM);
     let ended = serving.running.end();
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+    assert!(ended.stderr.contains(" 0 lost"), "{ended:?}");
+}
+
+/// A kubelet asks while others hold every connection that there may be with half a request.
+#[test]
+fn a_probe_is_answered_while_half_sent_requests_hold_every_connection() {
+    const HALF_SENT: u64 = 1200;
+    if !can_trace() {
+        return;
+    }
+    let netns = Netns::new().unwrap();
+    let serving = Serving::of(&netns, &["--listen", &SERVE.to_string()]);
+    let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
+    setrlimit(Resource::RLIMIT_NOFILE, soft.max(4096.min(hard)), hard).unwrap();
+    let half: Vec<TcpStream> = netns.run(|| {
+        let half_sent = |_| {
+            let mut stream = TcpStream::connect(SERVE).unwrap();
+            stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: local").unwrap();
+            stream
+        };
+        (0..HALF_SENT).map(half_sent).collect()
+    });
+    for path in ["/healthz", "/readyz", "/metrics"] {
+        let begun = Instant::now();
+        let answer = netns.run(|| {
+            let mut stream = TcpStream::connect(SERVE).unwrap();
+            stream.set_read_timeout(Some(DEADLINE)).unwrap();
+            let request = get_request(path).replace("Host: x", "Host: localhost");
+            stream.write_all(request.as_bytes()).unwrap();
+            let mut answer = String::new();
+            stream.read_to_string(&mut answer).unwrap();
+            answer
+        });
+        println!("{path} behind {HALF_SENT} half-sent requests: {:?}", begun.elapsed());
+        assert_eq!(split(&answer).0, 200, "{path}: {answer}");
+    }
+    // They were still there, or it was no test: most of them are, and their time is not over.
+    let open = half.iter().filter(|stream| {
+        stream.set_nonblocking(true).unwrap();
+        let read = stream.peek(&mut [0]);
+        read.is_err_and(|error| error.kind() == ErrorKind::WouldBlock)
+    });
+    let open = open.count();
+    assert!(open > 500, "{open} are open");
+    // Nobody who has not asked is waited for.
+    serving.running.signal(Signal::SIGTERM);
+    let begun = Instant::now();
+    let ended = serving.running.end();
+    println!("SIGTERM with {open} half-sent requests: {:?}", begun.elapsed());
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+}
+
+/// The certificate that is shown at [`SERVE`] to a new connection, in PEM; `None` without openssl.
+fn certificate_shown(netns: &Netns) -> Option<String> {
+    let connect = ["s_client", "-connect", &SERVE.to_string()];
+    let shown = String::from_utf8(output(netns, "openssl", &connect)?.stdout).unwrap();
+    let begin = shown.find("-----BEGIN CERTIFICATE-----")?;
+    let end = shown.find("-----END CERTIFICATE-----")?;
+    Some(shown[begin..end].to_owned())
+}
+
+/// As whoever renews a certificate does: other files at the same paths, then SIGHUP.
+#[test]
+fn sighup_reads_token_and_certificate_again_and_ends_nothing() {
+    if !can_trace() {
+        return;
+    }
+    let netns = Netns::new().unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    let file = |name: &str| directory.path().join(name).to_str().unwrap().to_owned();
+    let make = |name: &str| {
+        let (certificate, key) = (file(&format!("{name}.cert")), file(&format!("{name}.key")));
+        let make = ["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256"];
+        let out = ["-nodes", "-subj", "/CN=localhost", "-keyout", &key, "-out", &certificate];
+        let made = output(&netns, "openssl", &[&make[..], &out].concat())?;
+        assert!(made.status.success(), "{made:?}");
+        Some((certificate, key))
+    };
+    let (Some(first), Some(second)) = (make("first"), make("second")) else { return };
+    let (certificate, key, token) = (file("cert"), file("key"), file("token"));
+    let install = |of: &(String, String)| {
+        fs::copy(&of.0, &certificate).unwrap();
+        fs::copy(&of.1, &key).unwrap();
+    };
+    let pem = |of: &(String, String)| {
+        let pem = fs::read_to_string(&of.0).unwrap();
+        pem.split("-----END").next().unwrap().to_owned()
+    };
+    install(&first);
+    fs::write(&token, "the-token-of-before\n").unwrap();
+    let listen = SERVE.to_string();
+    let arguments = ["--listen", &listen, "--tls-cert", &certificate, "--tls-key", &key];
+    let mut serving = Serving::of(&netns, &[&arguments[..], &["--token-file", &token]].concat());
+    let status = |serving: &Serving, token: &str| {
+        let request = format!(
+            "GET /api/v1/states HTTP/1.1\r\nHost: x\r\nConnection: close\r\nAuthorization: Bearer \
+             {token}\r\n\r\n"
+        );
+        ask(&serving.socket(), &request).0
+    };
+    assert_eq!(certificate_shown(&netns).unwrap(), pem(&first));
+    assert_eq!(status(&serving, "the-token-of-before"), 200);
+
+    // A certificate whose key is not there yet, and half a token.
+    fs::copy(&second.0, &certificate).unwrap();
+    fs::write(&token, "half\n").unwrap();
+    serving.running.signal(Signal::SIGHUP);
+    serving.running.hear("the token from before stays in force");
+    serving.running.hear("the certificate from before stays in force");
+    assert_eq!(certificate_shown(&netns).unwrap(), pem(&first));
+    assert_eq!(status(&serving, "the-token-of-before"), 200);
+
+    install(&second);
+    fs::write(&token, "the-token-from-now-on\n").unwrap();
+    serving.running.signal(Signal::SIGHUP);
+    serving.running.hear("the token was read again");
+    serving.running.hear("certificate and key were read again");
+    assert_eq!(certificate_shown(&netns).unwrap(), pem(&second));
+    assert_eq!(status(&serving, "the-token-of-before"), 401);
+    assert_eq!(status(&serving, "the-token-from-now-on"), 200);
+
+    let ended = serving.running.interrupt();
     assert_eq!(ended.code, Some(0), "{ended:?}");
     assert!(ended.stderr.contains(" 0 lost"), "{ended:?}");
 }

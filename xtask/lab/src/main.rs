@@ -20,6 +20,8 @@ mod dist;
 mod kernel_tests;
 mod markers;
 mod outcome;
+#[cfg(test)]
+mod profiles;
 mod provenance;
 mod setup;
 mod sources;
