@@ -186,17 +186,18 @@ impl Collector {
                     space.read(counters.mono_ns, &counters.counters);
                 }
             }
-            Input::Lost(lost) => {
-                let events = lost.count;
-                self.now.lost = self.now.lost.and(Losses { events, uncounted: false });
-            }
-            Input::Missed { .. } | Input::Gap(_) => {
-                self.now.lost = self.now.lost.and(Losses { events: 0, uncounted: true });
-            }
+            Input::Lost(lost) => self.lost(Losses { events: lost.count, ..Losses::default() }),
+            Input::Missed { .. } => self.lost(Losses { uncounted: true, ..Losses::default() }),
+            // A gap of no length has lost something too.
+            Input::Gap(gap) => self.lost(Losses { gap_ns: gap.ns().max(1), ..Losses::default() }),
             Input::Snapshot(snapshot) => return self.snapshot(snapshot),
             _ => {}
         }
         false
+    }
+
+    fn lost(&mut self, lost: Losses) {
+        self.now.lost = self.now.lost.and(lost);
     }
 
     /// What is known of a namespace; `None` if there is no room for another.

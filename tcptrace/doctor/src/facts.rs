@@ -47,12 +47,14 @@ pub struct Losses {
     pub events: u64,
     /// There was a loss of which nobody knows how many it took.
     pub uncounted: bool,
+    /// Of a recording, the time of which nothing is known, nanoseconds.
+    pub gap_ns: u64,
 }
 
 impl Losses {
     /// Whether there was any.
     pub fn is_any(self) -> bool {
-        self.events > 0 || self.uncounted
+        self.events > 0 || self.uncounted || self.gap_ns > 0
     }
 
     /// These and those.
@@ -60,6 +62,7 @@ impl Losses {
         Self {
             events: self.events.saturating_add(other.events),
             uncounted: self.uncounted || other.uncounted,
+            gap_ns: self.gap_ns.saturating_add(other.gap_ns),
         }
     }
 }

@@ -1,6 +1,6 @@
 use std::fmt::Write as _;
 
-use tcptrace_model::{Accounts, script};
+use tcptrace_model::{Accounts, Gap, script};
 
 use super::*;
 use crate::finding::Severity;
@@ -157,6 +157,20 @@ fn losses_in_the_window_are_a_finding() {
     let diagnosis = whole(&text);
     let lost = found(&diagnosis, "lost-events").expect("a loss");
     assert!(lost.about.seen.starts_with("tcptrace lost 12 events in 10.0 s"), "{lost:?}");
+
+    // A gap of a recording is one too.
+    let mut watch = watch(&text.replace("3000ms lost 12\n", ""), Span::WHOLE);
+    assert!(watch.diagnosis().fine.contains(&"lost-events"));
+    let because = tcptrace_model::GapBecause::Missing;
+    let gap = Input::Gap(Gap { from_ns: 11_000_000_000, mono_ns: 15_000_000_000, because });
+    let tracker = Tracker::default();
+    watch.input(&gap, &tracker);
+    for input in script::inputs(&scan(20, "", "ListenOverflows=0")).unwrap() {
+        watch.input(&input, &tracker);
+    }
+    let diagnosis = watch.diagnosis();
+    let lost = found(&diagnosis, "lost-events").expect("a gap");
+    assert!(lost.about.seen.contains("4.0 s of the recording are missing"), "{lost:?}");
 }
 
 #[test]
