@@ -331,7 +331,9 @@ impl Collector {
             .iter()
             .map(|(&netns, space)| NetnsFacts {
                 netns,
-                enter: self.enter(netns),
+                name: tracker.namespaces().name(netns).map(Into::into),
+                called: tracker.namespaces().long(netns),
+                enter: self.enter(netns, tracker),
                 knobs: space.knobs.clone(),
                 counters: Counted::default(),
                 states: space.sockets.states.clone(),
@@ -399,12 +401,12 @@ impl Collector {
     }
 
     /// As in [`NetnsFacts::enter`].
-    fn enter(&self, netns: u32) -> String {
+    fn enter(&self, netns: u32, tracker: &Tracker) -> String {
         if self.spaces.len() == 1 || self.setup.own_netns == Some(netns) {
             return String::new();
         }
         // Who holds a socket of a namespace need not be in it.
-        format!("in network namespace {netns}: ")
+        format!("in network namespace {}: ", tracker.namespaces().long(netns))
     }
 
     /// Whose TIME_WAITs there are, where there are many.

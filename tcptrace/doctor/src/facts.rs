@@ -85,6 +85,10 @@ pub struct Setting {
 pub struct NetnsFacts {
     /// Its inode.
     pub netns: u32,
+    /// Its name, if it has one, escaped.
+    pub name: Option<Box<str>>,
+    /// What it is called in a text: by its name, if it has one, and its inode.
+    pub called: String,
     /// What comes before a command that is to run in it: `in network namespace 4026532177: `. Empty where it is the
     /// only one, or that of who asks.
     pub enter: String,

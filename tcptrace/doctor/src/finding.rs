@@ -144,6 +144,10 @@ pub struct Finding {
     pub rule: &'static str,
     /// Inode of the network namespace.
     pub netns: u32,
+    /// Its name, if it has one, escaped.
+    pub netns_name: Option<Box<str>>,
+    /// What it is called in a text.
+    pub called: String,
     /// What is to be said: of when it was worst.
     pub about: About,
     /// When it was found.

@@ -60,6 +60,9 @@ struct Kept {
     when: When,
     /// When it was last found.
     last_ns: u64,
+    /// What the namespace was called then.
+    netns_name: Option<Box<str>>,
+    called: String,
 }
 
 /// What a rule said of a namespace at the last scan, where it found nothing.
@@ -182,7 +185,13 @@ impl Watch {
             for (index, (_, rule)) in rules::ALL.iter().enumerate() {
                 let key = (index, space.netns);
                 match rule(&host, space) {
-                    Outcome::Found(about) => self.found(key, about, window, began_ns, now_ns),
+                    Outcome::Found(about) => {
+                        self.found(key, about, window, began_ns, now_ns);
+                        if let Some(kept) = self.kept.get_mut(&key) {
+                            kept.netns_name.clone_from(&space.name);
+                            kept.called.clone_from(&space.called);
+                        }
+                    }
                     Outcome::Fine => {
                         self.last.entry(key).or_insert(Last::Fine);
                     }
@@ -206,7 +215,9 @@ impl Watch {
         let Some(kept) = self.kept.get_mut(&key) else {
             if self.kept.len() < FINDINGS {
                 let when = When { began_ns, worst_ns: now_ns, over_ns: None };
-                self.kept.insert(key, Kept { about, when, last_ns: now_ns });
+                let (netns_name, called) = (None, String::new());
+                let kept = Kept { about, when, last_ns: now_ns, netns_name, called };
+                self.kept.insert(key, kept);
             }
             return;
         };
@@ -238,6 +249,8 @@ impl Watch {
                 diagnosis.findings.push(Finding {
                     rule: name,
                     netns: *netns,
+                    netns_name: kept.netns_name.clone(),
+                    called: kept.called.clone(),
                     about: kept.about.clone(),
                     when: When { over_ns, ..kept.when },
                 });

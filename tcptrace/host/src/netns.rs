@@ -14,6 +14,7 @@ use nix::sched::{CloneFlags, setns};
 
 use super::mounts::{self, Mount};
 use super::sock_diag::SockDiag;
+use tcptrace_model::Cgroup;
 
 mod resolve;
 
@@ -70,11 +71,33 @@ pub struct Netns {
     pub path: PathBuf,
     /// Its name: that of the file it is mounted on. Untrusted text.
     pub name: Option<String>,
+    /// That name is one that `ip netns` shows.
+    pub is_ip_netns: bool,
     /// A process in it, where it was found by one.
     pub pid: Option<u32>,
 }
 
 impl Netns {
+    /// One that is still to be looked at.
+    fn at(path: PathBuf, mount: Option<&Mounted>, pid: Option<u32>) -> Self {
+        Self {
+            id: NetnsId { inode: 0, device: 0 },
+            path,
+            name: mount.map(|mount| mount.name.clone()),
+            is_ip_netns: mount.is_some_and(|mount| mount.path.starts_with(NAMED)),
+            pid,
+        }
+    }
+
+    /// What people call it: the name that `ip netns` shows, else the container of a process in it, or that
+    /// process with its number, else the name of the file it is mounted on. Untrusted text.
+    pub fn label(&self) -> Option<String> {
+        if self.is_ip_netns {
+            return self.name.clone();
+        }
+        self.pid.and_then(of_process).or_else(|| self.name.clone())
+    }
+
     /// Opens it, and makes sure that the file is still this namespace's. The caller closes it
     /// soon: until then the namespace cannot end.
     pub fn open(&self) -> io::Result<File> {
@@ -136,6 +159,20 @@ impl Netns {
     }
 }
 
+/// What a process says of its namespace: its container, else its own name and number.
+fn of_process(pid: u32) -> Option<String> {
+    let cgroup = fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap_or_default();
+    let path = cgroup.lines().find_map(|line| line.strip_prefix("0::"));
+    if let Some(cgroup) = path.map(Cgroup::parse)
+        && cgroup.container().is_some()
+    {
+        return Some(cgroup.name().to_owned());
+    }
+    let comm = fs::read(format!("/proc/{pid}/comm")).ok()?;
+    let comm = String::from_utf8_lossy(comm.strip_suffix(b"\n").unwrap_or(&comm)).into_owned();
+    Some(format!("{comm}[{pid}]"))
+}
+
 /// The namespaces that were found, and what could not be looked at.
 #[derive(Debug, Default)]
 pub struct Namespaces {
@@ -161,26 +198,34 @@ pub struct Refused {
 }
 
 impl Namespaces {
-    fn add(&mut self, path: PathBuf, name: Option<String>, pid: Option<u32>) {
-        self.take(NetnsId::of(&path), path, name, pid);
+    fn add_mounted(&mut self, mount: &Mounted) {
+        let path = mount.path.clone();
+        let looked = NetnsId::of(&path);
+        self.take(looked, Netns::at(path, Some(mount), None));
     }
 
-    /// Adds what looking at `path` gave.
-    fn take(
-        &mut self,
-        looked: io::Result<NetnsId>,
-        path: PathBuf,
-        name: Option<String>,
-        pid: Option<u32>,
-    ) {
+    fn add_process(&mut self, pid: u32) {
+        let path = PathBuf::from(format!("/proc/{pid}/ns/net"));
+        let looked = NetnsId::of(&path);
+        let own = std::process::id();
+        match self.found.iter_mut().find(|known| looked.as_ref().is_ok_and(|id| *id == known.id)) {
+            // Who a namespace is named after is the first process in it, and not this one.
+            Some(known) if known.pid.is_none_or(|pid| pid == own) => known.pid = Some(pid),
+            Some(_) => {}
+            None => self.take(looked, Netns::at(path, None, Some(pid))),
+        }
+    }
+
+    /// Adds what looking at the path of `netns` gave.
+    fn take(&mut self, looked: io::Result<NetnsId>, netns: Netns) {
         match looked {
             Ok(id) if self.found.iter().any(|known| known.id == id) => {}
             Ok(_) if self.found.len() >= MAX_NAMESPACES => self.cut = true,
-            Ok(id) => self.found.push(Netns { id, path, name, pid }),
+            Ok(id) => self.found.push(Netns { id, ..netns }),
             // Gone between the listing and the look, or a zombie, which has no namespaces.
             Err(error) if matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ESRCH)) => {}
             Err(_) if self.refused.len() >= MAX_REFUSED => self.refused_more += 1,
-            Err(error) => self.refused.push(Refused { path, error }),
+            Err(error) => self.refused.push(Refused { path: netns.path, error }),
         }
     }
 }
@@ -215,10 +260,8 @@ pub fn namespaces() -> io::Result<Namespaces> {
     let own_id = NetnsId::of(&own)?;
     let mounted = mounted(&mounts::mounts()?);
     let own_name = mounted.iter().find(|mount| mount.inode == own_id.inode);
-    all.add(own, own_name.map(|mount| mount.name.clone()), Some(std::process::id()));
-    for mount in mounted {
-        all.add(mount.path, Some(mount.name), None);
-    }
+    all.take(Ok(own_id), Netns::at(own, own_name, Some(std::process::id())));
+    mounted.iter().for_each(|mount| all.add_mounted(mount));
     let processes = fs::read_dir("/proc")?.filter_map(|entry| {
         let name = entry.ok()?.file_name();
         name.to_str()?.parse::<u32>().ok()
@@ -228,7 +271,7 @@ pub fn namespaces() -> io::Result<Namespaces> {
             all.cut = true;
             break;
         }
-        all.add(PathBuf::from(format!("/proc/{pid}/ns/net")), None, Some(pid));
+        all.add_process(pid);
     }
     all.forget_known_refusals(&|pid| files_of(&pid.to_string()), files_of("thread-self"));
     Ok(all)
@@ -296,7 +339,8 @@ mod tests {
         all.refused.clear();
         for pid in [7, 8, 9] {
             let refused = Err(io::ErrorKind::PermissionDenied.into());
-            all.take(refused, format!("/proc/{pid}/ns/net").into(), None, Some(pid));
+            let path = format!("/proc/{pid}/ns/net").into();
+            all.take(refused, Netns::at(path, None, Some(pid)));
         }
         let own = 40;
         // One is in this process's namespace, one in another, and of one that is not known either.
@@ -340,7 +384,7 @@ mod tests {
         });
         if let Ok((id, thread)) = told.recv() {
             let path = Path::new("/proc").join(thread).join("ns/net");
-            let ns = Netns { id, path: path.clone(), name: None, pid: None };
+            let ns = Netns { id, ..Netns::at(path.clone(), None, None) };
             assert_ne!(id, before);
             assert_eq!(ns.run(NetnsId::own).unwrap().unwrap(), id);
             assert_eq!(NetnsId::own().unwrap(), before);

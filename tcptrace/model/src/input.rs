@@ -9,6 +9,7 @@ use super::{
     counters::NetnsCounters,
     event::{Accept, Minisock, Reset, Transition},
     knobs::NetnsKnobs,
+    netns::NetnsName,
     state::TcpState,
     task::Task,
     tcp_info::SnapInfo,
@@ -63,6 +64,8 @@ pub enum Input {
     Exited(Exited),
     /// The sysctls of a network namespace: when it is first reached, and when they have changed.
     Knobs(Box<NetnsKnobs>),
+    /// What a network namespace is called.
+    NetnsName(Box<NetnsName>),
     /// The kernel's counters of a network namespace: with each snapshot of all its sockets.
     Counters(Box<NetnsCounters>),
     /// The ring has been emptied: whatever happened before this moment has been told.
@@ -95,6 +98,7 @@ impl Input {
             Self::Exited(exited) => exited.mono_ns,
             Self::Knobs(knobs) => knobs.mono_ns,
             Self::Counters(counters) => counters.mono_ns,
+            Self::NetnsName(named) => named.mono_ns,
             Self::End(accounts) => accounts.mono_ns,
             Self::Cgroup { .. }
             | Self::Snapshot(

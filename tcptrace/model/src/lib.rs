@@ -12,6 +12,7 @@ pub mod hash;
 pub mod input;
 pub mod knobs;
 pub mod moment;
+pub mod netns;
 pub mod script;
 pub mod select;
 pub mod sock_id;
@@ -36,6 +37,7 @@ pub use input::{
     MinisocksBy, Queues, SnapFull, SnapSocket, Snapshot, SnapshotEnd, SynQueue, Unseen,
 };
 pub use knobs::{Knob, Knobs, NetnsKnobs, PortRange};
+pub use netns::NetnsName;
 pub use sock_id::SockId;
 pub use state::{StateSet, TcpState};
 pub use task::{Comm, ProcessName, Task};

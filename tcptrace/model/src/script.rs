@@ -47,10 +47,10 @@ pub use late_leak::late_leak;
 
 use crate::{
     Accept, AtClose, BoundPort, Clock, Comm, Event, Exited, Holder, Input, Knob, Knobs, Linger,
-    Lost, Minisock, MinisockEvent, MinisocksBy, NetStat, NetnsCounters, NetnsKnobs, PortRange,
-    Reset, ResetDirection, RstReason, SnapFull, SnapInfo, SnapSocket, Snapshot, SnapshotEnd,
-    SockFacts, StateSet, Stopper, SynQueue, Task, TcpInfo, TcpState, Timer, Totals, Transition,
-    Tuple, knobs,
+    Lost, Minisock, MinisockEvent, MinisocksBy, NetStat, NetnsCounters, NetnsKnobs, NetnsName,
+    PortRange, Reset, ResetDirection, RstReason, SnapFull, SnapInfo, SnapSocket, Snapshot,
+    SnapshotEnd, SockFacts, StateSet, Stopper, SynQueue, Task, TcpInfo, TcpState, Timer, Totals,
+    Transition, Tuple, knobs,
 };
 
 /// A connection that is closed here, expires after 60 s, and was opened at 1 ms.
@@ -183,6 +183,15 @@ fn input(line: &str) -> Result<Input> {
             Input::Exited(Exited { mono_ns, tgid, started })
         }
         "cgroup" => Input::Cgroup { id: word()?.parse()?, path: word()?.into() },
+        "netns" => {
+            let (netns, name) = (word()?.parse()?, word()?);
+            let gone = match words.next() {
+                None => false,
+                Some("gone") => true,
+                Some(word) => bail!("unknown detail {word}"),
+            };
+            Input::NetnsName(Box::new(NetnsName::new(mono_ns, netns, Some(name), gone)))
+        }
         "knobs" => {
             let netns = word()?.parse()?;
             let mut knobs = Knobs::default();

@@ -1,11 +1,11 @@
 //! What still holds of what was told earlier: said again where reading may begin.
 //!
-//! Bounded: as many names of cgroups as the tracker keeps, and the sysctls of so many namespaces.
+//! Bounded: as many names of cgroups and namespaces as the tracker keeps, and the sysctls of so many namespaces.
 
 use std::collections::{HashMap, VecDeque};
 
-use tcptrace_model::{Clock, Input, MinisocksBy, NetnsKnobs};
-use tcptrace_track::cgroups;
+use tcptrace_model::{Clock, Input, MinisocksBy, NetnsKnobs, NetnsName};
+use tcptrace_track::{cgroups, namespaces};
 
 /// Network namespaces whose sysctls are kept; the oldest goes.
 const NAMESPACES: usize = 4096;
@@ -20,11 +20,20 @@ pub struct Context {
     cgroup_order: VecDeque<u64>,
     knobs: HashMap<u32, Box<NetnsKnobs>>,
     knob_order: VecDeque<u32>,
+    names: HashMap<u32, Box<NetnsName>>,
+    name_order: VecDeque<u32>,
 }
 
 /// Whether `input` is something that holds until it is said otherwise.
 pub fn lasts(input: &Input) -> bool {
-    matches!(input, Input::Begin { .. } | Input::Clock(_) | Input::Cgroup { .. } | Input::Knobs(_))
+    matches!(
+        input,
+        Input::Begin { .. }
+            | Input::Clock(_)
+            | Input::Cgroup { .. }
+            | Input::Knobs(_)
+            | Input::NetnsName(_)
+    )
 }
 
 impl Context {
@@ -43,6 +52,17 @@ impl Context {
                     && let Some(oldest) = self.cgroup_order.pop_front()
                 {
                     self.cgroups.remove(&oldest);
+                }
+            }
+            Input::NetnsName(named) => {
+                let netns = named.netns;
+                if self.names.insert(netns, named).is_none() {
+                    self.name_order.push_back(netns);
+                }
+                if self.name_order.len() > namespaces::LIMIT
+                    && let Some(oldest) = self.name_order.pop_front()
+                {
+                    self.names.remove(&oldest);
                 }
             }
             Input::Knobs(knobs) => {
@@ -79,6 +99,8 @@ impl Context {
             .iter()
             .filter_map(|&id| Some(Input::Cgroup { id, path: self.cgroups.get(&id)?.clone() }));
         let knobs = self.knob_order.iter().filter_map(|netns| self.knobs.get(netns).cloned());
-        begin.into_iter().chain(clock).chain(cgroups).chain(knobs.map(Input::Knobs))
+        let names = self.name_order.iter().filter_map(|netns| self.names.get(netns).cloned());
+        let named = cgroups.chain(names.map(Input::NetnsName));
+        begin.into_iter().chain(clock).chain(named).chain(knobs.map(Input::Knobs))
     }
 }

@@ -14,8 +14,8 @@ use super::{
 };
 use tcptrace_model::{
     Accounts, BoundPort, Clock, Exited, Gap, GapBecause, Gaps, Holder, Input, Knob, Knobs, Lost,
-    MinisocksBy, NetStat, NetnsCounters, NetnsKnobs, PortRange, Snapshot, SnapshotEnd, SockStat,
-    SynQueue, Unseen, counters::Counters,
+    MinisocksBy, NetStat, NetnsCounters, NetnsKnobs, NetnsName, PortRange, Snapshot, SnapshotEnd,
+    SockStat, SynQueue, Unseen, counters::Counters,
 };
 
 /// The first of the tags that this module has; the last is 0x7f.
@@ -38,6 +38,7 @@ const SNAP_INFO: u8 = 0x4e;
 // 0x50 and 0x53 are those of `task`, 0x51 that of `facts`.
 const EXITED: u8 = 0x52;
 const SNAP_BOUND: u8 = 0x54;
+const NETNS_NAME: u8 = 0x55;
 const GAP: u8 = 0x58;
 
 /// Of the path of a cgroup, more is not kept. The kernel has 4096.
@@ -106,6 +107,13 @@ fn body_of(out: &mut Vec<u8>, input: &Input) -> u8 {
             put_u64(out, u64::from(knobs.netns));
             put_knobs(out, &knobs.knobs);
             KNOBS
+        }
+        Input::NetnsName(named) => {
+            put_u64(out, named.mono_ns);
+            put_u64(out, u64::from(named.netns));
+            out.push(u8::from(named.gone));
+            put_bytes(out, named.name().unwrap_or_default().as_bytes());
+            NETNS_NAME
         }
         Input::Counters(counters) => {
             put_u64(out, counters.mono_ns);
@@ -226,6 +234,11 @@ pub(super) fn get(tag: u8, from: &mut Cursor<'_>) -> Result<Option<Input>, Malfo
                 _ => return Err(Malformed("no such answer")),
             },
         })),
+        NETNS_NAME => {
+            let (mono_ns, netns, gone) = (from.u64()?, from.u32()?, from.bool()?);
+            let name = from.text()?;
+            Input::NetnsName(Box::new(NetnsName::new(mono_ns, netns, Some(&name), gone)))
+        }
         EXITED => {
             Input::Exited(Exited { mono_ns: from.u64()?, tgid: from.u32()?, started: from.u32()? })
         }

@@ -133,7 +133,7 @@ impl Gather {
         let now = accounts.mono_ns;
         self.look(now, tracker);
         let groups = self.closers.take(now, tracker.census());
-        let closers = named(groups, |id| tracker.cgroup(id), |sum, more| sum.join(&more));
+        let closers = named(groups, tracker, |sum, more| sum.join(&more));
         let (time_wait, linger) = measures(&self.durations);
         Facts {
             header: self.header.clone(),

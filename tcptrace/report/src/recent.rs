@@ -115,7 +115,7 @@ impl Recent {
     /// Counts who closed up to `now`, and forgets what is old. To be called a few times in a half.
     pub fn count(&mut self, now: u64, tracker: &Tracker) {
         let groups = self.closers.take(now, tracker.census());
-        let groups = named(groups, |id| tracker.cgroup(id), |sum, more| sum.join(&more));
+        let groups = named(groups, tracker, |sum, more| sum.join(&more));
         let kept = &mut self.newer.closers;
         kept.values_mut().for_each(Tally::bury);
         for (group, tally) in groups {

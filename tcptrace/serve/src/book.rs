@@ -243,7 +243,11 @@ fn name(key: Key, tracker: &Tracker) -> String {
     if key == Key::Other {
         return OTHER.to_owned();
     }
-    let groups = named([(key, ())], |id| tracker.cgroup(id), |(), ()| {});
+    // A namespace gets its name after its first events, and may get another: a label must stay.
+    if let Key::Netns(netns) = key {
+        return netns.map_or_else(|| UNKNOWN.to_owned(), |netns| netns.to_string());
+    }
+    let groups = named([(key, ())], tracker, |(), ()| {});
     let label = groups.first().and_then(|(group, ())| Group::label(group));
     label.unwrap_or_else(|| UNKNOWN.to_owned())
 }

@@ -8,8 +8,8 @@ use serde::{Deserialize, Serialize};
 
 use tcptrace_host::clock;
 use tcptrace_model::{
-    BoundPort, Input, NetnsCounters, NetnsKnobs, SnapInfo, SnapSocket, Snapshot, SnapshotEnd,
-    SynQueue,
+    BoundPort, Input, NetnsCounters, NetnsKnobs, NetnsName, SnapInfo, SnapSocket, Snapshot,
+    SnapshotEnd, SynQueue,
 };
 
 /// Of what, and how much of it.
@@ -56,6 +56,11 @@ pub struct Round {
     /// Why a namespace is missing or is not told in full.
     pub(super) remarks: Vec<String>,
     pub(super) over_ns: u64,
+    /// The namespaces that were found, whether they could be read or not; `None` where not all may have
+    /// been.
+    pub(super) there: Option<BTreeSet<u32>>,
+    /// What is to be told of the names of namespaces.
+    pub(super) names: Vec<NetnsName>,
 }
 
 /// A port that sockets are bound to and nothing else, and what tells the first of them.
@@ -77,6 +82,8 @@ impl From<BoundPort> for Bound {
 pub(super) struct Space {
     pub(super) netns: u32,
     pub(super) began_ns: u64,
+    /// What it is called.
+    pub(super) name: Option<Box<str>>,
     pub(super) sockets: Vec<SnapSocket>,
     /// Of some of them.
     pub(super) infos: Vec<SnapInfo>,
@@ -96,6 +103,7 @@ impl Space {
         Self {
             netns,
             began_ns: now,
+            name: None,
             sockets: Vec::new(),
             infos: Vec::new(),
             syn_queues: BTreeMap::new(),
@@ -117,14 +125,29 @@ impl Round {
             cpu_ns: 0,
             remarks: Vec::new(),
             over_ns: clock::monotonic_ns().unwrap_or(u64::MAX),
+            there: None,
+            names: Vec::new(),
         }
     }
 
     /// Hands it out, but for its opening, which came before.
     pub fn feed(self, sink: &mut dyn FnMut(Input)) {
+        for name in self.names {
+            sink(Input::NetnsName(Box::new(name)));
+        }
         for space in self.spaces {
-            let Space { netns, began_ns, sockets, infos, syn_queues, bound, end, knobs, counters } =
-                space;
+            let Space {
+                netns,
+                began_ns,
+                name: _,
+                sockets,
+                infos,
+                syn_queues,
+                bound,
+                end,
+                knobs,
+                counters,
+            } = space;
             if let Some(knobs) = knobs {
                 sink(Input::Knobs(knobs));
             }

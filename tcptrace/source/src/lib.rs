@@ -6,6 +6,7 @@ mod dump;
 pub mod helper;
 mod infos;
 pub mod live;
+mod names;
 pub mod owners;
 pub mod reconcile;
 pub mod recording;

@@ -10,6 +10,7 @@ use std::{
 
 use super::{
     dump::{Of, Round, Space},
+    names::Told,
     snapshot::{Job, Reader},
 };
 use tcptrace_host::clock;
@@ -98,6 +99,7 @@ pub(super) struct Reconciler {
     last_seen: u32,
     /// The sysctls of each namespace, as they were last told.
     knobs: HashMap<u32, Knobs>,
+    names: Told,
     said: HashSet<String>,
     remarks: Vec<String>,
 }
@@ -118,6 +120,7 @@ impl Reconciler {
             not_found: HashSet::new(),
             last_seen: 0,
             knobs: HashMap::new(),
+            names: Told::default(),
             said: HashSet::new(),
             remarks: Vec::new(),
         }
@@ -227,6 +230,7 @@ impl Reconciler {
             });
             self.knobs.retain(|netns, _| self.seen.contains_key(netns));
         }
+        self.names.compare(&mut round);
         for remark in std::mem::take(&mut round.remarks) {
             if self.said.len() < MAX_SAID && self.said.insert(remark.clone()) {
                 self.remarks.push(remark);

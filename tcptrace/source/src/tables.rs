@@ -5,7 +5,7 @@
 //! bound only its port counts.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     io,
     net::SocketAddr,
     sync::{Arc, Mutex, PoisonError},
@@ -136,6 +136,7 @@ impl Tables {
         Ok(Space {
             netns: inode,
             began_ns,
+            name: if minisocks_alone { None } else { netns.label().map(Into::into) },
             sockets,
             infos,
             syn_queues,
@@ -152,16 +153,18 @@ impl Tables {
         let began_ns = cpu_ns();
         let mut remarks = Vec::new();
         let mut spaces = Vec::new();
+        let mut there = None;
         let known = self.known().filter(|_| matches!(order.of, Of::Minisocks { anew: false }));
         let all: Option<io::Result<Vec<_>>> =
             known.map(|known| known.iter().map(|netns| self.dump(netns, order)).collect());
         if let Some(Ok(all)) = all {
             spaces = all;
         } else {
-            let namespaces = match &self.scope.only {
-                Some(netns) => vec![netns.clone()],
+            let (namespaces, complete) = match &self.scope.only {
+                Some(netns) => (vec![netns.clone()], true),
                 None => reachable(&mut remarks),
             };
+            let mut found: BTreeSet<u32> = namespaces.iter().map(|netns| netns.id.inode).collect();
             for netns in &namespaces {
                 if let Of::Among(among) = &order.of
                     && !among.contains(&netns.id.inode)
@@ -172,6 +175,7 @@ impl Tables {
                     Ok(space) => spaces.push(space),
                     // Of one that was asked for that is said; others end all the time.
                     Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                        found.remove(&netns.id.inode);
                         if self.scope.only.is_some() {
                             let name = netns.name.as_deref().unwrap_or_default().escape_debug();
                             remarks.push(format!(
@@ -188,6 +192,7 @@ impl Tables {
                     )),
                 }
             }
+            there = complete.then_some(found);
             *self.namespaces.lock().unwrap_or_else(PoisonError::into_inner) =
                 Some(namespaces.into());
         }
@@ -212,6 +217,8 @@ impl Tables {
             cpu_ns: cpu_ns().saturating_sub(began_ns),
             remarks,
             over_ns,
+            there,
+            names: Vec::new(),
         }
     }
 
@@ -220,7 +227,8 @@ impl Tables {
     }
 }
 
-fn reachable(remarks: &mut Vec<String>) -> Vec<Netns> {
+/// The namespaces that can be found, and whether those are all.
+fn reachable(remarks: &mut Vec<String>) -> (Vec<Netns>, bool) {
     match netns::namespaces() {
         Ok(namespaces) => {
             if let Some(refused) = namespaces.refused.first() {
@@ -238,11 +246,12 @@ fn reachable(remarks: &mut Vec<String>) -> Vec<Netns> {
             if namespaces.cut {
                 remarks.push("more network namespaces or processes than are looked at".to_owned());
             }
-            namespaces.found
+            let complete = namespaces.refused.is_empty() && !namespaces.cut;
+            (namespaces.found, complete)
         }
         Err(error) => {
             remarks.push(format!("cannot list the network namespaces: {error}"));
-            Vec::new()
+            (Vec::new(), false)
         }
     }
 }

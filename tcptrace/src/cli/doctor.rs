@@ -134,7 +134,7 @@ fn without_events(
     for wait in [Duration::ZERO, watch] {
         thread::sleep(wait);
         analysis.feed(&Input::Snapshot(Snapshot::Open));
-        let scan = Job::all(Arc::clone(&reader)).run();
+        let scan = Job::all(Arc::clone(&reader)).run().with_names();
         if wait.is_zero() {
             scan.remarks().iter().for_each(|remark| say(remark));
         }

@@ -68,7 +68,7 @@ pub(super) fn once<V: View>(scope: Scope, target: Target, view: V) -> Result<Exi
     });
     analysis.feed(&Input::Clock(clocks));
     analysis.feed(&Input::Snapshot(Snapshot::Open));
-    let round = Job::all(Reader::here(scope)).run();
+    let round = Job::all(Reader::here(scope)).run().with_names();
     round.remarks().iter().for_each(|remark| say(remark));
     let mut cgroups = CgroupNames::open();
     round.feed(&mut |input| cgroups.pass(&input, &mut |input| analysis.feed(input)));

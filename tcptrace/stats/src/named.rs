@@ -10,6 +10,25 @@ use std::{collections::HashMap, fmt};
 
 use super::group::Key;
 use tcptrace_model::{Cgroup, task::escape};
+use tcptrace_track::Tracker;
+
+/// Whoever knows what things are called.
+pub trait Names {
+    /// The cgroup with this id.
+    fn cgroup(&self, id: u64) -> Option<&Cgroup>;
+    /// The network namespace with this inode, escaped.
+    fn netns(&self, inode: u32) -> Option<String>;
+}
+
+impl Names for Tracker {
+    fn cgroup(&self, id: u64) -> Option<&Cgroup> {
+        self.cgroup(id)
+    }
+
+    fn netns(&self, inode: u32) -> Option<String> {
+        Some(self.namespaces().short(inode))
+    }
+}
 
 /// A group and what it is called.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -24,8 +43,13 @@ impl Group {
     /// Those for which there was no room.
     pub const OTHER: Self = Self { name: None, key: Key::Other };
 
-    fn new(key: Key, cgroup: Option<&Cgroup>) -> Self {
-        Self { name: cgroup.map(|cgroup| escape(cgroup.name().as_bytes()).into()), key }
+    fn new(key: Key, names: &impl Names) -> Self {
+        let name = match key {
+            Key::Cgroup(Some(id)) => names.cgroup(id).map(|known| escape(known.name().as_bytes())),
+            Key::Netns(Some(inode)) => names.netns(inode),
+            _ => None,
+        };
+        Self { name: name.map(String::into_boxed_str), key }
     }
 
     /// The key, of a group of several cgroups that of the one with the lowest id.
@@ -42,7 +66,7 @@ impl Group {
 
 impl From<Key> for Group {
     fn from(key: Key) -> Self {
-        Self::new(key, None)
+        Self { name: None, key }
     }
 }
 
@@ -53,21 +77,17 @@ impl fmt::Display for Group {
     }
 }
 
-/// Names `groups`, of whose cgroups `cgroup` tells what is known, and adds with `join` what was
+/// Names `groups`, of which `names` tells what is known, and adds with `join` what was
 /// counted of groups of one name. They come in the order of the first of each.
-pub fn named<'a, T>(
+pub fn named<T>(
     groups: impl IntoIterator<Item = (Key, T)>,
-    cgroup: impl Fn(u64) -> Option<&'a Cgroup>,
+    names: &impl Names,
     join: impl Fn(&mut T, T),
 ) -> Vec<(Group, T)> {
     let mut named: Vec<(Group, T)> = Vec::new();
     let mut places: HashMap<Box<str>, usize> = HashMap::new();
     for (key, counted) in groups {
-        let known = match key {
-            Key::Cgroup(Some(id)) => cgroup(id),
-            _ => None,
-        };
-        let group = Group::new(key, known);
+        let group = Group::new(key, names);
         let place = group.name.as_ref().map(|name| places.entry(name.clone()));
         let known = place.map(|place| *place.or_insert(named.len()));
         match known.and_then(|at| named.get_mut(at)) {
@@ -90,15 +110,20 @@ mod tests {
         let nginx = Cgroup::parse("/system.slice/nginx.service");
         let below = Cgroup::parse("/system.slice/nginx.service/worker");
         let hostile = Cgroup::parse("/system.slice/\u{1b}[2J\u{202e}.service");
-        let cgroup = |id| match id {
-            7 => Some(&below),
-            8 => Some(&nginx),
-            9 => Some(&hostile),
-            _ => None,
-        };
+        struct Known([Cgroup; 3]);
+        impl Names for Known {
+            fn cgroup(&self, id: u64) -> Option<&Cgroup> {
+                self.0.get(usize::try_from(id.checked_sub(7)?).ok()?)
+            }
+
+            fn netns(&self, inode: u32) -> Option<String> {
+                (inode == 3).then(|| "blue (gone)".to_owned())
+            }
+        }
+        let known = Known([below, nginx, hostile]);
         let keys = [Some(8), Some(1), None, Some(7), Some(2), Some(9)].map(Key::Cgroup);
         let groups = keys.into_iter().chain([Key::Other]).map(|key| (key, 1));
-        let mut named = named(groups, cgroup, |sum, more| *sum += more);
+        let mut named = named(groups, &known, |sum, more| *sum += more);
         named.sort();
         let shown: Vec<_> =
             named.iter().map(|(group, count)| (group.to_string(), *count)).collect();

@@ -36,6 +36,7 @@ use tcptrace_model::{
     Tuple,
     hash::{Map, Set},
 };
+use tcptrace_track::namespaces::Namespaces;
 
 /// Peers that are told apart; for more there is no room, which is counted.
 pub const DEFAULT_LIMIT: usize = 1 << 18;
@@ -97,6 +98,8 @@ impl Row {
 pub struct Space {
     /// Inode; `None`: the hook cannot tell.
     pub netns: Option<u32>,
+    /// What it is called: by its name, if it has one, and its inode. Escaped.
+    pub called: Option<String>,
     /// What its sysctls allow, or why that is not known.
     pub limits: Result<Limits, String>,
     /// Ports on offer that are taken for all peers: by listeners, by what they accepted, by
@@ -174,6 +177,7 @@ pub struct Ports {
     own_failed: Map<Path, u64>,
     /// Ports that are bound and nothing else.
     inactive: BoundPorts,
+    names: Namespaces,
     /// Something tells of minisocks.
     time_wait_seen: bool,
     began_ns: u64,
@@ -201,6 +205,7 @@ impl Ports {
             own_range: Set::default(),
             own_failed: Map::default(),
             inactive: BoundPorts::default(),
+            names: Namespaces::default(),
             time_wait_seen: false,
             began_ns: 0,
             passed: false,
@@ -219,6 +224,7 @@ impl Ports {
     /// Takes in what is not an event.
     pub fn input(&mut self, input: &Input) {
         self.inactive.input(input);
+        self.names.input(input);
         match input {
             Input::Begin { hz, minisocks, .. } => {
                 self.hz = *hz;
@@ -557,6 +563,7 @@ impl Ports {
             ports.values().for_each(|task| by.add(*task));
             spaces.push(Space {
                 netns,
+                called: netns.map(|netns| self.names.long(netns)),
                 limits,
                 bound: ports.len() as u64,
                 inactive,

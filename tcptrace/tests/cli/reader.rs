@@ -15,7 +15,7 @@ use serde_json::Value;
 
 use crate::{
     peer::Server,
-    run::{Running, can_trace, command, run},
+    run::{Running, can_trace, command, run, until},
     sys::now,
 };
 
@@ -315,6 +315,62 @@ impl Drop for Named {
     }
 }
 
+/// The name that `ip netns` shows is hostile here: any file name will do.
+#[test]
+fn namespaces_are_shown_by_name_live_and_from_a_recording() {
+    if !can_trace() {
+        return;
+    }
+    let name = format!("tcpt\u{1b}[31m-{}", process::id());
+    let escaped = format!("tcpt\\x1b[31m-{}", process::id());
+    let Some(netns) = Named::add(&name) else { return };
+    let server = thread::scope(|scope| {
+        let inside = scope.spawn(|| {
+            setns(netns.file(), CloneFlags::CLONE_NEWNET).unwrap();
+            Server::new()
+        });
+        inside.join().unwrap()
+    });
+    let inode = netns.inode();
+    let long = format!("{escaped} ({inode})");
+
+    // Among all namespaces, in one look.
+    let by = run(crate::run::tcptrace(&["states", "--by", "netns"]));
+    assert!(by.text().contains(&escaped), "{by:?}");
+    let doctor = run(crate::run::tcptrace(&["doctor", "--duration", "1s", "-N", &name]));
+    assert!(doctor.text().contains(&format!("network namespace {long}")), "{doctor:?}");
+
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("file");
+    let file = file.to_str().unwrap();
+    let record = Running::listening(&mut crate::run::tcptrace(&["record", file, "-N", &name]));
+    let live = ["conns", "-o", "json", "-N", &name];
+    let live = Running::listening(&mut crate::run::tcptrace(&live));
+    let names = |text: &str| -> Vec<Value> {
+        let all = lines(text);
+        let ends = all.iter().filter(|line| line["type"] == "connection");
+        ends.map(|line| line["netns_name"].clone()).collect()
+    };
+    let is_known = |names: &[Value]| names.iter().any(|name| *name == *escaped);
+    // The name comes with the first snapshot, which connections may precede.
+    let replay = || run(crate::run::tcptrace(&["conns", "-o", "json", "-r", file]));
+    until("the name to be known", || {
+        netns.connection();
+        is_known(&names(replay().text())).then_some(())
+    });
+    for ended in [live.interrupt(), record.interrupt(), replay()] {
+        assert_eq!(ended.code, Some(0), "{ended:?}");
+        let names = names(ended.text());
+        assert!(names.iter().all(|name| name.is_null() || *name == *escaped), "{names:?}");
+    }
+    assert!(is_known(&names(replay().text())));
+    let wide = run(crate::run::tcptrace(&["live", "--wide", "-r", file]));
+    assert!(wide.text().contains(&escaped[..12]) && !wide.text().contains('\u{1b}'), "{wide:?}");
+    let closers = run(crate::run::tcptrace(&["closers", "--by", "netns", "-r", file]));
+    assert!(closers.text().contains(&escaped), "{closers:?}");
+    drop(server);
+}
+
 /// The inode of a namespace is the next one's at once. What goes on in that one is nothing of the
 /// one that was asked for.
 #[test]
@@ -327,7 +383,7 @@ fn a_namespace_that_got_the_inode_of_the_one_asked_for_is_a_stranger() {
     for _ in 0..TRIES {
         let Some(asked) = Named::add(&name) else { return };
         let inode = asked.inode();
-        let running =
+        let mut running =
             Running::listening(&mut crate::run::tcptrace(&["live", "-o", "json", "-N", &name]));
         asked.connection();
         drop(asked);
@@ -343,6 +399,8 @@ fn a_namespace_that_got_the_inode_of_the_one_asked_for_is_a_stranger() {
         // What the namespace's end itself tells comes before this.
         let before = now();
         stranger.connection();
+        running.hear("is gone, or can no longer be reached");
+        assert!(running.heard().contains(&format!("network namespace {name} ({inode})")));
         let ended = running.interrupt();
         assert_eq!(ended.code, Some(0), "{ended:?}");
         let lines = lines(ended.text());

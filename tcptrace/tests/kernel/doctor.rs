@@ -53,7 +53,7 @@ pub(crate) fn diagnose<T: Send>(
     let options = Options { filter: filter.clone(), time_wait, ..by(Backend::TpBtf) };
     let mut live = crate::known::live(&options).context("the tracer does not start")?;
     let id = NetnsId { inode: netns.inode(), device: NetnsId::own()?.device };
-    let only = netns::Netns { id, path: netns.path(), name: None, pid: None };
+    let only = netns::Netns { id, path: netns.path(), name: None, is_ip_netns: false, pid: None };
     let every_ns = u64::try_from(WATCH.as_nanos())?;
     live.take_snapshots(Some(only), filter, Some(Owners::default()), every_ns);
     let setup = Setup {
@@ -416,7 +416,8 @@ fn the_defaults_are_those_of_an_empty_namespace() -> Result<()> {
     let netns = Netns::new()?;
     let id = NetnsId { inode: netns.inode(), device: NetnsId::own()?.device };
     let path = netns.path();
-    let knobs = sysctl::knobs(&netns::Netns { id, path, name: None, pid: None })?;
+    let knobs =
+        sysctl::knobs(&netns::Netns { id, path, name: None, is_ip_netns: false, pid: None })?;
     let space = NetnsFacts { knobs, ..NetnsFacts::default() };
     for spec in knobs::ALL {
         let value = spec.value(&space.knobs);

@@ -62,7 +62,8 @@ impl Traced {
         let mut live = crate::known::live(&options).context("the tracer does not start")?;
         let device = NetnsId::own().map_or(0, |own| own.device);
         let id = NetnsId { inode: netns.inode(), device };
-        let reach = netns::Netns { id, path: netns.path(), name: None, pid: None };
+        let reach =
+            netns::Netns { id, path: netns.path(), name: None, is_ip_netns: false, pid: None };
         live.take_snapshots(Some(reach), filter, Some(Owners::default()), NEVER_NS);
         let mut traced = Self {
             tracker: Tracker::default(),

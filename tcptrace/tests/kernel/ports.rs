@@ -59,7 +59,8 @@ impl Watch {
         let mut live = crate::known::live(&options).context("the tracer does not start")?;
         let device = NetnsId::own()?.device;
         let id = NetnsId { inode: netns.inode(), device };
-        let only = netns::Netns { id, path: netns.path(), name: None, pid: None };
+        let only =
+            netns::Netns { id, path: netns.path(), name: None, is_ip_netns: false, pid: None };
         live.take_snapshots(Some(only), filter.clone(), Some(Owners::default()), NEVER_NS);
         let shown = Shown { every: EVERY, count: None, top: 9, filter, header: false };
         let view = PortsView::new(Format::Json, shown);

@@ -100,7 +100,7 @@ pub fn reach(netns: &Netns) -> netns::Netns {
     // nsfs is one device for all namespaces.
     let device = NetnsId::own().map_or(0, |own| own.device);
     let id = NetnsId { inode: netns.inode(), device };
-    netns::Netns { id, path: netns.path(), name: None, pid: None }
+    netns::Netns { id, path: netns.path(), name: None, is_ip_netns: false, pid: None }
 }
 
 impl Trace {

@@ -14,6 +14,7 @@ pub mod gate;
 mod known;
 mod listeners;
 mod minisock;
+pub mod namespaces;
 mod peek;
 mod pending;
 mod processes;

@@ -7,6 +7,7 @@ use super::{
     known::Known,
     listeners::Listeners,
     minisock::Origin,
+    namespaces::Namespaces,
     pending::PendingVerdicts,
     processes::Processes,
     sampling::Sampling,
@@ -69,6 +70,7 @@ pub struct Tracker {
     /// RSTs are reported.
     resets_told: bool,
     cgroups: Cgroups,
+    namespaces: Namespaces,
     /// Since when no event can have been missed: an unknown socket has been in its state at
     /// least since then. `None` before the hooks are in force.
     complete_since: Option<u64>,
@@ -98,6 +100,7 @@ impl Tracker {
             minisocks_told: true,
             resets_told: true,
             cgroups: Cgroups::default(),
+            namespaces: Namespaces::default(),
             complete_since: None,
             last_loss: None,
             last_reset_loss: None,
@@ -191,6 +194,11 @@ impl Tracker {
         self.cgroups.get(id)
     }
 
+    /// What network namespaces are called.
+    pub fn namespaces(&self) -> &Namespaces {
+        &self.namespaces
+    }
+
     /// Takes in one input and hands out what follows from it.
     ///
     /// `out` is dynamic so that the analysis is compiled once, in this crate, and not for each view.
@@ -246,6 +254,7 @@ impl Tracker {
                 self.sampling.end(accounts.mono_ns, &self.known.processes, out);
             }
             Input::Exited(exited) => self.known.processes.ended(exited.tgid, exited.started),
+            Input::NetnsName(_) => self.namespaces.input(input),
             Input::Clock(_) | Input::Knobs(_) | Input::Counters(_) => {}
         }
     }

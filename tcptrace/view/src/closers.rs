@@ -89,7 +89,7 @@ impl ClosersView {
 
     fn print(&mut self, tracker: &Tracker, out: &mut BytesMut) {
         let groups = self.closers.take(self.now_ns, tracker.census());
-        let groups = named(groups, |id| tracker.cgroup(id), |sum, more| sum.join(&more));
+        let groups = named(groups, tracker, |sum, more| sum.join(&more));
         let ranking = Ranking::new(self.begin_ns, self.from_ns, self.now_ns, groups, self.order);
         match self.format {
             Format::Table => {
@@ -138,6 +138,7 @@ impl View for ClosersView {
             Input::Event(_)
             | Input::Snapshot(_)
             | Input::Cgroup { .. }
+            | Input::NetnsName(_)
             | Input::Exited(_)
             | Input::Knobs(_)
             | Input::Counters(_) => {}

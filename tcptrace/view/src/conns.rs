@@ -20,7 +20,7 @@ use tcptrace_model::{
     select::{Subject, Wanted},
 };
 use tcptrace_stats::conns::{Connection, Conns, Until, least_ns};
-use tcptrace_track::{DEFAULT_LIMIT, Tracker};
+use tcptrace_track::{DEFAULT_LIMIT, Tracker, namespaces::Namespaces};
 
 /// How the lines are written.
 #[derive(Clone, Copy, Debug)]
@@ -70,6 +70,7 @@ enum Open {
 /// The view.
 pub struct ConnsView {
     conns: Conns,
+    names: Namespaces,
     printer: Printer,
     selection: Selection,
     open: Open,
@@ -81,6 +82,7 @@ impl ConnsView {
     pub fn new(format: Format, selection: Selection) -> Self {
         Self {
             conns: Conns::new(selection.until, DEFAULT_LIMIT),
+            names: Namespaces::default(),
             printer: match format {
                 Format::Table(columns) => Printer::Table(Table::new(columns)),
                 Format::Json => Printer::Json(Lines::new(), WallClock::utc()),
@@ -111,10 +113,11 @@ impl ConnsView {
             return;
         }
         self.printed += 1;
+        let name = one.netns.and_then(|netns| self.names.name(netns));
         match &mut self.printer {
-            Printer::Table(table) => table.row(one, out),
-            Printer::Json(_, wall) => json::print(one, wall, out),
-            Printer::Csv(wall) => csv::print(one, wall, out),
+            Printer::Table(table) => table.row(one, &self.names, out),
+            Printer::Json(_, wall) => json::print(one, name, wall, out),
+            Printer::Csv(wall) => csv::print(one, name, wall, out),
         }
     }
 
@@ -149,6 +152,7 @@ impl View for ConnsView {
     }
 
     fn input(&mut self, input: &Input, tracker: &Tracker, out: &mut BytesMut) {
+        self.names.input(input);
         match (&mut self.printer, input) {
             (Printer::Table(table), Input::Begin { mono_ns, .. }) => table.set_begin(*mono_ns),
             (Printer::Table(table), Input::Clock(clock)) => table.wall().set(*clock),

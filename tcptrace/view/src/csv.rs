@@ -17,7 +17,7 @@ use tcptrace_model::{
 /// The header, in the order in which [`Csv::transition`] writes.
 pub(super) const HEADER: &str = "time,mono_ns,skaddr,cookie,netns,family,mapped,laddr,lport,raddr,\
     rport,old,new,ms,at_least,pid,comm,owner_from,linger,initiator,how,end_reason,within_ms,\
-    tid,thread,closer_pid,closer_comm,closer_from,unknown_because,mptcp,lost,gap_ms\n";
+    tid,thread,closer_pid,closer_comm,closer_from,unknown_because,mptcp,netns_name,lost,gap_ms\n";
 
 /// Writes the rows of the `live` view. What is not known is empty.
 pub struct Csv {
@@ -39,7 +39,12 @@ impl Csv {
         self.hz = hz;
     }
 
-    pub(super) fn transition(&mut self, moved: &Moved, out: &mut BytesMut) {
+    pub(super) fn transition(
+        &mut self,
+        moved: &Moved,
+        netns_name: Option<&str>,
+        out: &mut BytesMut,
+    ) {
         let tuple = &moved.tuple;
         self.wall.put_rfc3339(out, moved.mono_ns);
         out.put_u8(b',');
@@ -101,6 +106,7 @@ impl Csv {
         put_closer(out, moved.closer.as_ref());
         text(out, moved.verdict.unknown_because.map_or("", UnknownBecause::name));
         put_field(out, moved.mptcp());
+        put_field(out, netns_name.map(quoted));
         out.put_slice(b",,\n");
     }
 
@@ -182,21 +188,21 @@ mod tests {
         for input in script::inputs(text).unwrap() {
             tracker.apply(&input, &mut |change| {
                 if let Change::Moved(moved) = change {
-                    csv.transition(&moved, &mut out);
+                    csv.transition(&moved, Some("=1,\"x"), &mut out);
                 }
             });
         }
         assert_eq!(
             std::str::from_utf8(&out).unwrap(),
             ",1000000,0xa,,0,ipv4,false,10.0.0.1,,10.0.0.2,443,CLOSE,SYN_SENT,,false,812,\"a,b\",\
-             connect,2s,,,,,812,\"a,b\",,,,,,,\n\
+             connect,2s,,,,,812,\"a,b\",,,,,,\"'=1,\"\"x\",,\n\
              ,2000000,0xa,,,ipv4,false,10.0.0.1,7,10.0.0.2,443,SYN_SENT,CLOSE,1.000,false,812,\
-             \"a,b\",connect,,,unknown,,,812,\"a,b\",,,,classic-hook,,,\n"
+             \"a,b\",connect,,,unknown,,,812,\"a,b\",,,,classic-hook,,\"'=1,\"\"x\",,\n"
         );
         let columns = HEADER.matches(',').count();
         assert_eq!(
             std::str::from_utf8(&out).unwrap().lines().nth(1).unwrap().matches(',').count(),
-            columns + 2,
+            columns + 3,
             "a comma in each name"
         );
     }

@@ -141,6 +141,7 @@ impl View for HistView {
             Input::Event(_)
             | Input::Snapshot(_)
             | Input::Cgroup { .. }
+            | Input::NetnsName(_)
             | Input::Exited(_)
             | Input::Knobs(_)
             | Input::Counters(_) => {}

@@ -39,7 +39,12 @@ impl Json {
     }
 
     /// `{"v":1,"type":"transition",…}`
-    pub(super) fn transition(&mut self, moved: &Moved, bytes: &mut BytesMut) {
+    pub(super) fn transition(
+        &mut self,
+        moved: &Moved,
+        netns_name: Option<&str>,
+        bytes: &mut BytesMut,
+    ) {
         // Many small pieces: into a vector, whose appending is inlined, and from there at once.
         let mut line = std::mem::take(&mut self.line);
         line.clear();
@@ -156,6 +161,8 @@ impl Json {
             Some(true) => b"true",
             Some(false) => b"false",
         });
+        out.put_slice(br#","netns_name":"#);
+        put_text(out, netns_name);
         out.put_u8(b'}');
         out.put_u8(b'\n');
         bytes.put_slice(&line);
@@ -205,6 +212,21 @@ fn word(out: &mut Vec<u8>, word: Option<&'static str>) {
             out.put_u8(b'"');
         }
         None => out.put_slice(b"null"),
+    }
+}
+
+/// Text of others, escaped already.
+fn put_text(out: &mut impl BufMut, text: Option<&str>) {
+    match text {
+        None => out.put_slice(b"null"),
+        Some(text)
+            if text.bytes().all(|c| matches!(c, b' '..=b'~') && !matches!(c, b'"' | b'\\')) =>
+        {
+            out.put_u8(b'"');
+            out.put_slice(text.as_bytes());
+            out.put_u8(b'"');
+        }
+        Some(text) => out.put_slice(serde_json::Value::from(text).to_string().as_bytes()),
     }
 }
 
@@ -272,7 +294,7 @@ mod tests {
             crate::loss::json(&input, &mut out);
             tracker.apply(&input, &mut |change| {
                 if let Change::Moved(moved) = change {
-                    json.transition(&moved, &mut out);
+                    json.transition(&moved, None, &mut out);
                 }
             });
         }
@@ -297,7 +319,8 @@ mod tests {
             "new": "ESTABLISHED", "ms": 5.411, "at_least": false, "pid": 812, "comm": "curl",
             "owner_from": "connect", "tid": 812, "thread": "curl", "closer_pid": null,
             "closer_comm": null, "closer_from": null, "linger": "2s", "initiator": null, "how": null,
-            "unknown_because": null, "end_reason": null, "within_ms": null, "mptcp": null
+            "unknown_because": null, "end_reason": null, "within_ms": null, "mptcp": null,
+            "netns_name": null
         });
         assert_eq!(lines[1], expected);
         assert_eq!(lines[0]["lport"], serde_json::Value::Null, "not bound yet");
@@ -310,7 +333,7 @@ mod tests {
         for input in script::inputs("1ms sk=a CLOSE>SYN_SENT 10.0.0.1:0 10.0.0.2:443").unwrap() {
             tracker.apply(&input, &mut |change| {
                 if let Change::Moved(moved) = change {
-                    json.transition(&moved, &mut out);
+                    json.transition(&moved, None, &mut out);
                 }
             });
         }
@@ -330,6 +353,18 @@ mod tests {
             let next = text[at..].find(&format!("\"{key}\":")).unwrap_or_else(|| panic!("{key}"));
             at += next + 1;
         }
+    }
+
+    #[test]
+    fn text_of_others_stays_within_its_string() {
+        for text in ["blue", "a\"b", "back\\\\slash", "grün", "\\x1b[2J"] {
+            let mut out = BytesMut::new();
+            put_text(&mut out, Some(text));
+            assert_eq!(serde_json::from_slice::<String>(&out).unwrap(), text);
+        }
+        let mut none = BytesMut::new();
+        put_text(&mut none, None);
+        assert_eq!(&none[..], b"null");
     }
 
     #[test]

@@ -7,7 +7,7 @@ use bytes::{BufMut as _, BytesMut};
 pub use super::table::{Columns, WIDTH_WITH_OWNER};
 use super::{AT_ONCE, View, csv, csv::Csv, json::Json, loss, table::Table};
 use tcptrace_model::{Change, Input, StateSet, select::Wanted};
-use tcptrace_track::Tracker;
+use tcptrace_track::{Tracker, namespaces::Namespaces};
 
 /// How the stream is written.
 pub enum Format {
@@ -43,6 +43,7 @@ enum Printer {
 /// The view.
 pub struct LiveView {
     printer: Printer,
+    names: Namespaces,
     selection: Selection,
     printed: u64,
     /// The second of event time that is being printed, and what it has had.
@@ -62,6 +63,7 @@ impl LiveView {
         };
         Self {
             printer,
+            names: Namespaces::default(),
             selection,
             printed: 0,
             second: 0,
@@ -123,6 +125,7 @@ impl View for LiveView {
     }
 
     fn input(&mut self, input: &Input, _tracker: &Tracker, out: &mut BytesMut) {
+        self.names.input(input);
         match (&mut self.printer, input) {
             (Printer::Table(table), Input::Begin { mono_ns, hz, .. }) => table.begin(*mono_ns, *hz),
             (Printer::Json(json), Input::Begin { hz, .. }) => json.set_hz(*hz),
@@ -154,10 +157,11 @@ impl View for LiveView {
             return;
         }
         self.printed += 1;
+        let name = moved.sock.and_then(|sock| self.names.name(sock.netns));
         match &mut self.printer {
-            Printer::Table(table) => table.transition(moved, out),
-            Printer::Json(json) => json.transition(moved, out),
-            Printer::Csv(csv) => csv.transition(moved, out),
+            Printer::Table(table) => table.transition(moved, &self.names, out),
+            Printer::Json(json) => json.transition(moved, name, out),
+            Printer::Csv(csv) => csv.transition(moved, name, out),
         }
     }
 
@@ -263,11 +267,12 @@ LADDR:LPORT           RADDR:RPORT           OLDSTATE       NEWSTATE           MS
     #[test]
     fn wide_shows_whose_socket_it_is() {
         let columns = Columns { wide: true, timestamp: true, ..Columns::default() };
-        let text = show(Format::Table(columns), everything(), SCRIPT);
+        let script = SCRIPT.replace("0ms begin\n", "0ms begin\n0ms netns 0 blue\n");
+        let text = show(Format::Table(columns), everything(), &script);
         let row = text.lines().nth(2).unwrap();
         assert!(
             row.starts_with(
-                "0.003000   0xa                0              812 curl            connect  curl            192."
+                "0.003000   0xa                blue                    812 curl            connect  curl            192."
             ),
             "{row}"
         );

@@ -20,7 +20,7 @@ use super::{
 };
 use tcptrace_model::{Change, Input, filter::Filter};
 use tcptrace_stats::ports::{Interval, Ports, Space, Takers};
-use tcptrace_track::Tracker;
+use tcptrace_track::{Tracker, namespaces::Namespaces};
 
 pub use self::text::describe;
 pub use super::states::Format;
@@ -43,7 +43,7 @@ pub struct Shown {
 const CSV_HEADER: &str = "time,mono_ns,seconds,netns,family,laddr,raddr,rport,live,time_wait,\
     reusable,usable,free,opened,returned,failed,failed_total,opened_per_s,returned_per_s,\
     outlook,runs_out_s,uncertain,free_at_least,bound,bound_inactive,own_range_failed_total,\
-    taken_by_pid,taken_by_comm,taken_by_ports\n";
+    taken_by_pid,taken_by_comm,taken_by_ports,netns_name\n";
 
 /// The view.
 pub struct PortsView {
@@ -110,20 +110,28 @@ impl PortsView {
             let is_asked = filter.netns.is_none_or(|netns| space.netns == Some(netns));
             rows.iter().any(|row| row.path.netns == space.netns) || is_asked && space.bound > 0
         });
+        let names = tracker.namespaces();
         match self.format {
             Format::Table => {
                 let time = self.wall.at(mono_ns).map_or("-", |(text, _)| text);
                 text::block(&interval, more, time, self.shown.header, out);
             }
-            Format::Json => json::line(&interval, more, mono_ns, &mut self.wall, out),
-            Format::Csv => csv(&interval, mono_ns, &mut self.wall, out),
+            Format::Json => json::line(&interval, more, mono_ns, names, &mut self.wall, out),
+            Format::Csv => csv(&interval, mono_ns, names, &mut self.wall, out),
         }
         self.schedule.printed_at(mono_ns);
         self.last = Some((mono_ns, interval));
     }
 }
 
-fn csv(interval: &Interval, mono_ns: u64, wall: &mut WallClock, out: &mut BytesMut) {
+fn csv(
+    interval: &Interval,
+    mono_ns: u64,
+    names: &Namespaces,
+    wall: &mut WallClock,
+    out: &mut BytesMut,
+) {
+    let name = |netns: Option<u32>| netns.and_then(|netns| names.name(netns));
     let rate = |rate: f64| Some(format!("{rate:.3}"));
     let space_of = |netns| interval.spaces.iter().find(|space| space.netns == netns);
     for row in &interval.rows {
@@ -150,6 +158,8 @@ fn csv(interval: &Interval, mono_ns: u64, wall: &mut WallClock, out: &mut BytesM
         put_bound(space_of(row.path.netns), out);
         put_field(out, row.failures().map(|_| row.own_failed));
         put_taker(row.takers.as_ref(), out);
+        put_field(out, name(row.path.netns).map(quoted));
+        out.put_u8(b'\n');
     }
     // Where nothing was connected from here, but ports are bound: no peer, and all that is of one.
     let without_rows =
@@ -161,6 +171,8 @@ fn csv(interval: &Interval, mono_ns: u64, wall: &mut WallClock, out: &mut BytesM
         put_bound(Some(space), out);
         put_field(out, None::<u64>);
         put_taker(Some(&space.bound_by), out);
+        put_field(out, name(space.netns).map(quoted));
+        out.put_u8(b'\n');
     }
 }
 
@@ -178,13 +190,12 @@ fn put_bound(space: Option<&Space>, out: &mut BytesMut) {
     put_field(out, space.and_then(|space| space.inactive));
 }
 
-/// Who takes most, and the end of the line.
+/// Who takes most.
 fn put_taker(takers: Option<&Takers>, out: &mut BytesMut) {
     let most = takers.and_then(|takers| takers.most.first());
     put_field(out, most.and_then(|taker| taker.pid));
     put_field(out, most.and_then(|taker| taker.name).map(|name| quoted(&name.to_string())));
     put_field(out, most.map(|taker| taker.ports));
-    out.put_u8(b'\n');
 }
 
 impl View for PortsView {

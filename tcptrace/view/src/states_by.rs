@@ -142,11 +142,9 @@ fn census(by: By, tracker: &Tracker) -> Vec<(Group, Counts)> {
         }
         groups.entry(key).or_default()[column] += 1;
     }
-    let mut groups = named(
-        groups,
-        |id| tracker.cgroup(id),
-        |sum, more| sum.iter_mut().zip(more).for_each(|(sum, count)| *sum += count),
-    );
+    let mut groups = named(groups, tracker, |sum, more| {
+        sum.iter_mut().zip(more).for_each(|(sum, count)| *sum += count)
+    });
     groups.sort_by_cached_key(|(group, counts)| {
         (std::cmp::Reverse(counts.iter().sum::<u64>()), group.clone())
     });

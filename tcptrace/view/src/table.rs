@@ -7,8 +7,9 @@ use std::{
 
 use bytes::{BufMut as _, BytesMut};
 
-use super::{number::age_within, time::WallClock};
+use super::{number::age_within, time::WallClock, wrap::cut};
 use tcptrace_model::{EndReason, How, Linger, Moved, Task, TcpState, Timeout};
+use tcptrace_track::namespaces::Namespaces;
 
 /// How many characters a row takes with [`Columns::owner`] and nothing else.
 pub const WIDTH_WITH_OWNER: u16 = 104;
@@ -26,6 +27,14 @@ pub struct Columns {
     pub timestamp: bool,
     /// Colours.
     pub color: bool,
+}
+
+/// Characters of a network namespace: a container with twelve digits of its id, or a host's unit.
+pub(super) const NETNS: usize = 19;
+
+/// A network namespace as a column has it: its name, else its inode.
+pub(super) fn netns(netns: Option<u32>, names: &Namespaces) -> String {
+    netns.map_or("-".to_owned(), |netns| cut(&names.short(netns), NETNS))
 }
 
 /// Writes the rows of the `live` view.
@@ -61,7 +70,7 @@ impl Table {
             line.push_str("TIME(s)    ");
         }
         if wide {
-            let _ = write!(line, "{:18} {:10} ", "SKADDR", "NETNS");
+            let _ = write!(line, "{:18} {:NETNS$} ", "SKADDR", "NETNS");
         }
         if owner || wide {
             let _ = write!(line, "{:>7} {:15} ", "PID", "COMM");
@@ -80,7 +89,7 @@ impl Table {
         put_line(out, &line);
     }
 
-    pub(super) fn transition(&mut self, moved: &Moved, out: &mut BytesMut) {
+    pub(super) fn transition(&mut self, moved: &Moved, names: &Namespaces, out: &mut BytesMut) {
         let Columns { wide, owner, time, timestamp, .. } = self.columns;
         let mut line = String::with_capacity(160);
         if time {
@@ -92,8 +101,8 @@ impl Table {
             let _ = write!(line, "{:<10} ", format!("{}.{:06}", us / 1_000_000, us % 1_000_000));
         }
         if wide {
-            let netns = moved.sock.map_or("-".to_owned(), |sock| sock.netns.to_string());
-            let _ = write!(line, "0x{:<16x} {netns:10} ", moved.skaddr);
+            let netns = netns(moved.sock.map(|sock| sock.netns), names);
+            let _ = write!(line, "0x{:<16x} {netns:NETNS$} ", moved.skaddr);
         }
         if owner || wide {
             let _ = match &moved.owner {

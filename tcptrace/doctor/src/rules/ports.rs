@@ -242,6 +242,7 @@ mod tests {
         let taker = Taker { name: Some(Comm::from("binds").into()), pid: Some(7), ports: count };
         space.bound = Some(Space {
             netns: Some(1),
+            called: None,
             limits: Limits::of(&space.knobs),
             bound: count,
             inactive: Some(count - 1),

@@ -133,7 +133,10 @@ fn by_path(path: PathBuf, name: Option<&str>, pid: Option<u32>) -> Result<Netns,
     }
     let metadata = file.metadata().map_err(host)?;
     let id = NetnsId::from_metadata(&metadata).map_err(host)?;
-    Ok(Netns { id, path, name: name.map(Into::into), pid })
+    let is_ip_netns = path.parent() == Some(Path::new(NAMED));
+    let of_file = || path.file_name().map(|name| name.to_string_lossy().into_owned());
+    let name = name.map(str::to_owned).or_else(|| of_file().filter(|_| is_ip_netns));
+    Ok(Netns { id, path, name, is_ip_netns, pid })
 }
 
 fn by_inode(inode: u32) -> Result<Netns, NetnsError> {

@@ -232,7 +232,13 @@ fn lines_by_the_clock_get_their_turn() {
 #[test]
 fn snapshots_get_their_turn() {
     let own = netns::NetnsId::own().unwrap();
-    let only = netns::Netns { id: own, path: "/proc/self/ns/net".into(), name: None, pid: None };
+    let only = netns::Netns {
+        id: own,
+        path: "/proc/self/ns/net".into(),
+        name: None,
+        is_ip_netns: false,
+        pid: None,
+    };
     let scope =
         Scope { only: Some(only), filter: Filter::default(), owners: None, infos_of_all: false };
     let mut source = Endless::new(|_| {});

@@ -14,9 +14,9 @@ use std::{
 
 use tcptrace_model::{
     Accept, Accounts, AtClose, BoundPort, Clock, Comm, Event, GapBecause, Holder, Input, Knob,
-    Knobs, Linger, Lost, Minisock, MinisockEvent, NetStat, NetnsCounters, NetnsKnobs, PortRange,
-    Reset, ResetDirection, RstReason, Snapshot, SnapshotEnd, SockFacts, SockStat, Stopper, Task,
-    TcpState, Totals, Transition, Tuple, filter::Filter, script,
+    Knobs, Linger, Lost, Minisock, MinisockEvent, NetStat, NetnsCounters, NetnsKnobs, NetnsName,
+    PortRange, Reset, ResetDirection, RstReason, Snapshot, SnapshotEnd, SockFacts, SockStat,
+    Stopper, Task, TcpState, Totals, Transition, Tuple, filter::Filter, script,
 };
 use tcptrace_pipeline::Analysis;
 use tcptrace_record::{
@@ -283,6 +283,8 @@ fn every_input_comes_back() {
             netns: 9,
             counters: Err("Permission denied".into()),
         })),
+        Input::NetnsName(Box::new(NetnsName::new(1, u32::MAX, Some("bl\u{1b}ue"), false))),
+        Input::NetnsName(Box::new(NetnsName::new(u64::MAX, 9, None, true))),
         Input::Snapshot(Snapshot::OpenMinisocks),
         Input::Snapshot(Snapshot::Bound(Box::new(BoundPort {
             lport: u16::MAX,

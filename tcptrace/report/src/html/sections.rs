@@ -123,7 +123,7 @@ fn finding(facts: &Facts, window: (u64, u64), found: &Finding) -> Markup {
     html! {
         article.finding.(class) {
             h3 { span.severity { (about.severity.name()) } " " (found.rule) }
-            p.seen { (about.seen) " " span.netns { "(netns " (found.netns) ")" } }
+            p.seen { (about.seen) " " span.netns { "(netns " (found.called) ")" } }
             @if let Some(when) = found.when.words(window, |ns| moment(facts, ns)) {
                 p.when { (when) }
             }

@@ -182,12 +182,13 @@ pub(super) fn exchange(
         }
         let last = round.spaces.last_mut().filter(|_| open);
         match (piece, last) {
-            (Piece::Space { netns, began_ns, knobs, counters }, None) => {
+            (Piece::Space { netns, began_ns, name, knobs, counters }, None) => {
                 if round.spaces.len() >= SPACES {
                     return Err(WireError::TooMuch);
                 }
                 open = true;
-                let space = Space { began_ns, knobs, counters, ..Space::gone(netns, began_ns) };
+                let space =
+                    Space { began_ns, name, knobs, counters, ..Space::gone(netns, began_ns) };
                 round.spaces.push(space);
             }
             (Piece::Sockets(mut sockets), Some(space)) => space.sockets.append(&mut sockets),
@@ -205,7 +206,8 @@ pub(super) fn exchange(
             (Piece::Remark(remark), None) if round.remarks.len() < REMARKS => {
                 round.remarks.push(remark);
             }
-            (Piece::Over { all, over_ns, cpu_ns, used }, None) => {
+            (Piece::Over { all, over_ns, cpu_ns, there, used }, None) => {
+                round.there = there;
                 (round.all, round.over_ns, round.cpu_ns) = (all, over_ns, cpu_ns);
                 break used;
             }

@@ -88,7 +88,17 @@ pub(super) fn hand_over(
     round: Round,
     mut room: usize,
 ) -> Result<(), WireError> {
-    let Round { mut all, spaces, cpu_ns, mut remarks, over_ns, minisocks_alone: _ } = round;
+    let Round {
+        mut all,
+        spaces,
+        cpu_ns,
+        mut remarks,
+        over_ns,
+        there,
+        // Told by who schedules.
+        names: _,
+        minisocks_alone: _,
+    } = round;
     for space in spaces {
         if room == 0 {
             all = false;
@@ -105,7 +115,7 @@ pub(super) fn hand_over(
     }
     let OwnUse { cpu_s, resident_bytes, .. } = OwnUse::read();
     let used = Used { cpu_s, resident_bytes };
-    frames.send(&Piece::Over { all, over_ns, cpu_ns, used })?;
+    frames.send(&Piece::Over { all, over_ns, cpu_ns, there, used })?;
     Ok(())
 }
 
@@ -115,9 +125,19 @@ fn hand_over_space(
     space: Space,
     room: &mut usize,
 ) -> Result<bool, WireError> {
-    let Space { netns, began_ns, sockets, infos, syn_queues, bound, mut end, knobs, counters } =
-        space;
-    let mut sent = frames.send(&Piece::Space { netns, began_ns, knobs, counters })?;
+    let Space {
+        netns,
+        began_ns,
+        name,
+        sockets,
+        infos,
+        syn_queues,
+        bound,
+        mut end,
+        knobs,
+        counters,
+    } = space;
+    let mut sent = frames.send(&Piece::Space { netns, began_ns, name, knobs, counters })?;
     let mut sockets = sockets.into_iter();
     while sent < *room && sockets.len() > 0 {
         sent += frames.send(&Piece::Sockets(sockets.by_ref().take(SOCKETS).collect()))?;

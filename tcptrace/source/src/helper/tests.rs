@@ -114,6 +114,7 @@ fn round(sockets: usize) -> Round {
         (lport, BoundPort { lport, sockets: u32::MAX, holder }.into())
     };
     let full = Space {
+        name: Some("blue".into()),
         netns: u32::MAX,
         began_ns: u64::MAX,
         sockets: (0..sockets as u64).map(socket).collect(),
@@ -132,6 +133,8 @@ fn round(sockets: usize) -> Round {
     let unread = NetnsCounters { mono_ns: 2, netns: 8, counters: Err("no".into()) };
     let other = Space { counters: Some(Box::new(unread)), ..Space::gone(8, 5) };
     Round {
+        there: Some([7, 8].into()),
+        names: Vec::new(),
         all: true,
         minisocks_alone: false,
         spaces: vec![full, other, Space::gone(7, 5)],
@@ -205,10 +208,11 @@ fn no_length_is_believed() {
 #[test]
 fn a_frame_has_one_piece_and_that_in_its_place() {
     let piece = |piece: &Piece| framed(&postcard::to_allocvec(piece).unwrap());
-    let space = piece(&Piece::Space { netns: 1, began_ns: 2, knobs: None, counters: None });
+    let space =
+        piece(&Piece::Space { netns: 1, began_ns: 2, name: None, knobs: None, counters: None });
     let sockets = piece(&Piece::Sockets(vec![socket(1)]));
     let end = piece(&Piece::End(SnapshotEnd::default()));
-    let over = Piece::Over { all: true, over_ns: 1, cpu_ns: 1, used: Used::default() };
+    let over = Piece::Over { all: true, over_ns: 1, cpu_ns: 1, there: None, used: Used::default() };
     let over = piece(&over);
     let whole = [&space[..], &sockets, &end, &over].concat();
     assert_eq!(heard(&whole).unwrap().0.spaces[0].sockets, [socket(1)]);

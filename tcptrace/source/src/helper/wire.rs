@@ -4,7 +4,10 @@
 //! allocated for it, and so is what cannot be decoded or does not fill its frame. Both ends are the
 //! same program, so the format has no version.
 
-use std::io::{self, ErrorKind, Read, Write};
+use std::{
+    collections::BTreeSet,
+    io::{self, ErrorKind, Read, Write},
+};
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use thiserror::Error;
@@ -32,6 +35,7 @@ pub(super) enum Piece {
     Space {
         netns: u32,
         began_ns: u64,
+        name: Option<Box<str>>,
         knobs: Option<Box<NetnsKnobs>>,
         counters: Option<Box<NetnsCounters>>,
     },
@@ -45,6 +49,8 @@ pub(super) enum Piece {
         all: bool,
         over_ns: u64,
         cpu_ns: u64,
+        /// Not more than a list of namespaces has.
+        there: Option<BTreeSet<u32>>,
         used: Used,
     },
 }

@@ -66,8 +66,9 @@ fn about(look: &mut Look<'_>, one: &Connection) -> Vec<Row> {
         end(tuple.remote_ip(), tuple.rport)
     );
     let known = |number: Option<u64>| number.map_or("-".to_owned(), |number| number.to_string());
+    let netns = one.netns.map(|netns| look.tracker.namespaces().long(netns));
     let kernel =
-        format!("  netns {}  cookie {}", known(one.netns.map(u64::from)), known(one.cookie));
+        format!("  netns {}  cookie {}", netns.as_deref().unwrap_or("-"), known(one.cookie));
     let owner = one.owner.map_or("owner not known".to_owned(), |owner| {
         let task = owner.task;
         let from = match owner.from {

@@ -44,7 +44,10 @@ pub(in super::super) fn listing(look: &mut Look<'_>) -> Listing {
             });
             let text = format!(
                 "SYN_RECV :{} in {}: {} wait, {} with the SYN-ACK resent{accept}",
-                syn.queue.lport, syn.netns, syn.queue.waiting, syn.queue.resent
+                syn.queue.lport,
+                look.tracker.namespaces().short(syn.netns),
+                syn.queue.waiting,
+                syn.queue.resent
             );
             rows.push(Row::new(text, if full { Tone::Bad } else { Tone::Warn }));
         }

@@ -32,10 +32,15 @@ pub(super) const HEADER: &str = "time,mono_ns,begin_mono_ns,closed_mono_ns,cooki
     syn_sent_ms,syn_recv_ms,established_ms,fin_wait1_ms,fin_wait2_ms,closing_ms,close_wait_ms,\
     last_ack_ms,time_wait_ms,bounds,tid,thread,closer_pid,closer_comm,closer_from,holder_pid,\
     holder_comm,holders,also_held_by_pid,also_held_by_comm,unknown_because,mptcp,\
-    retransmits_at_least,lost,gap_ms\n";
+    retransmits_at_least,netns_name,lost,gap_ms\n";
 
 /// Writes one connection.
-pub(super) fn print(one: &Connection, wall: &mut WallClock, out: &mut BytesMut) {
+pub(super) fn print(
+    one: &Connection,
+    netns_name: Option<&str>,
+    wall: &mut WallClock,
+    out: &mut BytesMut,
+) {
     let tuple = &one.tuple;
     let task = one.owner.map(|owner| owner.task);
     let traffic = one.traffic;
@@ -91,6 +96,7 @@ pub(super) fn print(one: &Connection, wall: &mut WallClock, out: &mut BytesMut) 
     put_field(out, one.verdict.unknown_because.map(UnknownBecause::name));
     put_field(out, one.mptcp);
     put_field(out, Some(resent.is_some_and(|resent| resent.at_least)));
+    put_field(out, netns_name.map(quoted));
     out.put_slice(b",,\n");
 }
 

@@ -11,7 +11,7 @@ use tcptrace_stats::conns::{Connection, least_ns};
 
 /// `{"v":1,"type":"connection",…}`
 #[derive(Serialize)]
-struct Line {
+struct Line<'a> {
     v: u32,
     r#type: &'static str,
     /// RFC 3339.
@@ -21,6 +21,7 @@ struct Line {
     closed_mono_ns: Option<String>,
     cookie: Option<String>,
     netns: Option<u32>,
+    netns_name: Option<&'a str>,
     family: &'static str,
     mapped: bool,
     laddr: IpAddr,
@@ -130,7 +131,12 @@ pub(super) fn opened(one: &Connection) -> Option<&'static str> {
 }
 
 /// Writes one connection.
-pub(super) fn print(one: &Connection, wall: &mut WallClock, out: &mut BytesMut) {
+pub(super) fn print(
+    one: &Connection,
+    netns_name: Option<&str>,
+    wall: &mut WallClock,
+    out: &mut BytesMut,
+) {
     let mut time = BytesMut::new();
     let time = wall
         .put_rfc3339(&mut time, one.mono_ns)
@@ -149,6 +155,7 @@ pub(super) fn print(one: &Connection, wall: &mut WallClock, out: &mut BytesMut) 
         closed_mono_ns: one.closed_ns.map(|ns| ns.to_string()),
         cookie: one.cookie.map(|cookie| cookie.to_string()),
         netns: one.netns,
+        netns_name,
         family: tuple.family().name(),
         mapped: tuple.mapped(),
         laddr: tuple.local_ip(),

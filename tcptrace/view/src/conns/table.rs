@@ -6,12 +6,13 @@ use bytes::BytesMut;
 
 use crate::{
     number::{age_within, bytes_short},
-    table::{end, process, put_line, short_how},
+    table::{NETNS, end, netns, process, put_line, short_how},
     time::WallClock,
     who,
 };
 use tcptrace_model::{Age, EndReason, Holder, Initiator, Opened, ProcessName, TcpState};
 use tcptrace_stats::conns::{Connection, Retransmits, Traffic};
+use tcptrace_track::namespaces::Namespaces;
 
 /// What the table shows.
 #[derive(Clone, Copy, Debug, Default)]
@@ -68,7 +69,7 @@ impl Table {
         let _ = if wide {
             let _ = write!(
                 line,
-                "{:10} {:>7} {:>7} {:15} {:8} {:15} {:21}    {:21} {:5} {:>10} {:>10} {:>8} {:>5} \
+                "{:NETNS$} {:>7} {:>7} {:15} {:8} {:15} {:21}    {:21} {:5} {:>10} {:>10} {:>8} {:>5} \
                  {:>8} {:>9} {:6} {:23} {:30}",
                 "NETNS",
                 "UID",
@@ -103,7 +104,7 @@ impl Table {
         put_line(out, &line);
     }
 
-    pub(super) fn row(&mut self, one: &Connection, out: &mut BytesMut) {
+    pub(super) fn row(&mut self, one: &Connection, names: &Namespaces, out: &mut BytesMut) {
         let Columns { wide, time, timestamp } = self.columns;
         let mut line = String::with_capacity(320);
         let at_ns = one.closed_ns.unwrap_or(one.mono_ns);
@@ -116,7 +117,7 @@ impl Table {
             let _ = write!(line, "{:<10} ", format!("{}.{:06}", us / 1_000_000, us % 1_000_000));
         }
         if wide {
-            write_wide(&mut line, one)
+            write_wide(&mut line, one, names)
         } else {
             write_narrow(&mut line, one)
         }
@@ -145,7 +146,7 @@ fn write_narrow(line: &mut String, one: &Connection) {
     );
 }
 
-fn write_wide(line: &mut String, one: &Connection) {
+fn write_wide(line: &mut String, one: &Connection, names: &Namespaces) {
     let tuple = &one.tuple;
     let task = one.owner.map(|owner| owner.task);
     let traffic = one.traffic;
@@ -154,9 +155,9 @@ fn write_wide(line: &mut String, one: &Connection) {
     let sent = number(traffic.map(|traffic| traffic.sent));
     let _ = write!(
         line,
-        "{:10} {:>7} {:>7} {:15} {:8} {:15} {:21} {} {:21} {:5} {:>10} {:>10} {:>8} {:>5} {:>8} \
+        "{:NETNS$} {:>7} {:>7} {:15} {:8} {:15} {:21} {} {:21} {:5} {:>10} {:>10} {:>8} {:>5} {:>8} \
          {:>9} {:6} {:23} {:30}",
-        number(one.netns.map(u64::from)),
+        netns(one.netns, names),
         number(task.map(|task| task.uid.into())),
         task.map_or("-".to_owned(), |task| task.pid_text()),
         task.map_or("-".to_owned(), |task| task.name().to_string()),

@@ -44,7 +44,7 @@ fn objects(selection: Selection, text: &str) -> Vec<serde_json::Value> {
 /// From here, closed here, its TIME_WAIT expires; one that is accepted, and closed by the peer; one
 /// that is refused; one from before, reset; and one that stays in TIME_WAIT.
 fn connections() -> String {
-    let mut text = "0ms begin\n\
+    let mut text = "0ms begin\n0ms netns 5 blue\n\
         5ms sk=1 CLOSE>LISTEN 0.0.0.0:80 0.0.0.0:0 pid=4194304 comm=nginx-worker-12\n\
         6ms sk=b LISTEN>SYN_RECV 192.168.123.234:80 192.168.234.123:54321 netns=5\n\
         7ms sk=b SYN_RECV>ESTABLISHED 192.168.123.234:80 192.168.234.123:54321 netns=5\n\
@@ -130,7 +130,7 @@ fn every_short_end_fits_its_column() {
             let mut one = one.unwrap();
             (one.verdict.how, one.state) = (Some(how), state);
             let mut out = BytesMut::new();
-            Table::new(Columns::default()).row(&one, &mut out);
+            Table::new(Columns::default()).row(&one, &Namespaces::default(), &mut out);
             longest = longest.max(std::str::from_utf8(&out).unwrap().trim_end().chars().count());
         }
     }
@@ -144,7 +144,7 @@ fn wide_has_the_whole_end() {
     let rows: Vec<Vec<&str>> = text.lines().map(|line| line.split_whitespace().collect()).collect();
     assert_eq!(rows[0].len() + 1, rows[1].len(), "but for the arrow, a word each: {text}");
     let expired = text.lines().find(|line| line.ends_with(" expired           -")).unwrap();
-    assert!(expired.starts_with("0.119000   5 "), "{expired}");
+    assert!(expired.starts_with("0.119000   blue "), "{expired}");
     assert!(
         expired.ends_with(
             "local  -                       fin                                 1.000      5.000          \
@@ -187,6 +187,7 @@ fn an_object_has_every_key_and_null_for_what_is_not_known() {
     ] {
         expected[nobody] = serde_json::Value::Null;
     }
+    expected["netns_name"] = "blue".into();
     expected["retransmits_at_least"] = false.into();
     assert_eq!(*one, expected);
     assert_eq!(lines.last().unwrap()["type"], "summary");
@@ -230,7 +231,7 @@ fn a_row_of_csv_has_a_field_for_each_column() {
     let last = text.lines().find(|line| line.contains(",TIME_WAIT,connect,")).unwrap();
     assert!(
         last.ends_with(
-            ",3.000,,10.000,1.000,5.000,,,,89881.000,TIME_WAIT,812,curl,,,,,,,,,,,false,,"
+            ",3.000,,10.000,1.000,5.000,,,,89881.000,TIME_WAIT,812,curl,,,,,,,,,,,false,blue,,"
         ),
         "{last}"
     );

@@ -74,6 +74,7 @@ fn finding(finding: &Finding, time: &mut impl FnMut(u64) -> Option<String>) -> V
         "rule": finding.rule,
         "severity": about.severity.name(),
         "netns": finding.netns,
+        "netns_name": finding.netns_name,
         "began": time(when.began_ns),
         "worst": time(when.worst_ns),
         "over": when.over_ns.and_then(time),
@@ -87,7 +88,7 @@ fn finding(finding: &Finding, time: &mut impl FnMut(u64) -> Option<String>) -> V
 
 fn namespace(host: &HostFacts, space: &NetnsFacts) -> Value {
     let rows: Vec<_> = knobs::rows(host, space).iter().map(knob).collect();
-    json!({"netns": space.netns, "knobs": rows})
+    json!({"netns": space.netns, "netns_name": space.name, "knobs": rows})
 }
 
 fn knob(row: &Row) -> Value {

@@ -116,7 +116,7 @@ fn title(out: &mut String, host: &HostFacts, diagnosis: &Diagnosis) {
     };
     let spaces = match host.spaces.as_slice() {
         [] => "no network namespace could be looked at".to_owned(),
-        [one] => format!("network namespace {}", one.netns),
+        [one] => format!("network namespace {}", one.called),
         many => format!("{} network namespaces", many.len()),
     };
     let mut line = format!("{counts}; {spaces}, watched for {:.1} s", seconds(diagnosis));
@@ -138,7 +138,7 @@ fn seconds(diagnosis: &Diagnosis) -> f64 {
 /// All that is to be said of one finding.
 pub fn put(out: &mut String, finding: &Finding, when: Option<&str>, with_netns: bool, color: bool) {
     let about = &finding.about;
-    let netns = if with_netns { format!("  netns {}", finding.netns) } else { String::new() };
+    let netns = if with_netns { format!("  netns {}", finding.called) } else { String::new() };
     out.push('\n');
     put_severity(out, about.severity, 0, color);
     // Writing to memory does not fail.
@@ -204,8 +204,8 @@ pub(crate) fn rest(out: &mut String, diagnosis: &Diagnosis) {
 /// One entry for each sysctl, with a line for each value that it has somewhere: of `all`, or of those
 /// that differ from the default, cannot be read, or matter now.
 fn sysctls(out: &mut String, host: &HostFacts, all: bool) {
-    let spaces: Vec<(u32, Vec<Row>)> =
-        host.spaces.iter().map(|space| (space.netns, knobs::rows(host, space))).collect();
+    let spaces: Vec<(&str, Vec<Row>)> =
+        host.spaces.iter().map(|space| (space.called.as_str(), knobs::rows(host, space))).collect();
     if spaces.is_empty() {
         return;
     }
@@ -230,7 +230,7 @@ fn sysctls(out: &mut String, host: &HostFacts, all: bool) {
     out.push('\n');
     for index in shown {
         let spec = &knobs::ALL[index];
-        let mut values: Vec<(&Row, Vec<u32>)> = Vec::new();
+        let mut values: Vec<(&Row, Vec<&str>)> = Vec::new();
         for (netns, rows) in &spaces {
             let row = &rows[index];
             match values.iter_mut().find(|(known, _)| known.value == row.value) {
@@ -251,7 +251,7 @@ fn sysctls(out: &mut String, host: &HostFacts, all: bool) {
             let mut text = value(row);
             if several {
                 let more = with.len().saturating_sub(NAMED);
-                let named: Vec<_> = with.iter().take(NAMED).map(u32::to_string).collect();
+                let named: Vec<_> = with.iter().take(NAMED).copied().collect();
                 let _ = write!(text, "; netns {}", named.join(", "));
                 if more > 0 {
                     let _ = write!(text, " and {more} more");

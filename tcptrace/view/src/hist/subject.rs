@@ -26,11 +26,10 @@ pub(super) fn groups<'a>(
     tracker: &Tracker,
 ) -> Vec<(Group, Cow<'a, Measure>)> {
     let groups = durations.of(span).into_iter();
-    let mut named = named(
-        groups.map(|(key, measure)| (key, Cow::Borrowed(measure))),
-        |id| tracker.cgroup(id),
-        |sum, more| sum.to_mut().join(&more),
-    );
+    let mut named =
+        named(groups.map(|(key, measure)| (key, Cow::Borrowed(measure))), tracker, |sum, more| {
+            sum.to_mut().join(&more)
+        });
     // What was joined may be larger than what came before it.
     named.sort_by_key(|(group, measure)| {
         (group.key() == Key::Other, std::cmp::Reverse(measure.added()))

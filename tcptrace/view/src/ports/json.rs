@@ -7,17 +7,19 @@ use serde_json::{Value, json};
 
 use crate::time::WallClock;
 use tcptrace_stats::ports::{Interval, Limits, Reuse, Row, Space, Taker, Takers};
+use tcptrace_track::namespaces::Namespaces;
 
 /// `more` rows are left out.
 pub(super) fn line(
     interval: &Interval,
     more: usize,
     mono_ns: u64,
+    names: &Namespaces,
     wall: &mut WallClock,
     out: &mut BytesMut,
 ) {
-    let spaces: Vec<_> = interval.spaces.iter().map(space).collect();
-    let rows: Vec<_> = interval.rows.iter().map(row).collect();
+    let spaces: Vec<_> = interval.spaces.iter().map(|one| space(one, names)).collect();
+    let rows: Vec<_> = interval.rows.iter().map(|one| row(one, names)).collect();
     out.put_slice(br#"{"v":1,"type":"ports","time":"#);
     wall.put_json(out, mono_ns);
     // Writing to memory does not fail.
@@ -31,7 +33,7 @@ pub(super) fn line(
     );
 }
 
-fn space(space: &Space) -> Value {
+fn space(space: &Space, names: &Namespaces) -> Value {
     let limits = space.limits.as_ref();
     let known = limits.ok();
     let (reuse, after_ns) = known.map_or((None, None), |limits| match limits.reuse {
@@ -41,6 +43,7 @@ fn space(space: &Space) -> Value {
     });
     json!({
         "netns": space.netns,
+        "netns_name": space.netns.and_then(|netns| names.name(netns)),
         "range": known.map(|limits| [limits.range.low, limits.range.high]),
         "offered": known.map(Limits::offered),
         "reserved": known.map(|limits| limits.reserved),
@@ -54,9 +57,10 @@ fn space(space: &Space) -> Value {
     })
 }
 
-fn row(row: &Row) -> Value {
+fn row(row: &Row, names: &Namespaces) -> Value {
     json!({
         "netns": row.path.netns,
+        "netns_name": row.path.netns.and_then(|netns| names.name(netns)),
         "family": row.path.family().name(),
         "laddr": row.path.local_ip(),
         "raddr": row.path.remote_ip(),

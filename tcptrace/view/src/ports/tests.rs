@@ -18,6 +18,7 @@ fn show(format: Format, top: usize, filter: Filter, text: &str) -> String {
 /// Two connections and a TIME_WAIT from before, a listener in the range, a long path; then one
 /// more, one that finds no port, and one that ends.
 const SCRIPT: &str = "0ms begin\n\
+    1ms netns 5 blue\n\
     1ms snapshot open\n\
     1ms knobs 5 ip_local_port_range=40000-40099 ip_local_reserved_ports=40007 tcp_tw_reuse=2 tcp_timestamps=1\n\
     1ms snapshot 5\n\
@@ -47,7 +48,7 @@ fn a_block_an_interval_that_fits_eighty_columns() {
     let text = show(Format::Table, 20, Filter::default(), SCRIPT);
     let expected = "\
 - FROM > PEER                     LIVE    TW   FREE  NEW/s BACK/s  FAIL RUNS-OUT
-netns 5: 99 of 40000-40099, 1 reserved, 1 bound; tw_reuse lo 1s
+netns blue (5): 99 of 40000-40099, 1 reserved, 1 bound; tw_reuse lo 1s
 10.0.0.1 > 10.0.0.2:443              2     1     95      .      .     1      now
   by curl (2), owner not known (1)
 [2001:db8:1:2:3:4:5:6] > [2001:db8:1:2:3:4:5:7]:65535
@@ -55,7 +56,7 @@ netns 5: 99 of 40000-40099, 1 reserved, 1 bound; tw_reuse lo 1s
 netns 6: its sysctls were not read: it cannot be reached
 10.0.0.1 > 10.0.0.2:443              1     0      -      .      .     0        -
 - FROM > PEER                     LIVE    TW   FREE  NEW/s BACK/s  FAIL RUNS-OUT
-netns 5: 99 of 40000-40099, 1 reserved, 1 bound; tw_reuse lo 1s
+netns blue (5): 99 of 40000-40099, 1 reserved, 1 bound; tw_reuse lo 1s
 10.0.0.1 > 10.0.0.2:443              2     1     95    0.5    0.5     1        -
   by curl (2), owner not known (1)
 [2001:db8:1:2:3:4:5:6] > [2001:db8:1:2:3:4:5:7]:65535
@@ -77,7 +78,7 @@ fn json_is_an_object_an_interval() {
         "v": 1, "type": "ports", "time": null, "mono_ns": "1002000000", "seconds": 1,
         "left_out": 0, "more_rows": 2,
         "namespaces": [{
-            "netns": 5, "range": [40000, 40099], "offered": 99, "reserved": 1, "bound": 1,
+            "netns": 5, "netns_name": "blue", "range": [40000, 40099], "offered": 99, "reserved": 1, "bound": 1,
             "bound_inactive": 0,
             "bound_by": {
                 "most": [{ "comm": null, "pid": null, "ports": 1 }], "more": 0, "more_ports": 0
@@ -86,7 +87,7 @@ fn json_is_an_object_an_interval() {
             "time_wait_observed": true
         }],
         "rows": [{
-            "netns": 5, "family": "ipv4", "laddr": "10.0.0.1", "raddr": "10.0.0.2",
+            "netns": 5, "netns_name": "blue", "family": "ipv4", "laddr": "10.0.0.1", "raddr": "10.0.0.2",
             "rport": 443, "live": 2, "time_wait": 1, "reusable": 0, "uncertain": 0, "usable": 98,
             "free": 95, "free_at_least": 95,
             "opened": 1, "returned": 1, "failed": 1, "failed_total": 1,
@@ -116,7 +117,7 @@ fn csv_has_a_line_a_row_and_a_field_a_column() {
     let text = show(Format::Csv, 20, Filter::default(), SCRIPT);
     let columns = CSV_HEADER.split(',').count();
     assert!(text.lines().all(|line| line.split(',').count() == columns), "{text}");
-    let expected = ",1002000000,1,5,ipv4,10.0.0.1,10.0.0.2,443,2,1,0,98,95,1,1,1,1,0.000,0.000,now,0.000,0,95,1,0,0,,curl,2";
+    let expected = ",1002000000,1,5,ipv4,10.0.0.1,10.0.0.2,443,2,1,0,98,95,1,1,1,1,0.000,0.000,now,0.000,0,95,1,0,0,,curl,2,blue";
     assert_eq!(text.lines().nth(1), Some(expected));
     assert_eq!(text.lines().count(), 1 + 2 * 3);
 }

@@ -103,7 +103,7 @@ fn takers(by: &str, takers: Option<&Takers>, text: &mut String) {
 
 /// A network namespace, in a line.
 pub fn describe(space: &Space) -> String {
-    let netns = space.netns.map_or("-".to_owned(), |netns| netns.to_string());
+    let netns = space.called.as_deref().unwrap_or("-");
     let limits = match &space.limits {
         Ok(limits) => limits,
         Err(why) => return format!("netns {netns}: {why}"),
