@@ -173,6 +173,19 @@ pub struct Section {
 }
 
 impl Section {
+    /// Whether there is something to say of it: some are stuck, or so many are about to be.
+    pub fn is_problem(&self) -> bool {
+        let by_program =
+            matches!(self.cause, Cause::NotClosed | Cause::NotAccepted | Cause::HalfClosed);
+        self.stuck > 0 || self.is_leak() && (by_program || self.cause.is_wait())
+    }
+
+    /// Of such a section the groups to name: of those that are not stuck only where none is, for then
+    /// they may be a leak.
+    pub fn problem_groups(&self) -> impl Iterator<Item = &(Whose, Count)> {
+        self.groups.iter().filter(|(_, count)| count.stuck > 0 || self.stuck == 0)
+    }
+
     /// Groups of which some are stuck.
     pub fn stuck_groups(&self) -> impl Iterator<Item = &(Whose, Count)> {
         self.groups.iter().filter(|(_, count)| count.stuck > 0)

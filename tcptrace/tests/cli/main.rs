@@ -18,6 +18,7 @@ mod misuse;
 mod otlp;
 mod output;
 mod peer;
+mod peers;
 mod ports;
 mod programs;
 mod python;

@@ -4,6 +4,8 @@
 //! A bound is held to both sides: no higher than the time since the step that began the state, and
 //! no lower than the time since the state was seen in /proc.
 
+mod peer;
+
 use std::{io::Write as _, net::Shutdown, os::fd::AsFd as _, process, time::Duration};
 
 use anyhow::{Context as _, Result, bail, ensure};
@@ -48,20 +50,22 @@ struct Traced {
 
 impl Traced {
     fn start(netns: &Netns) -> Result<Self> {
-        let filter = Filter { netns: Some(netns.inode()), ..Filter::default() };
+        Self::start_by(netns, Backend::TpBtf, Some(Duration::ZERO))
+    }
+
+    /// With the threshold `older`.
+    fn start_by(netns: &Netns, backend: Backend, older: Option<Duration>) -> Result<Self> {
+        // The classic tracepoint reports no namespace; what others do then comes too.
+        let only = (backend == Backend::TpBtf).then_some(netns.inode());
+        let filter = Filter { netns: only, ..Filter::default() };
         let options = Options {
             filter: filter.clone(),
             time_wait: TimeWaitChoice::Only(TimeWaitBackend::Timers),
-            ..by(Backend::TpBtf)
+            ..by(backend)
         };
         let mut live = crate::known::live(&options).context("the tracer does not start")?;
         live.take_snapshots(Some(reach(netns)), filter, Some(Owners::default()), NEVER_NS);
-        let wanted = Wanted {
-            states: StateSet::all(),
-            older: Some(Duration::ZERO),
-            by: By::Owner,
-            top: 1000,
-        };
+        let wanted = Wanted { states: StateSet::all(), older, by: By::Owner, top: 1000 };
         let (tracker, survey) = (Tracker::default(), Survey::new(wanted));
         let mut traced = Self { live, tracker, survey, began: now() };
         let begin = traced.live.begin()?;

@@ -64,6 +64,7 @@ pub const CLI: Tests = Tests {
         "ending",
         "host",
         "misuse",
+        "peers",
     ],
 };
 

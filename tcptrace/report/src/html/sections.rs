@@ -160,7 +160,7 @@ pub(super) fn stuck(facts: &Facts) -> Markup {
     let Some((at, report)) = &facts.stuck else {
         return html! { section #stuck { h2 { "Stuck" } p { "Nothing was looked at." } } };
     };
-    let some: Vec<&Section> = report.sections.iter().filter(|of| say::is_shown(of)).collect();
+    let some: Vec<&Section> = report.sections.iter().filter(|of| of.is_problem()).collect();
     let below = say::below(report, "", |_| None);
     html! {
         section #stuck {

@@ -8,7 +8,9 @@
 //!
 //! A timer runs late by what the timer wheel rounds up (`calc_wheel_index()`): half of that is
 //! reckoned with. It is an estimate, and there is none where a number of it is not known. A socket's
-//! own `TCP_USER_TIMEOUT` is in no scan: where one is set, the estimate is wrong, and views say so.
+//! own `TCP_USER_TIMEOUT` is in no scan. Only its last timeout shows it, which
+//! `tcp_clamp_rto_to_user_timeout()` cuts short so that it ends when that time is over; before, the
+//! estimate is wrong where one is set, and views say so.
 
 use tcptrace_model::{Knobs, SnapInfo, TcpState, Timer};
 
@@ -86,13 +88,16 @@ pub enum Limit {
     OrphanRetries,
     /// `tcp_syn_retries`.
     SynRetries,
+    /// The socket's own `TCP_USER_TIMEOUT`.
+    UserTimeout,
     /// None: the peer's host answers, and the kernel waits for as long as it does.
     Never,
 }
 
 impl Limit {
     /// All of them.
-    pub const ALL: [Self; 4] = [Self::Retries2, Self::OrphanRetries, Self::SynRetries, Self::Never];
+    pub const ALL: [Self; 5] =
+        [Self::Retries2, Self::OrphanRetries, Self::SynRetries, Self::UserTimeout, Self::Never];
 
     /// The word for outputs.
     pub const fn name(self) -> &'static str {
@@ -100,6 +105,7 @@ impl Limit {
             Self::Retries2 => "tcp_retries2",
             Self::OrphanRetries => "tcp_orphan_retries",
             Self::SynRetries => "tcp_syn_retries",
+            Self::UserTimeout => "TCP_USER_TIMEOUT",
             Self::Never => "never",
         }
     }
@@ -127,6 +133,14 @@ pub fn give_up(info: &SnapInfo, held: bool, limits: &Limits) -> Option<GiveUp> {
 fn retransmitted(info: &SnapInfo, held: bool, limits: &Limits) -> Option<GiveUp> {
     let tcp = &info.tcp;
     let syn = info.state == TcpState::SynSent;
+    match cut(info) {
+        Cut::No => {}
+        Cut::ByUserTimeout => {
+            let in_ms = Some(u64::from(info.expires_ms));
+            return Some(GiveUp { by: Limit::UserTimeout, in_ms });
+        }
+        Cut::Unknown => return None,
+    }
     let by = match (syn, held) {
         (true, _) => Limit::SynRetries,
         (false, true) => Limit::Retries2,
@@ -168,6 +182,36 @@ fn retransmitted(info: &SnapInfo, held: bool, limits: &Limits) -> Option<GiveUp>
         (elapsed_ms, in_ms) = (elapsed_ms + rto_ms, in_ms + rto_ms);
     }
     None
+}
+
+/// Whether the timer that runs is shorter than the timeout.
+enum Cut {
+    /// No, as far as that shows.
+    No,
+    /// By `tcp_clamp_rto_to_user_timeout()`.
+    ByUserTimeout,
+    /// By that, or because the host itself could not send (`TCP_RESOURCE_PROBE_INTERVAL`).
+    Unknown,
+}
+
+/// Of a segment with data that was sent again: since then no other can have been sent, for
+/// `tcp_enter_loss()` leaves room for one. Of a SYN or a FIN alone it does not show when it was sent.
+fn cut(info: &SnapInfo) -> Cut {
+    /// `TCP_RESOURCE_PROBE_INTERVAL`, milliseconds.
+    const RESOURCE_PROBE_MS: u64 = 500;
+    /// What two counts of jiffies may differ by, at 100 of them a second.
+    const SLACK_MS: u64 = 25;
+    let (Some(sent_ms), 1..) = (info.tcp.last_data_sent_ms, info.expires_ms) else {
+        return Cut::No;
+    };
+    let whole_ms = u64::from(sent_ms) + u64::from(info.expires_ms);
+    if info.state == TcpState::SynSent || whole_ms + SLACK_MS >= u64::from(info.tcp.rto_us) / 1000 {
+        return Cut::No;
+    }
+    match whole_ms.abs_diff(RESOURCE_PROBE_MS) {
+        0..=SLACK_MS => Cut::Unknown,
+        _ => Cut::ByUserTimeout,
+    }
 }
 
 /// Since the first retransmission (`retrans_stamp`): as the kernel says, or what doubled timeouts come
@@ -303,6 +347,25 @@ mod tests {
         let first = info(Timer::Retransmit, 1, 1, 408, 408);
         let in_s = give_up(&first, true, &fresh).unwrap().in_ms.unwrap() / 1000;
         assert!((924..=940).contains(&in_s), "{in_s}");
+    }
+
+    #[test]
+    fn a_timeout_that_is_cut_short_is_the_last_one_by_the_sockets_own_limit() {
+        let fresh = limits(|_| {});
+        let cut = |sent_ms, expires_ms| {
+            let mut cut = info(Timer::Retransmit, 3, 3, 1_632, expires_ms);
+            cut.tcp.last_data_sent_ms = Some(sent_ms);
+            give_up(&cut, true, &fresh)
+        };
+        let by = |given: Option<GiveUp>| given.map(|given| given.by);
+        assert_eq!(by(cut(1_000, 632)), Some(Limit::Retries2));
+        assert_eq!(by(cut(1_000, 610)), Some(Limit::Retries2), "a few jiffies");
+        let user = GiveUp { by: Limit::UserTimeout, in_ms: Some(168) };
+        assert_eq!(cut(1_000, 168), Some(user));
+        // A host that could not send tries again after as much.
+        assert_eq!(cut(300, 200), None);
+        // Overdue, and so without a time to go.
+        assert_eq!(by(cut(1_000, 0)), Some(Limit::Retries2));
     }
 
     #[test]

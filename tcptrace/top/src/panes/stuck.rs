@@ -33,7 +33,7 @@ pub(in super::super) fn listing(look: &mut Look<'_>) -> Listing {
         "OWNER", "STUCK", "ALL", "GROWTH", "OLDEST", "UNREAD", "UNSENT"
     );
     let mut rows = Vec::new();
-    for of in report.sections.iter().filter(|of| say::is_shown(of)) {
+    for of in report.sections.iter().filter(|of| of.is_problem()) {
         section(look.sort, of, name_width, &mut rows);
     }
     for syn in &report.syn_queues {

@@ -28,12 +28,6 @@ fn threshold(older: Duration) -> String {
     }
 }
 
-/// Whether a section is shown with its groups: some are stuck, or so many are about to be.
-pub fn is_shown(of: &Section) -> bool {
-    let by_program = matches!(of.cause, Cause::NotClosed | Cause::NotAccepted | Cause::HalfClosed);
-    of.stuck > 0 || of.is_leak() && (by_program || of.cause.is_wait())
-}
-
 /// How many are not stuck yet, by state and threshold; nothing where there are none. Wrapped at 80
 /// columns. `how`: what lists them.
 pub fn below(
@@ -112,9 +106,9 @@ pub fn detail(stuck: &Stuck, now: u64) -> Option<String> {
 pub const CONDITION: &str =
     "(ends in: unless a program has set TCP_USER_TIMEOUT, which no scan shows)";
 
-/// Whether a time is said at which the kernel gives it up.
+/// Whether a time is said at which the kernel gives it up, and that depends on [`CONDITION`].
 pub fn has_end(stuck: &Stuck) -> bool {
-    stuck.give_up.is_some_and(|end| end.in_ms.is_some())
+    stuck.give_up.is_some_and(|end| end.in_ms.is_some() && end.by != Limit::UserTimeout)
 }
 
 fn times(n: u8) -> String {

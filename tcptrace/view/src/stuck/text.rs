@@ -16,7 +16,7 @@ const LABEL: usize = 33;
 pub(super) fn print(moment: &Moment<'_>, time: &str, header: bool, out: &mut BytesMut) {
     let mut text = String::new();
     let report = moment.report;
-    let shown = || report.sections.iter().filter(|of| say::is_shown(of));
+    let shown = || report.sections.iter().filter(|of| of.is_problem());
     // Writing to memory does not fail.
     if header && shown().next().is_some() {
         let label = format!("{time} {}", moment.wanted.by.name().to_uppercase());
@@ -64,9 +64,7 @@ pub(super) fn print(moment: &Moment<'_>, time: &str, header: bool, out: &mut Byt
 
 fn section(moment: &Moment<'_>, of: &Section, text: &mut String) {
     let _ = writeln!(text, "{}", say::heading(of));
-    // Of groups that are not stuck only those of a section that is not: it may be a leak.
-    let groups = of.groups.iter().filter(|(_, count)| count.stuck > 0 || of.stuck == 0);
-    for (whose, count) in groups {
+    for (whose, count) in of.problem_groups() {
         let label = whose.label().unwrap_or_else(|| "-".to_owned());
         group(moment, &label, count, text);
     }
