@@ -188,8 +188,7 @@ fn what_nobody_accepts_is_named_by_its_listener() {
     let doctor = run(tcptrace(&["doctor", "--duration", "1s", "-N", &path(&netns)]));
     assert_eq!(doctor.code, Some(1), "{doctor:?}");
     let words = doctor.text().split_whitespace().collect::<Vec<_>>().join(" ");
-    let says =
-        format!(": not accepted yet by {name}, pid {pid}, at :{} ({QUEUED})", address.port());
+    let says = format!(": not accepted yet at :{} of {name}, pid {pid} ({QUEUED})", address.port());
     assert!(words.contains(&says), "{words}");
     assert!(!words.contains("each keeps a file descriptor"), "{words}");
 }
