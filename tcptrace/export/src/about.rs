@@ -8,6 +8,8 @@ pub struct About {
     pub(super) header: Header,
     pub(super) hz: u32,
     pub(super) cgroups: Cgroups,
+    /// Addresses of kernel objects are written.
+    pub(super) addresses: bool,
     /// `CLOCK_REALTIME` less `CLOCK_MONOTONIC`, nanoseconds, once it is known.
     pub(super) offset_ns: Option<i64>,
 }

@@ -34,9 +34,11 @@ pub(super) struct Column<T> {
 enum Cell<T> {
     U16(Get<T, u16>),
     U32(Get<T, u32>),
-    /// A number that grows from row to row, or a duration in nanoseconds.
+    /// A duration in nanoseconds, or a count.
     I64(Get<T, u64>),
-    /// Nanoseconds since 1970.
+    /// A number that needs more than the 53 bits of a double: text in JSON.
+    Wide(Get<T, u64>),
+    /// Nanoseconds since 1970; microseconds in Parquet, which all engines read as a time.
     Time(Get<T, i64>),
     Bool(Get<T, bool>),
     /// One of few words.
@@ -79,7 +81,7 @@ impl<T> Column<T> {
 
     /// Whether its numbers are near to each other from row to row.
     pub(super) fn grows(&self) -> bool {
-        matches!(self.cell, Cell::I64(_) | Cell::Time(_))
+        matches!(self.cell, Cell::I64(_) | Cell::Wide(_) | Cell::Time(_))
     }
 
     /// Appends its values in `rows` to its column chunk.
@@ -100,7 +102,8 @@ impl<T> Column<T> {
 constructors! {
     u16 U16 u16, "small numbers";
     u32 U32 u32, "numbers";
-    i64 I64 u64, "numbers that grow from row to row, or durations";
+    i64 I64 u64, "durations and counts";
+    wide Wide u64, "numbers of 64 bits";
     time Time i64, "moments";
     bool Bool bool, "what is or is not";
     word Word &'static str, "words";
@@ -110,6 +113,8 @@ constructors! {
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Value<'a> {
     Number(u64),
+    /// One that a double may not hold.
+    Wide(u64),
     /// Nanoseconds since 1970.
     Time(i64),
     Bool(bool),
@@ -140,8 +145,8 @@ impl<T> Cell<T> {
         match self {
             Self::U16(_) => "uint16",
             Self::U32(_) => "uint32",
-            Self::I64(_) => "int64",
-            Self::Time(_) => "timestamp (ns, UTC)",
+            Self::I64(_) | Self::Wide(_) => "int64",
+            Self::Time(_) => "timestamp (µs, UTC)",
             Self::Bool(_) => "bool",
             Self::Word(_) | Self::Text(_) => "string",
         }
@@ -152,8 +157,11 @@ impl<T> Cell<T> {
         match self {
             Self::U16(_) => (Physical::INT32, Some(LogicalType::integer(16, false))),
             Self::U32(_) => (Physical::INT32, Some(LogicalType::integer(32, false))),
-            Self::I64(_) => (Physical::INT64, None),
-            Self::Time(_) => (Physical::INT64, Some(LogicalType::timestamp(true, TimeUnit::NANOS))),
+            Self::I64(_) | Self::Wide(_) => (Physical::INT64, None),
+            // Not in nanoseconds, which Spark refuses.
+            Self::Time(_) => {
+                (Physical::INT64, Some(LogicalType::timestamp(true, TimeUnit::MICROS)))
+            }
             Self::Bool(_) => (Physical::BOOLEAN, None),
             Self::Word(_) | Self::Text(_) => (Physical::BYTE_ARRAY, Some(LogicalType::String)),
         }
@@ -165,6 +173,7 @@ impl<T> Cell<T> {
             Self::U16(get) => Value::Number(get(row)?.into()),
             Self::U32(get) => Value::Number(get(row)?.into()),
             Self::I64(get) => Value::Number(get(row)?),
+            Self::Wide(get) => Value::Wide(get(row)?),
             Self::Time(get) => Value::Time(get(row)?),
             Self::Bool(get) => Value::Bool(get(row)?),
             Self::Word(get) => Value::Text(get(row)?),
@@ -182,12 +191,12 @@ impl<T> Cell<T> {
             (Self::U32(get), ColumnWriter::Int32ColumnWriter(chunk)) => {
                 append(chunk, rows.map(|row| get(row).map(u32::cast_signed)))
             }
-            (Self::I64(get), ColumnWriter::Int64ColumnWriter(chunk)) => {
+            (Self::I64(get) | Self::Wide(get), ColumnWriter::Int64ColumnWriter(chunk)) => {
                 let signed = |n| i64::try_from(n).unwrap_or(i64::MAX);
                 append(chunk, rows.map(|row| get(row).map(signed)))
             }
             (Self::Time(get), ColumnWriter::Int64ColumnWriter(chunk)) => {
-                append(chunk, rows.map(get))
+                append(chunk, rows.map(|row| get(row).map(|ns| ns.div_euclid(1000))))
             }
             (Self::Bool(get), ColumnWriter::BoolColumnWriter(chunk)) => {
                 append(chunk, rows.map(get))

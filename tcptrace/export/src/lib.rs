@@ -118,8 +118,9 @@ pub struct ExportView {
 }
 
 impl ExportView {
-    /// A view of the rows of `table`, of a recording with this `header`.
-    pub fn new(table: Table, format: Format, header: Header) -> Self {
+    /// A view of the rows of `table`, of a recording with this `header`; with `addresses`, those of kernel
+    /// objects too.
+    pub fn new(table: Table, format: Format, header: Header, addresses: bool) -> Self {
         let (rows, sink) = match table {
             Table::Transitions => {
                 let waiting = Waiting::new(transitions::columns());
@@ -137,7 +138,8 @@ impl ExportView {
             Ok(sink) => (Some(sink), None),
             Err(failure) => (None, Some(failure)),
         };
-        let about = About { header, hz: 0, cgroups: Cgroups::default(), offset_ns: None };
+        let about =
+            About { header, hz: 0, addresses, cgroups: Cgroups::default(), offset_ns: None };
         Self { rows, about, sink, failure, gaps: Vec::new(), count: 0, ended: false }
     }
 

@@ -182,7 +182,7 @@ pub(super) fn whence<T: Told>() -> Vec<Column<T>> {
         Column::<T>::text(
             "boot_id",
             "the boot of the host: changes when it is booted",
-            |row, out| put(out, row.about.header.boot_id().unwrap_or_default()),
+            |row, out| put(out, &escape(row.about.header.boot_id().unwrap_or_default().as_bytes())),
         ),
         Column::<T>::text(
             "run",
@@ -192,15 +192,18 @@ pub(super) fn whence<T: Told>() -> Vec<Column<T>> {
         Column::<T>::time("time", "when, on the wall clock", |row| {
             row.about.real_ns(row.it.mono_ns())
         }),
-        Column::<T>::i64("mono_ns", "the same on `CLOCK_MONOTONIC`, ns since boot", |row| {
+        Column::<T>::wide("time_ns", "the same in nanoseconds since 1970, UTC", |row| {
+            row.about.real_ns(row.it.mono_ns()).and_then(|ns| u64::try_from(ns).ok())
+        }),
+        Column::<T>::wide("mono_ns", "the same on `CLOCK_MONOTONIC`, ns since boot", |row| {
             Some(row.it.mono_ns())
         }),
-        Column::<T>::i64(
+        Column::<T>::wide(
             "conn",
             "tells connections apart within a `run` and a `--since`; the same in both tables",
             |row| Some(row.it.id()),
         ),
-        Column::<T>::i64(
+        Column::<T>::wide(
             "cookie",
             "the kernel's number for the socket (`ss -e`), which its minisock inherits",
             |row| row.it.cookie(),

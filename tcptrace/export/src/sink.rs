@@ -25,6 +25,12 @@ impl From<ParquetError> for ExportError {
     }
 }
 
+impl From<csv::Error> for ExportError {
+    fn from(error: csv::Error) -> Self {
+        Self(error.to_string())
+    }
+}
+
 /// Events of its time that a table has nothing of; `None`: not known.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Absent {
@@ -79,9 +85,9 @@ impl Sink {
             Self::Parquet(groups) => groups.write(columns, rows, out)?,
             Self::Csv(headed) => {
                 if !std::mem::replace(headed, true) {
-                    text::csv_header(columns, out);
+                    text::csv_header(columns, out)?;
                 }
-                text::csv(columns, rows, out);
+                text::csv(columns, rows, out)?;
             }
             Self::Ndjson => text::ndjson(columns, rows, out),
         }

@@ -18,10 +18,11 @@ pub(super) fn columns() -> Vec<Column> {
     let mut all = whence();
     all.push(Column::text(
         "skaddr",
-        "address of the kernel's object, hexadecimal; reused once it is freed",
+        "address of the kernel's object, hexadecimal; reused once it is freed. Only with \
+         `--kernel-addresses`",
         |row, out| {
             // Writing to memory does not fail.
-            row.it.skaddr != 0 && write!(out, "{:#x}", row.it.skaddr).is_ok()
+            row.about.addresses && row.it.skaddr != 0 && write!(out, "{:#x}", row.it.skaddr).is_ok()
         },
     ));
     all.extend(ends());

@@ -43,6 +43,8 @@ pub struct ExportDir {
     pub host: String,
     /// How long a file is written to.
     pub every: Duration,
+    /// Addresses of kernel objects are written, which tell where the kernel has its memory.
+    pub addresses: bool,
     /// How many closed files of each table stay; `None`: all.
     pub keep: Option<usize>,
 }
@@ -70,6 +72,7 @@ impl Exporter {
         let (end, ended) = mpsc::channel();
         let (tried, outcome) = mpsc::channel();
         let (waiting, counts, every) = (way.waiting(), Arc::clone(&tally), to.every);
+        let addresses = to.addresses;
         thread::Builder::new().name("export".into()).spawn(move || {
             // Dropped at the end, which tells who waits for it.
             let _end = end;
@@ -81,6 +84,7 @@ impl Exporter {
             let _ = tried.send(left);
             if usable {
                 let about = About {
+                    addresses,
                     header: Header::default(),
                     hz: 0,
                     cgroups: Cgroups::default(),

@@ -19,6 +19,7 @@ pub mod sock_id;
 pub mod state;
 pub mod task;
 pub mod tcp_info;
+pub mod text;
 pub mod tuple;
 pub mod verdict;
 

@@ -71,30 +71,7 @@ impl fmt::Debug for Comm {
     }
 }
 
-/// `bytes` as text that is harmless on a terminal and loses nothing: control characters, bytes
-/// that are not UTF-8, invisible and direction-changing characters, and the backslash itself
-/// appear as `\x1b`, `\u{202e}`, `\\`.
-pub fn escape(bytes: &[u8]) -> String {
-    use std::fmt::Write as _;
-    let mut out = String::with_capacity(bytes.len());
-    for chunk in bytes.utf8_chunks() {
-        for c in chunk.valid().chars() {
-            match c {
-                '\\' => out.push_str("\\\\"),
-                // escape_debug() escapes what Unicode calls control, format and unassigned.
-                '\'' | '"' => out.push(c),
-                c if c.is_ascii_control() => {
-                    let _ = write!(out, "\\x{:02x}", c as u32);
-                }
-                c => out.extend(c.escape_debug()),
-            }
-        }
-        for byte in chunk.invalid() {
-            let _ = write!(out, "\\x{byte:02x}");
-        }
-    }
-    out
-}
+pub use super::text::escape;
 
 /// A process and one of its threads: the task on the CPU, or one that was found in `/proc`. Whether
 /// it has to do with a socket depends on how it was found.

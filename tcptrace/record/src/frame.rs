@@ -3,9 +3,13 @@
 //! All numbers are little-endian. The header of the file is JSON, so that it can be read without
 //! tcptrace, and so that a later version may say more in it.
 
-use std::io::{self, Read};
+use std::{
+    borrow::Cow,
+    io::{self, Read},
+};
 
 use serde::{Deserialize, Serialize};
+use tcptrace_model::text::harmless;
 
 /// What a recording begins with. Not text, and damaged by whatever takes it for text.
 pub(super) const MAGIC: [u8; 8] = *b"\x89TCPT\r\n\x1a";
@@ -89,6 +93,23 @@ pub(super) enum BadHeader {
 }
 
 impl Header {
+    /// Without what could harm a terminal, a table or a page: whoever wrote the file chose its words.
+    fn made_harmless(mut self) -> Self {
+        let safe = |text: &mut String| {
+            if let Cow::Owned(safe) = harmless(text) {
+                *text = safe;
+            }
+        };
+        let Self { tcptrace, run, host, kernel, hooks, not_observable, command, filter, .. } =
+            &mut self;
+        let lists = [not_observable, command, filter].into_iter().flatten();
+        let hooks = hooks.iter_mut().flat_map(|hook| {
+            [&mut hook.of].into_iter().chain(&mut hook.by).chain(&mut hook.refused)
+        });
+        [tcptrace, run, host, kernel].into_iter().chain(lists).chain(hooks).for_each(safe);
+        self
+    }
+
     /// Which boot of the host it was made in; `None` where that could not be read.
     pub fn boot_id(&self) -> Option<&str> {
         // `run` begins with it.
@@ -146,7 +167,8 @@ impl Header {
         if version != VERSION {
             return Err(BadHeader::Newer(version));
         }
-        let header = serde_json::from_slice(&text).map_err(|_| BadHeader::Damaged)?;
+        let header: Self = serde_json::from_slice(&text).map_err(|_| BadHeader::Damaged)?;
+        let header = header.made_harmless();
         Ok((header, FIXED_BYTES as u64 + u64::from(len)))
     }
 }

@@ -15,7 +15,7 @@ use super::{
 use tcptrace_model::{
     Accounts, BoundPort, Clock, Exited, Gap, GapBecause, Gaps, Holder, Input, Knob, Knobs, Lost,
     MinisocksBy, NetStat, NetnsCounters, NetnsKnobs, NetnsName, PortRange, Snapshot, SnapshotEnd,
-    SockStat, SynQueue, Unseen, counters::Counters,
+    SockStat, SynQueue, Unseen, counters::Counters, text::harmless,
 };
 
 /// The first of the tags that this module has; the last is 0x7f.
@@ -230,7 +230,7 @@ pub(super) fn get(tag: u8, from: &mut Cursor<'_>) -> Result<Option<Input>, Malfo
             netns: from.u32()?,
             counters: match from.u8()? {
                 0 => Ok(get_netstat(from)?),
-                1 => Err(harmless(&from.text()?)),
+                1 => Err(harmless(&from.text()?).into()),
                 _ => return Err(Malformed("no such answer")),
             },
         })),
@@ -349,8 +349,8 @@ fn get_counters(from: &mut Cursor<'_>) -> Result<Counters, Malformed> {
     let mut counters = Counters::new();
     // Each takes bytes of what is there, so that their number bounds nothing else.
     for _ in 0..from.u64()? {
-        let name = harmless(&from.text()?);
-        counters.insert(name.into(), from.i64()?);
+        let name = harmless(&from.text()?).into_owned();
+        counters.insert(name, from.i64()?);
     }
     Ok(counters)
 }
@@ -426,22 +426,10 @@ impl<T: Value> Value for Knob<T> {
         Ok(match from.u8()? {
             0 => Self::Is(T::get(from)?),
             1 => Self::Absent,
-            2 => Self::Unreadable(harmless(&from.text()?)),
+            2 => Self::Unreadable(harmless(&from.text()?).into()),
             _ => return Err(Malformed("no such value of a sysctl")),
         })
     }
-}
-
-/// `text` without control characters: whoever wrote the recording may have put some there.
-fn harmless(text: &str) -> Box<str> {
-    if !text.contains(char::is_control) {
-        return text.into();
-    }
-    let mut harmless = String::with_capacity(text.len() + 8);
-    for c in text.chars() {
-        if c.is_control() { harmless.extend(c.escape_default()) } else { harmless.push(c) }
-    }
-    harmless.into()
 }
 
 /// Each knob by its name, so that one that comes or goes needs no new version.

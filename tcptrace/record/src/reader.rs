@@ -190,7 +190,9 @@ impl<R: Read> Reader<R> {
         let mut bytes = [0; HEAD_BYTES];
         let got = self.fill(&mut bytes)?;
         if got < HEAD_BYTES {
-            self.torn = (got > 0).then_some(Torn { at: self.at, bytes: got as u64 });
+            if got > 0 {
+                self.torn = Some(Torn { at: self.at, bytes: got as u64 });
+            }
             return Ok(Found::End);
         }
         if let Some(head) = BlockHead::parse(&bytes) {

@@ -131,7 +131,16 @@ impl Tap {
             let queue: Receiver<Sealed> = queue;
             for sealed in queue {
                 let len = BLOCK_BYTES + sealed.bytes.len();
-                writer.write(sealed)?;
+                match writer.write(sealed) {
+                    Ok(()) => {}
+                    // Whoever read the pipe has enough: no error, but an end.
+                    Err(FileError::Write { error, .. })
+                        if error.kind() == io::ErrorKind::BrokenPipe =>
+                    {
+                        return Ok(writer.bytes());
+                    }
+                    Err(error) => return Err(error),
+                }
                 written.fetch_sub(len, Ordering::Relaxed);
             }
             writer.finish()

@@ -6,7 +6,7 @@
 
 use std::{
     collections::VecDeque,
-    fs::{self, File, OpenOptions, TryLockError},
+    fs::{self, File},
     io::{self, Write as _},
     path::{Path, PathBuf},
     time::{Duration, Instant},
@@ -19,6 +19,7 @@ use super::{
     context::Context,
     encode::Encoder,
     frame::{AFTER_GAP, BlockHead, CONTEXT, HEAD_BYTES, Header, WHOLE},
+    outfile::{OutError, OutFile, directory, lock, open_to_lock},
 };
 use tcptrace_model::Input;
 
@@ -35,20 +36,9 @@ const CONTEXT_EVERY_NS: u64 = 10_000_000_000;
 /// Why a recording cannot be written.
 #[derive(Debug, Error)]
 pub enum FileError {
-    /// It is there.
-    #[error("{0} exists: give another name, or --force to overwrite it")]
-    Exists(PathBuf),
-    /// Another one writes it.
-    #[error("{0} is being written by another tcptrace: give another name")]
-    Locked(PathBuf),
-    /// The system's answer at the beginning.
-    #[error("cannot write to {path}: {error}")]
-    Open {
-        /// Which file.
-        path: PathBuf,
-        /// The answer.
-        error: io::Error,
-    },
+    /// It cannot be begun.
+    #[error(transparent)]
+    Out(#[from] OutError),
     /// The system's answer later.
     #[error("cannot go on recording to {path}: {error}; what was recorded until then can be read")]
     Write {
@@ -86,10 +76,6 @@ pub fn part_path(base: &Path, part: u64) -> PathBuf {
 
 /// The files that a rotation under this name has left, in their order.
 pub fn parts(base: &Path) -> Vec<PathBuf> {
-    let directory = match base.parent() {
-        Some(parent) if parent != Path::new("") => parent,
-        _ => Path::new("."),
-    };
     let Some(name) = base.file_name().map(|name| name.as_encoded_bytes()) else {
         return Vec::new();
     };
@@ -98,28 +84,32 @@ pub fn parts(base: &Path) -> Vec<PathBuf> {
         let all_digits = digits.len() >= 6 && digits.iter().all(u8::is_ascii_digit);
         std::str::from_utf8(digits).ok().filter(|_| all_digits)?.parse().ok()
     };
-    let entries = fs::read_dir(directory).into_iter().flatten().flatten();
+    let entries = fs::read_dir(directory(base)).into_iter().flatten().flatten();
     let mut numbers: Vec<u64> = entries.filter_map(|entry| number(&entry.file_name())).collect();
     numbers.sort_unstable();
     numbers.into_iter().map(|part| part_path(base, part)).collect()
 }
 
-/// A recording to be: its first file is opened and locked, and holds what it held.
+/// A recording to be: its first file is claimed, and what is there stays as it is.
 #[derive(Debug)]
 pub struct NewFile {
     base: PathBuf,
     rotation: Option<Rotation>,
-    path: PathBuf,
-    file: File,
-    /// It was not there.
-    created: bool,
-    begun: bool,
+    to: To,
     /// Files of an earlier rotation under the same name.
     old: Vec<PathBuf>,
 }
 
+/// Where the first bytes go.
+#[derive(Debug)]
+enum To {
+    File(OutFile),
+    /// What is not ours to empty or to take back from: stdout.
+    Stream(File),
+}
+
 impl NewFile {
-    /// Opens it. What is there already stays until [`Self::begin`]: a run that fails to listen must
+    /// Claims it. What is there already stays until [`Self::begin`]: a run that fails to listen must
     /// not cost an earlier recording.
     ///
     /// # Errors
@@ -133,16 +123,20 @@ impl NewFile {
         if let Some(first) = old.first()
             && !force
         {
-            return Err(FileError::Exists(first.clone()));
+            return Err(OutError::Exists(first.clone()).into());
         }
         for part in &old {
-            if let Ok(file) = File::open(part) {
+            if let Ok(file) = open_to_lock(part) {
                 lock(&file, part)?;
             }
         }
-        let (file, created) = open(&path, force)?;
-        lock(&file, &path)?;
-        Ok(Self { base: base.to_owned(), rotation, path, file, created, begun: false, old })
+        let to = To::File(OutFile::claim(&path, force)?);
+        Ok(Self { base: base.to_owned(), rotation, to, old })
+    }
+
+    /// One that goes to `stream`, which has a name for messages.
+    pub fn stream(stream: File, name: &str) -> Self {
+        Self { base: name.into(), rotation: None, to: To::Stream(stream), old: Vec::new() }
     }
 
     /// What it is called.
@@ -154,22 +148,27 @@ impl NewFile {
     ///
     /// # Errors
     /// The system's answer; the file is left empty.
-    pub fn begin(mut self, header: Header) -> Result<Files, FileError> {
-        self.begun = true;
-        for part in self.old.iter().filter(|part| **part != self.path) {
-            // What cannot be removed is of another run, and a reader says so.
-            let _ = fs::remove_file(part);
-        }
-        let file = self.file.try_clone().map_err(|error| self.error(error))?;
-        if is_regular(&file) {
-            file.set_len(0).map_err(|error| self.error(error))?;
-        }
+    pub fn begin(self, header: Header) -> Result<Files, FileError> {
+        let Self { base, rotation, to, old } = self;
+        let (path, file, is_stream) = match to {
+            To::File(claimed) => {
+                let path = claimed.path().to_owned();
+                for part in old.iter().filter(|part| **part != path) {
+                    // What cannot be removed is of another run, and a reader says so.
+                    let _ = fs::remove_file(part);
+                }
+                (path, claimed.begin()?, false)
+            }
+            To::Stream(stream) => (base.clone(), stream, true),
+        };
+        let is_regular = !is_stream && is_regular(&file);
         let mut files = Files {
-            base: self.base.clone(),
-            rotation: self.rotation,
+            base,
+            rotation,
             header,
-            path: self.path.clone(),
+            path,
             file,
+            is_regular,
             part: 1,
             len: 0,
             began: Instant::now(),
@@ -178,46 +177,10 @@ impl NewFile {
             bytes: 0,
         };
         files.write_header()?;
-        sync_directory(&files.path);
+        if is_regular {
+            sync_directory(&files.path);
+        }
         Ok(files)
-    }
-
-    fn error(&self, error: io::Error) -> FileError {
-        FileError::Open { path: self.path.clone(), error }
-    }
-}
-
-impl Drop for NewFile {
-    fn drop(&mut self) {
-        if self.created && !self.begun {
-            // Nothing was recorded: nothing is left behind. There is nobody to tell a failure.
-            let _ = fs::remove_file(&self.path);
-        }
-    }
-}
-
-fn open(path: &Path, force: bool) -> Result<(File, bool), FileError> {
-    let fail = |error| FileError::Open { path: path.to_owned(), error };
-    match OpenOptions::new().write(true).create_new(true).open(path) {
-        Ok(file) => Ok((file, true)),
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-            let file = OpenOptions::new().write(true).open(path).map_err(fail)?;
-            if !force {
-                lock(&file, path)?;
-                return Err(FileError::Exists(path.to_owned()));
-            }
-            Ok((file, false))
-        }
-        Err(error) => Err(fail(error)),
-    }
-}
-
-/// Takes the file for this process (`flock`), until it is closed. Where the file system has no
-/// locks, nothing is refused.
-fn lock(file: &File, path: &Path) -> Result<(), FileError> {
-    match file.try_lock() {
-        Err(TryLockError::WouldBlock) => Err(FileError::Locked(path.to_owned())),
-        Ok(()) | Err(TryLockError::Error(_)) => Ok(()),
     }
 }
 
@@ -227,11 +190,7 @@ fn is_regular(file: &File) -> bool {
 
 /// The name of a new file is to survive too. Where that cannot be, its contents still may.
 fn sync_directory(path: &Path) {
-    let directory = match path.parent() {
-        Some(parent) if parent != Path::new("") => parent,
-        _ => Path::new("."),
-    };
-    let _ = File::open(directory).and_then(|directory| directory.sync_all());
+    let _ = File::open(directory(path)).and_then(|directory| directory.sync_all());
 }
 
 /// The files of a recording that is being written.
@@ -242,6 +201,8 @@ pub struct Files {
     header: Header,
     path: PathBuf,
     file: File,
+    /// What was written can be taken back, and synchronised.
+    is_regular: bool,
     part: u64,
     /// Up to here the file is whole.
     len: u64,
@@ -269,7 +230,7 @@ impl Files {
     fn append(&mut self, pieces: &[&[u8]]) -> Result<(), FileError> {
         let written = pieces.iter().try_for_each(|piece| self.file.write_all(piece));
         if let Err(error) = written {
-            if is_regular(&self.file) {
+            if self.is_regular {
                 // If this fails too, a reader finds a torn block at the end, and says so.
                 let _ = self.file.set_len(self.len);
                 let _ = self.file.sync_data();
@@ -294,11 +255,8 @@ impl Files {
     fn rotate(&mut self, mono_ns: u64, realtime_offset_ns: Option<i64>) -> Result<(), FileError> {
         self.sync()?;
         let path = part_path(&self.base, self.part + 1);
-        // A file that is there is of an earlier run: the beginning of this one did not see it.
-        let (file, _) = open(&path, true)?;
-        lock(&file, &path)?;
-        let fail = |error| FileError::Open { path: path.clone(), error };
-        file.set_len(0).map_err(fail)?;
+        // What is there by now is not this run's: the beginning saw none.
+        let file = OutFile::claim(&path, false)?.begin()?;
         self.earlier.push_back(std::mem::replace(&mut self.path, path));
         (self.file, self.len, self.part) = (file, 0, self.part + 1);
         self.began = Instant::now();
@@ -320,7 +278,7 @@ impl Files {
 
     fn sync(&mut self) -> Result<(), FileError> {
         self.synced = Instant::now();
-        if !is_regular(&self.file) {
+        if !self.is_regular {
             return Ok(());
         }
         self.file.sync_data().map_err(|error| FileError::Write { path: self.path.clone(), error })
@@ -405,6 +363,11 @@ impl Writer {
             self.files.sync()?;
         }
         Ok(())
+    }
+
+    /// How many bytes were written.
+    pub(super) fn bytes(&self) -> u64 {
+        self.files.bytes
     }
 
     /// All is written. Gives the number of bytes.

@@ -178,6 +178,14 @@ impl Recording {
         }
     }
 
+    /// The files that are read.
+    pub fn files(&self) -> Vec<PathBuf> {
+        match &self.blocks {
+            Blocks::Files(files) => files.parts.iter().map(|part| part.path.clone()).collect(),
+            Blocks::Stream(_) => Vec::new(),
+        }
+    }
+
     /// Whether it comes through a pipe: what is not there yet may be waited for.
     pub fn is_stream(&self) -> bool {
         matches!(self.blocks, Blocks::Stream(_))

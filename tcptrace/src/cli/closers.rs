@@ -35,7 +35,7 @@ pub(super) fn run(args: &ClosersArgs) -> Result<ExitCode> {
         OutputFormat::Csv => Format::Csv,
     };
     let origin = Origin::new(&args.probe, &args.filter, &args.recording)?;
-    let target = Target::open(args.out.as_deref())?;
+    let target = Target::open(args.out.as_deref(), args.recording.force)?;
     let top = args.top.map(|top| usize::try_from(top).unwrap_or(usize::MAX));
     let view = ClosersView::new(
         Closers::new(args.by, DEFAULT_LIMIT),

@@ -60,7 +60,7 @@ pub(super) fn run(args: &DoctorArgs) -> Result<ExitCode> {
     }
     let filter = FilterArgs { netns: args.netns.clone(), ..FilterArgs::default() };
     let origin = Origin::new(&args.probe, &filter, &args.recording)?;
-    let target = Target::open(None)?;
+    let target = Target::stdout();
     let format = match args.output {
         ReportFormat::Table => {
             Format::Text { color: target.colored(args.color), sysctls: args.sysctls }

@@ -1,6 +1,10 @@
 //! `tcptrace export`.
 
-use std::{path::Path, process::ExitCode};
+use std::{
+    io::{self, IsTerminal as _},
+    path::Path,
+    process::ExitCode,
+};
 
 use anyhow::Result;
 
@@ -9,6 +13,7 @@ use super::{
     listen::{self, Snapshots},
     log::say,
     origin::{Origin, recorded},
+    target::{Target, is_stdout},
     usage::Usage,
     whole::WholeFile,
 };
@@ -21,19 +26,32 @@ pub(super) fn run(args: &ExportArgs) -> Result<ExitCode> {
         TableChoice::Connections => Table::Connections,
     };
     let recording = recorded(&args.filter, &args.from)?;
-    let file = WholeFile::create(&args.out, args.force)?;
-    let view = ExportView::new(table, format, recording.header().clone());
+    let to_stdout = is_stdout(&args.out);
+    if to_stdout && format == Format::Parquet && io::stdout().is_terminal() {
+        let misuse =
+            "--out -: stdout is a terminal, and Parquet is not text: redirect it to a file";
+        return Err(Usage(misuse.to_owned()).into());
+    }
+    let file = match to_stdout {
+        true => None,
+        false => Some(WholeFile::create(&args.out, args.force, &recording.files())?),
+    };
+    let target = file.as_ref().map_or_else(|| Ok(Target::stdout()), WholeFile::target)?;
+    let view = ExportView::new(table, format, recording.header().clone(), args.kernel_addresses);
     let origin = Origin::Recording(Box::new(recording));
     let snapshots = Snapshots { every: Snapshots::SELDOM, owners: true };
     let mut finished = Ok(false);
-    let ended = listen::run(origin, snapshots, file.target()?, None, view, |view| {
+    let ended = listen::run(origin, snapshots, target, None, view, |view| {
         finished = view.finished();
         say(&format!("{} {} in {}", view.count(), table.name(), args.out.display()));
         if view.evicted() > 0 {
             say(&format!("{} connections forgotten in part to bound memory", view.evicted()));
         }
     });
-    file.keep(finished?, ended)
+    match file {
+        Some(file) => file.keep(finished?, ended),
+        None => finished.map_err(Into::into).and(ended),
+    }
 }
 
 fn format(args: &ExportArgs) -> Result<Format, Usage> {

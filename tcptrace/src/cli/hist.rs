@@ -38,7 +38,7 @@ pub(super) fn run(args: &HistArgs) -> Result<ExitCode> {
         OutputFormat::Csv => Format::Csv,
     };
     let origin = Origin::new(&args.probe, &args.filter, &args.recording)?;
-    let target = Target::open(args.out.as_deref())?;
+    let target = Target::open(args.out.as_deref(), args.recording.force)?;
     let view = HistView::new(subject, format, words.intervals, !args.no_header);
     let snapshots = Snapshots { every: Snapshots::SELDOM, owners: by::needs_holders(args.by) };
     listen::run(origin, snapshots, target, args.duration, view, |_| {})

@@ -85,6 +85,9 @@ pub(super) fn run<V: View>(
         let misuse = "--duration is for what is going on: of a recording give --since and --until";
         return Err(Usage(misuse.to_owned()).into());
     }
+    if let Origin::Recording(recording) = &origin {
+        target.refuse(&recording.files())?;
+    }
     signals::catching(async |signals| match origin {
         Origin::Host(mut host) => {
             if let Some(work) = host.on_hangup.take() {

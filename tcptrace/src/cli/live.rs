@@ -18,7 +18,7 @@ use tcptrace_view::live::{Columns, Format, LiveView, Selection, WIDTH_WITH_OWNER
 pub(super) fn run(args: &LiveArgs) -> Result<ExitCode> {
     let origin = Origin::new(&args.probe, &args.filter, &args.recording)?;
     let selection = selection(args)?;
-    let target = Target::open(args.out.as_deref())?;
+    let target = Target::open(args.out.as_deref(), args.recording.force)?;
     let view = LiveView::new(format(args, &target), selection);
     let snapshots = Snapshots { every: Snapshots::SELDOM, owners: true };
     listen::run(origin, snapshots, target, args.duration, view, |view| {

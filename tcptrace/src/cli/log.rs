@@ -3,6 +3,7 @@
 use std::{borrow::Cow, io::Write as _};
 
 use log::{Level, Log, Metadata, Record};
+use tcptrace_model::text::harmless;
 
 /// Writes one line to stderr, with the program's name. That nobody reads it is no reason to end.
 pub(crate) fn say(message: &str) {
@@ -11,22 +12,15 @@ pub(crate) fn say(message: &str) {
     let _ = std::io::stderr().lock().write_all(line.as_bytes());
 }
 
-/// `message` without line breaks and control characters: it may quote a path, an argument or the
-/// kernel.
+/// `message` in one line that is harmless on a terminal: it may quote a path, an argument, a recording
+/// or the kernel.
 pub(super) fn one_line(message: &str) -> Cow<'_, str> {
-    if !message.contains(|c: char| c.is_control()) {
-        return Cow::Borrowed(message);
+    if !message.contains(['\n', '\r']) {
+        return harmless(message);
     }
-    let mut line = String::with_capacity(message.len());
-    for part in message.lines().map(str::trim).filter(|part| !part.is_empty()) {
-        if !line.is_empty() {
-            line.push_str(" | ");
-        }
-        for c in part.chars() {
-            if c.is_control() { line.extend(c.escape_default()) } else { line.push(c) }
-        }
-    }
-    Cow::Owned(line)
+    let parts: Vec<_> =
+        message.lines().map(str::trim).filter(|part| !part.is_empty()).map(harmless).collect();
+    Cow::Owned(parts.join(" | "))
 }
 
 /// Where the kernel side's log records go (aya-log).
@@ -53,7 +47,8 @@ mod tests {
     #[test]
     fn a_message_is_one_harmless_line() {
         assert_eq!(one_line("a\nb\n"), "a | b");
-        assert_eq!(one_line("\n\x1b[2J\u{85}x\ty"), "\\u{1b}[2J\\u{85}x\\ty");
+        assert_eq!(one_line("\n\x1b[2J\u{85}x\ty"), "\\x1b[2J\\u{85}x\\x09y");
         assert_eq!(one_line("grün: 'x'"), "grün: 'x'");
+        assert_eq!(one_line("of \u{202e}evil"), "of \\u{202e}evil");
     }
 }

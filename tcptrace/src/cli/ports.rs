@@ -27,7 +27,7 @@ pub(super) fn run(args: &PortsArgs) -> Result<ExitCode> {
         let misuse = "--time-wait-hook off: most ports are in TIME_WAIT; leave it out";
         return Err(Usage(misuse.to_owned()).into());
     }
-    let target = Target::open(args.out.as_deref())?;
+    let target = Target::open(args.out.as_deref(), args.recording.force)?;
     let format = match args.output {
         OutputFormat::Table => Format::Table,
         OutputFormat::Json => Format::Json,

@@ -29,7 +29,7 @@ use tcptrace_view::{
 
 pub(super) fn run(args: &StatesArgs) -> Result<ExitCode> {
     let origin = Origin::new(&args.probe, &args.filter, &args.recording)?;
-    let target = Target::open(args.out.as_deref())?;
+    let target = Target::open(args.out.as_deref(), args.recording.force)?;
     let format = match args.output {
         OutputFormat::Table => Format::Table,
         OutputFormat::Json => Format::Json,

@@ -20,7 +20,7 @@ use tcptrace_view::{lines::Lines, states::Format, stuck::StuckView};
 pub(super) fn run(args: &StuckArgs) -> Result<ExitCode> {
     let wanted = wanted(args)?;
     let origin = Origin::new(&args.probe, &args.filter, &args.recording)?;
-    let target = Target::open(args.out.as_deref())?;
+    let target = Target::open(args.out.as_deref(), args.recording.force)?;
     let format = match args.output {
         OutputFormat::Table => Format::Table,
         OutputFormat::Json => Format::Json,

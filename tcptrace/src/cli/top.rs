@@ -34,7 +34,7 @@ pub(super) fn run(args: &TopArgs) -> Result<ExitCode> {
     }
     let origin = Origin::new(&args.probe, &args.filter, &args.recording)?;
     let ascii = args.ascii || !is_unicode();
-    let style = Style { color: Target::open(None)?.colored(ColorChoice::Auto), ascii };
+    let style = Style { color: Target::stdout().colored(ColorChoice::Auto), ascii };
     let is_recording = matches!(origin, Origin::Recording(_));
     let setup = if is_recording { Setup::recorded() } else { doctor::host_setup() };
     // The ends were seen to by the kernel side, or by who reads the recording.
@@ -42,6 +42,11 @@ pub(super) fn run(args: &TopArgs) -> Result<ExitCode> {
     let top = Top::new(setup, shown, parse(is_recording), style);
     signals::catching(async |signals| match origin {
         Origin::Host(host) => listen::run(*host, signals, top).await,
+        Origin::Recording(recording) if recording.is_stream() => {
+            let misuse =
+                "-r: top goes back and forth, which a pipe does not: save the recording first";
+            Err(Usage(misuse.to_owned()).into())
+        }
         Origin::Recording(recording) => {
             play::run(*recording, &args.recording.from, &args.filter, signals, top).await
         }

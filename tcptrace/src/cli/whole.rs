@@ -2,7 +2,7 @@
 //! end.
 
 use std::{
-    fs::{self, Permissions},
+    fs::Permissions,
     io,
     os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
@@ -13,6 +13,7 @@ use anyhow::{Context as _, Result, anyhow, bail};
 use tempfile::{Builder, NamedTempFile};
 
 use super::{exit::EXIT_INTERRUPTED, log::say, target::Target};
+use tcptrace_record::{OutError, OutFile, outfile::directory};
 use tcptrace_source::recording::RecordingError;
 
 /// Such a file, not at its place yet. Dropped, it leaves nothing.
@@ -23,28 +24,26 @@ pub(super) struct WholeFile {
 }
 
 impl WholeFile {
-    /// Begins one for `path`, where there must be nothing yet; with `force`, at most a file.
+    /// Begins one for `path`, where there must be nothing yet; with `force`, at most a file, which must
+    /// not be one of those that are `read`.
     ///
     /// # Errors
     /// There is something, or the directory cannot be written to.
-    pub(super) fn create(path: &Path, force: bool) -> Result<Self> {
-        let shown = path.display();
-        match fs::symlink_metadata(path) {
-            Ok(there) if !there.is_file() => {
-                bail!("{shown} exists and is not a plain file: give another name")
+    pub(super) fn create(path: &Path, force: bool, read: &[PathBuf]) -> Result<Self> {
+        match OutFile::claim(path, force) {
+            // Nothing is to be there until it is whole.
+            Ok(claimed) if claimed.is_one_of(read) => {
+                return Err(OutError::Read(path.to_owned()).into());
             }
-            Ok(_) if !force => bail!("{shown} exists: give another name, or --force"),
-            _ => {}
+            Ok(claimed) => claimed.refuse_device()?,
+            Err(refused) => return Err(refused.into()),
         }
-        let directory = match path.parent() {
-            Some(parent) if !parent.as_os_str().is_empty() => parent,
-            _ => Path::new("."),
-        };
-        // As if it had been opened there: the umask takes away what it takes away.
+        let shown = path.display();
+        // For the owner alone, as any file that is written.
         let beside = Builder::new()
             .prefix(".tcptrace-")
-            .permissions(Permissions::from_mode(0o666))
-            .tempfile_in(directory)
+            .permissions(Permissions::from_mode(0o600))
+            .tempfile_in(directory(path))
             // Without the name beside it, which nobody gave.
             .map_err(|error| {
                 let why = anyhow::Error::from(error);

@@ -15,7 +15,7 @@ use tcptrace::{
 use crate::run::{Ended, run, tcptrace};
 
 /// A recording of 20 seconds in several files, and how many events are in it.
-fn rotation(base: &Path) -> u64 {
+pub fn rotation(base: &Path) -> u64 {
     let header = Header {
         host: "web1".to_owned(),
         run: "boot/1/2".to_owned(),

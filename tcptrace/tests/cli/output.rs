@@ -290,7 +290,7 @@ fn a_file_gets_what_stdout_would() {
     fs::write(&file, "x".repeat(1 << 16)).unwrap();
     let (port, path) = (server.port(), file.to_str().unwrap());
     let mut command =
-        tcptrace(&["--time-wait-hook", "off", "-D", &port, "-o", "json", "--out", path]);
+        tcptrace(&["--time-wait-hook", "off", "-D", &port, "-o", "json", "--out", path, "--force"]);
     let mut ended = of_one_connection(&mut command, &server);
     assert!(ended.stdout.is_empty());
     ended.stdout = fs::read(&file).unwrap();

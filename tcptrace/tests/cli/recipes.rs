@@ -235,23 +235,24 @@ fn transitions(recordings: &[PathBuf]) -> Answer {
 #[test]
 fn recipes_say_what_the_views_say() {
     let folder = tempfile::tempdir().unwrap();
-    let recordings = fleet(folder.path());
-    fs::create_dir(folder.path().join("fleet")).unwrap();
-    for recording in &recordings {
-        for table in ["transitions", "connections"] {
-            let host = recording.file_stem().unwrap().to_str().unwrap();
-            let out = folder.path().join(format!("fleet/{host}.{table}.parquet"));
-            let (recording, out) = (recording.to_str().unwrap(), out.to_str().unwrap());
-            let ended = run(tcptrace(&["export", "-r", recording, "--table", table, "--out", out]));
-            assert_eq!(ended.code, Some(0), "{ended:?}");
-        }
-    }
+    fs::create_dir(folder.path().join("recordings")).unwrap();
+    let recordings = fleet(&folder.path().join("recordings"));
+    // As it is written, in a directory with nothing but the recordings.
+    let document = include_str!("../../../docs/RECIPES.md");
+    let (_, block) = document.split_once("```sh\n").unwrap();
+    let (block, _) = block.split_once("```").unwrap();
+    let own = Path::new(env!("CARGO_BIN_EXE_tcptrace")).parent().unwrap();
+    let path = format!("{}:{}", own.display(), std::env::var("PATH").unwrap_or_default());
+    let mut shell = Command::new("sh");
+    shell.args(["-e", "-c", block]).current_dir(folder.path()).env("PATH", path);
+    let output = shell.output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert_eq!(fs::read_dir(folder.path().join("fleet")).unwrap().count(), 6);
     let (closers, time_waits) = (closers(&recordings), time_waits(&recordings));
     let (resets, transitions) = (resets(&recordings), transitions(&recordings));
     assert!(closers.len() >= 3 && time_waits.len() == 2 && resets.len() >= 2, "{closers:?}");
 
     let Some(python) = python("recipes", &ENGINES) else { return };
-    let document = include_str!("../../../docs/RECIPES.md");
     for engine in ["duckdb", "clickhouse"] {
         let recipes = recipes(document, engine);
         assert_eq!(recipes.len(), 4, "{:?}", recipes.keys());

@@ -79,7 +79,7 @@ fn what_is_refused_is_told_in_one_line() {
     refused(
         &["export", "-r", RECORDING, "--out", text(directory.path()), "--format", "csv"],
         1,
-        "is not a plain file",
+        "is not a file",
     );
     refused(
         &["export", "-r", RECORDING, "--out", "/proc/none.csv"],

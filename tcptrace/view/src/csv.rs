@@ -1,6 +1,6 @@
 //! Comma-separated values: the columns of the JSON objects, one header line.
 
-use std::fmt::Write as _;
+use std::{borrow::Cow, fmt::Write as _};
 
 use bytes::{BufMut as _, BytesMut};
 
@@ -11,7 +11,7 @@ use super::{
     time::WallClock,
 };
 use tcptrace_model::{
-    Age, Closer, EndReason, How, Initiator, Input, Linger, Moved, UnknownBecause,
+    Age, Closer, EndReason, How, Initiator, Input, Linger, Moved, UnknownBecause, text::harmless,
 };
 
 /// The header, in the order in which [`Csv::transition`] writes.
@@ -161,15 +161,27 @@ fn text(out: &mut BytesMut, text: &str) {
     out.put_slice(text.as_bytes());
 }
 
-/// A field as RFC 4180 wants it. A leading `=`, `+`, `-` or `@` would make it a formula in a
-/// spreadsheet, so such a name is quoted with a leading apostrophe.
-pub fn quoted(field: &str) -> String {
-    let formula = field.starts_with(['=', '+', '-', '@']);
-    if !formula && !field.contains([',', '"', ' ']) {
-        return field.to_owned();
+/// The text of a field. A leading `=`, `+`, `-` or `@` would make it a formula in a spreadsheet, so such
+/// a name has a leading apostrophe; what would harm a terminal is escaped.
+pub fn field(text: &str) -> Cow<'_, str> {
+    let text = harmless(text);
+    if text.starts_with(['=', '+', '-', '@']) { Cow::Owned(format!("'{text}")) } else { text }
+}
+
+/// A [`field`] as it stands in a line: quoted where RFC 4180 wants it.
+pub fn quoted(text: &str) -> String {
+    let field = field(text);
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"/._-:@".contains(&byte);
+    if field.bytes().all(plain) {
+        // Nearly all; also an empty one, which stands for nothing here.
+        return field.into_owned();
     }
-    let apostrophe = if formula { "'" } else { "" };
-    format!("\"{apostrophe}{}\"", field.replace('"', "\"\""))
+    let mut line = csv::WriterBuilder::new().from_writer(Vec::new());
+    // Memory takes everything.
+    let written = line.write_record([&*field]).and_then(|()| Ok(line.flush()?));
+    let bytes = written.ok().and_then(|()| line.into_inner().ok()).unwrap_or_default();
+    let line = String::from_utf8(bytes).unwrap_or_default();
+    line.trim_end_matches('\n').to_owned()
 }
 
 #[cfg(test)]
@@ -210,7 +222,9 @@ mod tests {
     #[test]
     fn a_name_cannot_become_a_formula() {
         assert_eq!(quoted("curl"), "curl");
-        assert_eq!(quoted("=1+1"), "\"'=1+1\"");
+        assert_eq!(quoted("=1+1"), "'=1+1");
+        assert_eq!(quoted("a\nb\r\u{202e}"), "a\\x0ab\\x0d\\u{202e}");
+        assert_eq!(quoted("=a,b"), "\"'=a,b\"");
         assert_eq!(quoted("a\"b"), "\"a\"\"b\"");
     }
 }

@@ -1,26 +1,13 @@
 //! Text that people read, in lines of 80 columns.
 
-use tcptrace_model::task::escape;
+use tcptrace_model::text::harmless;
 
 /// Characters of a line.
 const WIDTH: usize = 80;
 
-/// `text` without control characters, which are escaped.
-pub(crate) fn safe(text: &str) -> String {
-    let mut safe = String::with_capacity(text.len());
-    for c in text.chars() {
-        if c.is_control() {
-            safe += &escape(c.encode_utf8(&mut [0; 4]).as_bytes());
-        } else {
-            safe.push(c);
-        }
-    }
-    safe
-}
-
 /// Appends `text`, which may quote the kernel, from column `indent` on, where the line already is.
 pub fn put_wrapped(out: &mut String, text: &str, indent: usize) {
-    let safe = safe(text);
+    let safe = harmless(text);
     let mut at = indent;
     for word in safe.split(' ').filter(|word| !word.is_empty()) {
         let mut word = word.chars();

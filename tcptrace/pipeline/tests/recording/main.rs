@@ -21,7 +21,7 @@ use tcptrace_model::{
 use tcptrace_pipeline::Analysis;
 use tcptrace_record::{
     Block, BlockHead, Contents, Decoder, Every, FIXED_BYTES, FileError, Found, Header, Item,
-    Memory, NewFile, Reader, Rotation, Saved, Tap, parts,
+    Memory, NewFile, OutError, Reader, Rotation, Saved, Tap, parts,
 };
 use tcptrace_source::recording::{Cue, Recording, RecordingError, Stretch};
 use tcptrace_stats::{
@@ -396,11 +396,11 @@ fn an_existing_file_and_a_second_writer_are_refused() {
     let path = directory.path().join("a");
     let error = |force| NewFile::open(&path, force, None).map(|_| ()).unwrap_err();
     let first = NewFile::open(&path, false, None).unwrap();
-    assert!(matches!(error(true), FileError::Locked(_)), "{}", error(true));
+    assert!(matches!(error(true), FileError::Out(OutError::Locked(_))), "{}", error(true));
     drop(first);
     assert!(!path.exists(), "nothing was recorded");
     fs::write(&path, "precious").unwrap();
-    assert!(matches!(error(false), FileError::Exists(_)), "{}", error(false));
+    assert!(matches!(error(false), FileError::Out(OutError::Exists(_))), "{}", error(false));
     drop(NewFile::open(&path, true, None).unwrap());
     assert_eq!(fs::read(&path).unwrap(), b"precious", "not begun, not emptied");
     let every = Rotation { every: Every::Bytes(1 << 20), keep: None };

@@ -6,7 +6,7 @@ use maud::{Markup, html};
 use super::table::table;
 use crate::{facts::Facts, figures::Table};
 use tcptrace_doctor::finding::{About, Finding, Severity};
-use tcptrace_model::task::escape;
+use tcptrace_model::text::harmless;
 use tcptrace_stats::{
     ports,
     stuck::{Section, Stuck},
@@ -26,16 +26,11 @@ fn moment(facts: &Facts, mono_ns: u64) -> String {
         .map_or_else(|| "–".to_owned(), |at| at.strftime("%Y-%m-%d %H:%M:%S UTC").to_string())
 }
 
-/// Text of a host: its name, a command line. Without control characters.
-fn harmless(text: &str) -> String {
-    escape(text.as_bytes())
-}
-
 /// What it is of.
 pub(super) fn title(facts: &Facts) -> String {
     let host = match facts.header.host.as_str() {
         "" => "a host without a name".to_owned(),
-        host => harmless(host),
+        host => harmless(host).into_owned(),
     };
     match facts.live {
         true => format!("TCP on {host}, now"),
@@ -69,12 +64,14 @@ pub(super) fn whence(facts: &Facts) -> Markup {
         ("from", moment(facts, from)),
         ("to", moment(facts, to)),
         ("for", format!("{:.1} s", to.saturating_sub(from) as f64 / 1e9)),
-        ("kernel", harmless(&header.kernel)),
+        ("kernel", harmless(&header.kernel).into_owned()),
         ("by", format!("tcptrace {}: {}", harmless(&header.tcptrace), harmless(&hooks.join(", ")))),
         ("command", words(&header.command)),
         ("kept was", words(&header.filter)),
     ];
-    rows.extend(header.not_observable.iter().map(|what| ("not observable", harmless(what))));
+    rows.extend(
+        header.not_observable.iter().map(|what| ("not observable", harmless(what).into_owned())),
+    );
     html! {
         dl {
             @for (name, value) in rows.iter().filter(|(_, value)| !value.is_empty()) {
@@ -231,7 +228,7 @@ fn sockets(oldest: &[Stuck], now: u64) -> Table {
             age(one.age),
             process,
             pid,
-            known(one.unit.as_deref().map(harmless)),
+            known(one.unit.as_deref().map(|unit| harmless(unit).into_owned())),
             known(one.bytes.map(|bytes| bytes.unread.to_string())),
             known(one.bytes.map(|bytes| bytes.unsent.to_string())),
             known(say::detail(one, now)),

@@ -54,6 +54,10 @@ pub struct ExportArgs {
     /// Format, where the name does not say it
     #[arg(long, value_name = "FORMAT")]
     pub format: Option<ExportFormat>,
+    /// Write the addresses of kernel objects (skaddr), which help whoever attacks this host: without it
+    /// that column is empty
+    #[arg(long)]
+    pub kernel_addresses: bool,
     /// Overwrite what is there
     #[arg(long)]
     pub force: bool,

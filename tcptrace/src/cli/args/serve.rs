@@ -92,6 +92,9 @@ pub struct ExportDirArgs {
     #[arg(long, value_name = "TIME", default_value = "10m", requires = "export_dir",
         value_parser = duration::parse)]
     pub export_every: Duration,
+    /// Write the addresses of kernel objects (skaddr) there too, as export does
+    #[arg(long, requires = "export_dir")]
+    pub export_kernel_addresses: bool,
     /// Keep the last N files of each table of this host there, and remove those before (default:
     /// all stay)
     #[arg(long, value_name = "N", requires = "export_dir", value_parser = at_least_one)]

@@ -40,8 +40,8 @@ pub struct RecordingArgs {
     /// Record all that is listened to, beside what is shown
     #[arg(long, value_name = "FILE", conflicts_with = "read")]
     pub save: Option<PathBuf>,
-    /// Overwrite the file of --save
-    #[arg(long, requires = "save")]
+    /// Overwrite the files of --save and --out
+    #[arg(long)]
     pub force: bool,
 }
 

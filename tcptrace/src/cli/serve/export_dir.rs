@@ -28,6 +28,7 @@ pub(super) fn export_dir(args: &ExportDirArgs) -> Result<Option<ExportDir>> {
         path: path.clone(),
         host: kernel::host_name().unwrap_or_default(),
         every: args.export_every,
+        addresses: args.export_kernel_addresses,
         keep: args.export_keep.map(|keep| usize::try_from(keep).unwrap_or(usize::MAX)),
     }))
 }

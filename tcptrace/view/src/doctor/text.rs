@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use crate::wrap::{put_wrapped, safe};
+use crate::wrap::put_wrapped;
 use tcptrace_doctor::{
     Diagnosis,
     facts::HostFacts,
@@ -11,6 +11,7 @@ use tcptrace_doctor::{
     sysctl_file::shown,
 };
 use tcptrace_model::Knob;
+use tcptrace_model::text::harmless;
 
 /// Where the text of a finding begins.
 const TEXT_AT: usize = 9;
@@ -63,7 +64,7 @@ fn list(out: &mut String, diagnosis: &Diagnosis, color: bool) {
         let mut head = String::new();
         put_severity(&mut head, about.severity, 8, color);
         let over = if finding.when.over_ns.is_some() { "over: " } else { "" };
-        let line = format!("  {:17} {over}{}", finding.rule, safe(&about.seen));
+        let line = format!("  {:17} {over}{}", finding.rule, harmless(&about.seen));
         let room = WIDTH - 8;
         let _ = match line.char_indices().nth(room) {
             Some(_) => {
@@ -156,7 +157,7 @@ pub fn put(out: &mut String, finding: &Finding, when: Option<&str>, with_netns: 
         // In one line, whatever its length: it is to be pasted.
         if let Some(command) = &help.command {
             let label = if help.what.is_empty() { label } else { "" };
-            let _ = writeln!(out, "{label:TEXT_AT$}{}", safe(command));
+            let _ = writeln!(out, "{label:TEXT_AT$}{}", harmless(command));
         }
         if help.cost != "none" {
             indented(out, TEXT_AT + 2, &format!("cost: {}", help.cost));
