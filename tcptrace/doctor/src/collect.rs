@@ -405,8 +405,11 @@ impl Collector {
         if self.spaces.len() == 1 || self.setup.own_netns == Some(netns) {
             return String::new();
         }
-        // Who holds a socket of a namespace need not be in it.
-        format!("in network namespace {}: ", tracker.namespaces().long(netns))
+        let namespaces = tracker.namespaces();
+        match namespaces.path(netns) {
+            Some(path) => format!("nsenter --net={path} "),
+            None => format!("in network namespace {}: ", namespaces.long(netns)),
+        }
     }
 
     /// Whose TIME_WAITs there are, where there are many.

@@ -89,7 +89,7 @@ pub struct NetnsFacts {
     pub name: Option<Box<str>>,
     /// What it is called in a text: by its name, if it has one, and its inode.
     pub called: String,
-    /// What comes before a command that is to run in it: `in network namespace 4026532177: `. Empty where it is the
+    /// What comes before a command that is to run in it: `nsenter --net=/run/netns/blue `. Empty where it is the
     /// only one, or that of who asks.
     pub enter: String,
     /// Its sysctls.

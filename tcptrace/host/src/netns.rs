@@ -13,6 +13,7 @@ use std::thread;
 use nix::sched::{CloneFlags, setns};
 
 use super::mounts::{self, Mount};
+use super::process;
 use super::sock_diag::SockDiag;
 use tcptrace_model::Cgroup;
 
@@ -167,6 +168,10 @@ fn of_process(pid: u32) -> Option<String> {
         && cgroup.container().is_some()
     {
         return Some(cgroup.name().to_owned());
+    }
+    // Those of the kernel are in its first namespace, and say nothing of it.
+    if process::task(pid).is_ok_and(|task| task.is_kernel) {
+        return None;
     }
     let comm = fs::read(format!("/proc/{pid}/comm")).ok()?;
     let comm = String::from_utf8_lossy(comm.strip_suffix(b"\n").unwrap_or(&comm)).into_owned();

@@ -113,6 +113,7 @@ fn body_of(out: &mut Vec<u8>, input: &Input) -> u8 {
             put_u64(out, u64::from(named.netns));
             out.push(u8::from(named.gone));
             put_bytes(out, named.name().unwrap_or_default().as_bytes());
+            put_bytes(out, named.path().unwrap_or_default().as_bytes());
             NETNS_NAME
         }
         Input::Counters(counters) => {
@@ -237,7 +238,9 @@ pub(super) fn get(tag: u8, from: &mut Cursor<'_>) -> Result<Option<Input>, Malfo
         NETNS_NAME => {
             let (mono_ns, netns, gone) = (from.u64()?, from.u32()?, from.bool()?);
             let name = from.text()?;
-            Input::NetnsName(Box::new(NetnsName::new(mono_ns, netns, Some(&name), gone)))
+            let path = if from.is_empty() { Default::default() } else { from.text()? };
+            let named = NetnsName::new(mono_ns, netns, Some(&name), gone).at(Some(&path));
+            Input::NetnsName(Box::new(named))
         }
         EXITED => {
             Input::Exited(Exited { mono_ns: from.u64()?, tgid: from.u32()?, started: from.u32()? })

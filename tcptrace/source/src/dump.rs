@@ -84,6 +84,8 @@ pub(super) struct Space {
     pub(super) began_ns: u64,
     /// What it is called.
     pub(super) name: Option<Box<str>>,
+    /// A file that leads to it.
+    pub(super) path: Option<Box<str>>,
     pub(super) sockets: Vec<SnapSocket>,
     /// Of some of them.
     pub(super) infos: Vec<SnapInfo>,
@@ -104,6 +106,7 @@ impl Space {
             netns,
             began_ns: now,
             name: None,
+            path: None,
             sockets: Vec::new(),
             infos: Vec::new(),
             syn_queues: BTreeMap::new(),
@@ -140,6 +143,7 @@ impl Round {
                 netns,
                 began_ns,
                 name: _,
+                path: _,
                 sockets,
                 infos,
                 syn_queues,

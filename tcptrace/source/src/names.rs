@@ -35,9 +35,12 @@ impl Told {
             if round.there.as_ref().is_some_and(|there| !there.contains(&space.netns)) {
                 continue;
             }
-            let now = NetnsName::new(round.over_ns, space.netns, space.name.as_deref(), false);
+            let now = NetnsName::new(round.over_ns, space.netns, space.name.as_deref(), false)
+                .at(space.path.as_deref());
             let before = self.0.get(&space.netns);
-            let same = before.is_some_and(|was| was.name() == now.name() && !was.gone);
+            let same = before.is_some_and(|was| {
+                was.name() == now.name() && was.path() == now.path() && !was.gone
+            });
             // Without a name it is its inode, which nobody needs to be told.
             if same || before.is_none() && now.name().is_none() {
                 continue;

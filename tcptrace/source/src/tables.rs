@@ -137,6 +137,7 @@ impl Tables {
             netns: inode,
             began_ns,
             name: if minisocks_alone { None } else { netns.label().map(Into::into) },
+            path: netns.path.to_str().map(Into::into),
             sockets,
             infos,
             syn_queues,

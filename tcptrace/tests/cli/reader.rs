@@ -414,3 +414,32 @@ fn a_namespace_that_got_the_inode_of_the_one_asked_for_is_a_stranger() {
     }
     io::stderr().write_all(b"not shown: no inode was given twice\n").unwrap();
 }
+
+/// A command is for the namespace that its finding is about: pasted into a shell, it changes that one.
+#[test]
+fn what_doctor_advises_for_another_namespace_can_be_pasted() {
+    let command = |program: &str| process::Command::new(program).arg("--version").output();
+    if !can_trace() || command("nsenter").is_err() || command("sysctl").is_err() {
+        return;
+    }
+    let Some(named) = Named::add("tcptrace-paste") else { return };
+    let setting = |netns: &[&str]| {
+        let read = [netns, &["cat", "/proc/sys/net/ipv4/tcp_fin_timeout"]].concat();
+        process::Command::new(read[0]).args(&read[1..]).output().unwrap().stdout
+    };
+    let inside = ["ip", "netns", "exec", "tcptrace-paste"];
+    let lower = [&inside[1..], &["sysctl", "-q", "-w", "net.ipv4.tcp_fin_timeout=7"]].concat();
+    assert!(process::Command::new("ip").args(lower).status().unwrap().success());
+    let before = (setting(&[]), setting(&inside));
+    assert_eq!(before.1, b"7\n");
+    let ended = run(crate::run::tcptrace(&["doctor", "--duration", "1s", "-o", "json"]));
+    let report: Value = serde_json::from_str(ended.text()).unwrap();
+    let is_it = |found: &&Value| found["rule"] == "fin-timeout" && found["netns"] == named.inode();
+    let finding = report["findings"].as_array().unwrap().iter().find(is_it);
+    let finding = finding.unwrap_or_else(|| panic!("{report}"));
+    let command = finding["helps"][0]["command"].as_str().unwrap();
+    assert!(command.starts_with("nsenter --net=/"), "{command}");
+    let shell = process::Command::new("sh").args(["-c", command]).output().unwrap();
+    assert!(shell.status.success(), "{command}: {shell:?}");
+    assert_eq!((setting(&[]), setting(&inside)), (before.0, b"60\n".to_vec()));
+}

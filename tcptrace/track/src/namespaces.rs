@@ -12,6 +12,8 @@ pub const LIMIT: usize = 4096;
 
 struct Known {
     name: Option<Box<str>>,
+    /// Of plain characters alone.
+    path: Option<Box<str>>,
     gone: bool,
 }
 
@@ -34,7 +36,9 @@ impl Namespaces {
 
     fn take(&mut self, named: &NetnsName) {
         let name = named.name().map(|name| escape(name.as_bytes()).into());
-        let now = Known { name, gone: named.gone };
+        let plain = |c: char| c.is_ascii_alphanumeric() || "/._-".contains(c);
+        let path = named.path().filter(|path| path.starts_with('/') && path.chars().all(plain));
+        let now = Known { name, path: path.map(Into::into), gone: named.gone };
         match self.0.get_mut(named.netns.into()) {
             Some(known) => *known = now,
             None => drop(self.0.insert(named.netns.into(), now)),
@@ -48,6 +52,11 @@ impl Namespaces {
     /// Its name, escaped, if it has one.
     pub fn name(&self, netns: u32) -> Option<&str> {
         self.known(netns)?.name.as_deref()
+    }
+
+    /// A file that leads to it, if one is known that a shell takes as it is.
+    pub fn path(&self, netns: u32) -> Option<&str> {
+        self.known(netns).filter(|known| !known.gone)?.path.as_deref()
     }
 
     /// Its name, else its inode; and whether it is gone.
@@ -91,6 +100,14 @@ mod tests {
         tell(&mut namespaces, 5, Some("blue"), true);
         assert_eq!(namespaces.short(5), "blue (gone)");
         assert_eq!(namespaces.long(5), "blue (5, gone)");
+        // What is pasted into a shell has nothing in it that a shell would take apart.
+        for (path, plain) in
+            [("/run/netns/blue", true), ("/run/netns/$(reboot)", false), ("a b", false)]
+        {
+            let named = NetnsName::new(1, 5, Some("blue"), false).at(Some(path));
+            namespaces.input(&Input::NetnsName(Box::new(named)));
+            assert_eq!(namespaces.path(5), plain.then_some(path));
+        }
         // Its inode is another's by now.
         tell(&mut namespaces, 5, None, false);
         assert_eq!((namespaces.name(5), namespaces.long(5)), (None, "5".into()));

@@ -129,6 +129,7 @@ fn hand_over_space(
         netns,
         began_ns,
         name,
+        path,
         sockets,
         infos,
         syn_queues,
@@ -137,7 +138,7 @@ fn hand_over_space(
         knobs,
         counters,
     } = space;
-    let mut sent = frames.send(&Piece::Space { netns, began_ns, name, knobs, counters })?;
+    let mut sent = frames.send(&Piece::Space { netns, began_ns, name, path, knobs, counters })?;
     let mut sockets = sockets.into_iter();
     while sent < *room && sockets.len() > 0 {
         sent += frames.send(&Piece::Sockets(sockets.by_ref().take(SOCKETS).collect()))?;

@@ -115,6 +115,7 @@ fn round(sockets: usize) -> Round {
     };
     let full = Space {
         name: Some("blue".into()),
+        path: Some("/run/netns/blue".into()),
         netns: u32::MAX,
         began_ns: u64::MAX,
         sockets: (0..sockets as u64).map(socket).collect(),
@@ -208,8 +209,14 @@ fn no_length_is_believed() {
 #[test]
 fn a_frame_has_one_piece_and_that_in_its_place() {
     let piece = |piece: &Piece| framed(&postcard::to_allocvec(piece).unwrap());
-    let space =
-        piece(&Piece::Space { netns: 1, began_ns: 2, name: None, knobs: None, counters: None });
+    let space = piece(&Piece::Space {
+        netns: 1,
+        began_ns: 2,
+        name: None,
+        path: None,
+        knobs: None,
+        counters: None,
+    });
     let sockets = piece(&Piece::Sockets(vec![socket(1)]));
     let end = piece(&Piece::End(SnapshotEnd::default()));
     let over = Piece::Over { all: true, over_ns: 1, cpu_ns: 1, there: None, used: Used::default() };

@@ -36,6 +36,7 @@ pub(super) enum Piece {
         netns: u32,
         began_ns: u64,
         name: Option<Box<str>>,
+        path: Option<Box<str>>,
         knobs: Option<Box<NetnsKnobs>>,
         counters: Option<Box<NetnsCounters>>,
     },
