@@ -13,20 +13,21 @@ use bytes::BytesMut;
 use tcptrace_common::counters::Hook;
 
 use super::{
-    figures::{Figures, Label},
+    figures::{Figures, Label, Stuck},
     labels::{LabelOptions, Labels, OTHER, UNKNOWN},
     pages::Pages,
     shelf::Shelf,
+    trouble::{self, Peers},
 };
 use tcptrace_doctor::collect::Setup;
-use tcptrace_model::{Change, Input, TcpState};
+use tcptrace_model::{Change, Input, StateSet, TcpState};
 use tcptrace_report::{Looked, Recent, facts::Facts};
 use tcptrace_stats::{
     counts::{COUNTED, StateCounts},
     group::Key,
     named::{Group, named},
     since_start::{End, SinceStart},
-    stuck::{self, Cause, STATES, diagnosis},
+    stuck::{Survey, Wanted},
 };
 use tcptrace_track::Tracker;
 use tcptrace_view::View;
@@ -56,6 +57,9 @@ pub struct Book {
     labels: Option<Labels>,
     /// Of each label and state, as of the last census, and when that was.
     connections: (Option<u64>, Vec<(Label, TcpState, u64)>),
+    /// What is stuck by label, if there is one, as of the same moment.
+    survey: Option<(Survey, Stuck)>,
+    peers: Peers,
     /// By namespace, as last read.
     overflow: HashMap<u32, i64>,
     overflows: Option<u64>,
@@ -88,6 +92,8 @@ impl Book {
             ends: BTreeMap::new(),
             labels: label.map(|label| Labels::new(label.top)),
             connections: (None, Vec::new()),
+            survey: label.map(|label| (survey(label), Vec::new())),
+            peers: Peers::default(),
             overflow: HashMap::new(),
             overflows: None,
             lost: [0; Hook::ALL.len()],
@@ -116,8 +122,9 @@ impl Book {
     fn publish(&mut self, now: u64, tracker: &Tracker) {
         self.name_ends(tracker);
         let fresh = self.connections.0.is_some_and(|at| now.saturating_sub(at) < self.every_ns);
-        if self.labels.is_none() || !fresh {
+        if !fresh {
             self.count_connections(now, tracker);
+            self.count_stuck(now, tracker);
         }
         let counts =
             COUNTED.into_iter().filter_map(|of| Some((None, of, self.counts.get(of)?.now)));
@@ -126,8 +133,12 @@ impl Book {
             None => counts.collect(),
         };
         self.renew_page(now, tracker);
-        let stuck = self.pages.stuck();
-        let stuck = stuck.map(|(_, report)| by_cause(report).collect());
+        // Nothing is known of ages before the first scan.
+        let stuck = self.pages.stuck().map(|(_, report)| match &self.survey {
+            Some((_, stuck)) => stuck.clone(),
+            None => trouble::stuck(report),
+        });
+        let peers = self.peers.of(self.pages.ports()).to_vec();
         let figures = Figures {
             mono_ns: now,
             whole: self.whole,
@@ -137,6 +148,7 @@ impl Book {
             ends: self.ends.clone(),
             time_wait_overflow: self.overflows,
             stuck,
+            peers,
             ports_used: self.pages.ports_used(),
             lost: self.lost,
             missed: self.missed,
@@ -236,6 +248,22 @@ impl Book {
         let counts = counts.into_iter().map(|((label, state), count)| (label, state, count));
         self.connections = (Some(now), counts.collect());
     }
+
+    /// Counts what is stuck anew by label.
+    fn count_stuck(&mut self, now: u64, tracker: &Tracker) {
+        if let (Some(labels), Some((survey, stuck))) = (&mut self.labels, &mut self.survey) {
+            let report = survey.report(now, tracker);
+            *stuck = trouble::stuck_by(&report, labels, |key| name(key, tracker));
+        }
+    }
+}
+
+/// Groups of a state that are told apart before their labels are known.
+const SURVEYED: usize = 1000;
+
+/// What is stuck, by the groups of a label.
+fn survey(label: LabelOptions) -> Survey {
+    Survey::new(Wanted { states: StateSet::all(), older: None, by: label.by, top: SURVEYED })
 }
 
 /// What a group is called in a label.
@@ -259,6 +287,9 @@ impl View for Book {
         self.counts.input(input);
         self.pages.input(input, tracker);
         self.recent.input(input);
+        if let Some((survey, _)) = &mut self.survey {
+            survey.input(input);
+        }
         match input {
             Input::Lost(lost) => self.lost[lost.hook as usize] += lost.count,
             Input::Missed { count, .. } => self.missed += count,
@@ -300,24 +331,14 @@ impl View for Book {
     }
 }
 
-/// How many are stuck, by state and cause: all that there may be, so that a series does not begin with
-/// its first trouble.
-fn by_cause(report: &stuck::Report) -> impl Iterator<Item = (TcpState, Cause, u64)> {
-    let all = STATES.into_iter().flat_map(|state| Cause::ALL.map(|cause| (state, cause)));
-    let there_may_be = all.filter(|&(state, cause)| !diagnosis(state, cause).is_empty());
-    there_may_be.map(|(state, cause)| {
-        let of = report.sections.iter().find(|of| (of.state, of.cause) == (state, cause));
-        (state, cause, of.map_or(0, |of| of.stuck))
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::{
         metrics,
-        tests::{moment, shelf_with},
+        tests::{begun, moment, shelf_with},
     };
+    use tcptrace_model::How;
     use tcptrace_stats::group::By;
 
     /// What metrics say after `text`.
@@ -338,6 +359,62 @@ mod tests {
             );
         }
         text + "1001ms tick\n"
+    }
+
+    /// Connections that process `name` opened and whose peer closed two minutes ago.
+    fn leak(name: &str, count: u16) -> String {
+        let mut text = begun().to_owned();
+        for port in 1000..1000 + count {
+            text += &format!(
+                "3ms sk={port:x} CLOSE>SYN_SENT 10.0.0.1:0 10.0.0.2:443 comm={name} cookie={port}\n\
+                 4ms sk={port:x} SYN_SENT>ESTABLISHED 10.0.0.1:{port} 10.0.0.2:443 cookie={port}\n\
+                 5ms sk={port:x} ESTABLISHED>CLOSE_WAIT 10.0.0.1:{port} 10.0.0.2:443 cookie={port}\n"
+            );
+        }
+        (1..=120).fold(text, |text, second| text + &format!("{second}000ms tick\n"))
+    }
+
+    #[test]
+    fn what_is_stuck_has_the_label_of_whose_it_is() {
+        let close_waits = |text: &str| -> Vec<(String, u64)> {
+            let lines = text.lines().filter(|line| {
+                line.starts_with("tcptrace_stuck_sockets{") && line.contains("\"CLOSE_WAIT\"")
+            });
+            let split = lines.map(|line| line.rsplit_once(' ').unwrap());
+            let parsed = split.map(|(name, count)| (name.to_owned(), count.parse().unwrap()));
+            parsed.filter(|(_, count)| *count > 0).collect()
+        };
+        let told = close_waits(&metrics(&leak("leaky", 12), None));
+        assert!(told.len() == 1 && told[0].1 == 12, "{told:?}");
+        for (by, owner) in [(By::Owner, "owner=\"leaky\""), (By::Port, "port=\"443\"")] {
+            let label = LabelOptions { by, top: 3 };
+            let told = close_waits(&metrics(&leak("leaky", 12), Some(label)));
+            assert!(told.len() == 1 && told[0].1 == 12 && told[0].0.contains(owner), "{told:?}");
+        }
+    }
+
+    #[test]
+    fn every_end_that_there_may_be_is_zero_from_the_start() {
+        let label = Some(LabelOptions { by: By::Owner, top: 3 });
+        for (text, owner) in [
+            (metrics("0ms begin\n1ms tick\n", None), ""),
+            (metrics("0ms begin\n1ms tick\n", label), ",owner=\"(unknown)\""),
+            // One that has just got its label, too.
+            (metrics(&resets(&["a"]), label), ",owner=\"a\""),
+        ] {
+            for (name, how) in [("no-local-port", 0), ("timeout: syn", 0), ("refused", 0)] {
+                let line =
+                    format!("tcptrace_connects_failed_total{{how=\"{name}\"{owner}}} {how}\n");
+                assert!(text.contains(&line), "{line}{text}");
+            }
+            for how in How::ALL.into_iter().filter(|how| how.is_of_a_connection()) {
+                for initiator in ["local", "remote", "both", "none", "unknown"] {
+                    let of = format!("initiator=\"{initiator}\",how=\"{}\"", how.name());
+                    let line = format!("tcptrace_closes_total{{{of}{owner}}} ");
+                    assert!(text.contains(&line), "{line}{text}");
+                }
+            }
+        }
     }
 
     fn total(text: &str, name: &str) -> u64 {
@@ -369,7 +446,8 @@ mod tests {
         assert_eq!(total(&text, "tcptrace_closes_total"), 4, "{text}");
         let of = |owner: &str| {
             let lines = text.lines().filter(|line| line.starts_with("tcptrace_closes_total{"));
-            lines.filter(|line| line.contains(&format!("owner=\"{owner}\""))).count()
+            let of = lines.filter(|line| line.contains(&format!("owner=\"{owner}\"")));
+            of.filter(|line| !line.ends_with(" 0")).count()
         };
         assert_eq!([of("a"), of("b"), of("c"), of(OTHER)], [1, 0, 0, 1], "{text}");
     }
@@ -378,7 +456,8 @@ mod tests {
     fn a_hostile_name_stays_within_its_label() {
         let label = LabelOptions { by: By::Owner, top: 9 };
         let text = metrics(&resets(&["x\"}\\evil"]), Some(label));
-        let line = text.lines().find(|line| line.starts_with("tcptrace_closes_total")).unwrap();
+        let mut closes = text.lines().filter(|line| line.starts_with("tcptrace_closes_total"));
+        let line = closes.find(|line| !line.ends_with(" 0")).unwrap();
         assert!(line.contains(r#"owner="x\"}"#) && line.ends_with("} 1"), "{line}");
     }
 

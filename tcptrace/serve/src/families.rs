@@ -2,9 +2,13 @@
 //! format that they are sent in.
 //!
 //! No label is an address, a peer's port, a process or a cookie: their number is the network's to
-//! choose. Must not know a format.
+//! choose. The one exception are peers to which ports run out, of which few get a label ([`trouble`]).
+//! A series does not begin with what it is to warn of: whoever takes differences would not see its
+//! first step, so what may come is there as 0. Must not know a format.
+//!
+//! [`trouble`]: super::trouble
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
 use tcptrace_common::counters::Hook;
 
@@ -174,21 +178,49 @@ impl Moment {
         let name = "tcptrace_closes";
         let help = "Connections that ended, by who closed first and how";
         let family = to.counter(name, help);
-        for ((label, end), count) in &self.figures.ends {
+        let labels = self.labels();
+        let known = How::ALL.into_iter().filter(|how| how.is_of_a_connection());
+        let initiators = || Initiator::ALL.into_iter().map(Some).chain([None]);
+        let known: Vec<_> =
+            known.flat_map(|how| initiators().map(move |who| End::Closed(who, how))).collect();
+        for (label, end, count) in self.with_zeros(&labels, &known) {
             if let End::Closed(initiator, how) = end {
                 let initiator = initiator.map_or("unknown", Initiator::name);
-                let pairs = [("initiator", initiator), ("how", How::name(*how))];
-                family.is(&labelled(&pairs, self.by(), label), *count);
+                let pairs = [("initiator", initiator), ("how", how.name())];
+                family.is(&labelled(&pairs, self.by(), label), count);
             }
         }
         let name = "tcptrace_connects_failed";
         let help = "Calls of connect() that came to no connection, by why";
         let family = to.counter(name, help);
-        for ((label, end), count) in &self.figures.ends {
+        let known = How::ALL.map(End::Failed);
+        for (label, end, count) in self.with_zeros(&labels, &known) {
             if let End::Failed(how) = end {
-                family.is(&labelled(&[("how", how.name())], self.by(), label), *count);
+                family.is(&labelled(&[("how", how.name())], self.by(), label), count);
             }
         }
+    }
+
+    /// All labels that there are of connections and their ends; the one of none where there are no
+    /// labels.
+    fn labels(&self) -> BTreeSet<&Label> {
+        let ends = self.figures.ends.keys().map(|(label, _)| label);
+        let labels: BTreeSet<_> =
+            ends.chain(self.figures.connections.iter().map(|(label, ..)| label)).collect();
+        if labels.is_empty() { BTreeSet::from([&None]) } else { labels }
+    }
+
+    /// The ends that there were and, as 0, those of `known` that were not, with each label.
+    fn with_zeros<'a>(
+        &'a self,
+        labels: &BTreeSet<&'a Label>,
+        known: &[End],
+    ) -> Vec<(&'a Label, End, u64)> {
+        let ends = &self.figures.ends;
+        let there = ends.iter().map(|((label, end), count)| (label, *end, *count));
+        let zeros = labels.iter().flat_map(|label| known.iter().map(move |end| (*label, *end)));
+        let zeros = zeros.filter(|(label, end)| !ends.contains_key(&((*label).clone(), *end)));
+        there.chain(zeros.map(|(label, end)| (label, end, 0))).collect()
     }
 
     fn trouble<'a>(&'a self, to: &mut To<'a>) {
@@ -202,14 +234,21 @@ impl Moment {
             let name = "tcptrace_stuck_sockets";
             let help = "Connections that are stuck, by state and by what they wait for";
             let family = to.gauge(name, help);
-            for (state, cause, count) in stuck {
-                family.is(&[("state", state.name()), ("cause", cause.name())], *count);
+            for (label, state, cause, count) in stuck {
+                let pairs = [("state", state.name()), ("cause", cause.name())];
+                family.is(&labelled(&pairs, self.by(), label), *count);
             }
         }
         if let Some(used) = self.figures.ports_used {
             let name = "tcptrace_ephemeral_ports_used_ratio";
             let help = "Part of the ephemeral ports that are taken, to the peer where most are";
             to.gauge(name, help).real(&[], used);
+            let name = "tcptrace_peer_ephemeral_ports_used_ratio";
+            let help = "Part of the ephemeral ports that are taken to a peer, from a half on";
+            let family = to.gauge(name, help);
+            for (peer, used) in &self.figures.peers {
+                family.real(&[("peer", peer)], *used);
+            }
         }
     }
 

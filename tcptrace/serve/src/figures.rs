@@ -19,6 +19,9 @@ use tcptrace_track::Counts;
 /// A label's value, or none where there is no label.
 pub(super) type Label = Option<Box<str>>;
 
+/// How many connections are stuck of each label, state and cause.
+pub(super) type Stuck = Vec<(Label, TcpState, Cause, u64)>;
+
 /// How things stand at a moment.
 #[derive(Clone, Debug)]
 pub struct Figures {
@@ -36,8 +39,10 @@ pub struct Figures {
     pub(super) ends: BTreeMap<(Label, End), u64>,
     /// What the kernel counted since the start; `None` where it does not tell.
     pub(super) time_wait_overflow: Option<u64>,
-    /// Of each state and cause, how many connections are stuck; `None`: not looked at yet.
-    pub(super) stuck: Option<Vec<(TcpState, Cause, u64)>>,
+    /// How many connections are stuck; `None`: not scanned yet.
+    pub(super) stuck: Option<Stuck>,
+    /// The peers to which at least half of the ports are taken, and which part.
+    pub(super) peers: Vec<(Box<str>, f64)>,
     /// As [`tcptrace_stats::ports::Interval::worst_used`].
     pub(super) ports_used: Option<f64>,
     /// Since the start, in the order of [`Hook::ALL`].

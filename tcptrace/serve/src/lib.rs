@@ -25,6 +25,7 @@ mod tally;
 mod text;
 mod tls;
 mod token;
+mod trouble;
 
 pub use figures::{Attached, Figures, HookBy};
 pub use http::{Limits, Listeners, Server};

@@ -86,6 +86,13 @@ pub struct Row {
 }
 
 impl Row {
+    /// Which part of the ports that connect() may choose it would not find now: 0 to 1; `None` where
+    /// that is not known.
+    pub fn used(&self) -> Option<f64> {
+        let (usable, free) = (self.usable?, self.free?);
+        Some(if usable == 0 { 1.0 } else { usable.saturating_sub(free) as f64 / usable as f64 })
+    }
+
     /// connect() that found no port, in the interval and since the start; `None` where the hook
     /// tells neither the namespace nor why connect() failed.
     pub fn failures(&self) -> Option<(u64, u64)> {
@@ -147,11 +154,7 @@ impl Interval {
         if self.rows.is_empty() {
             return Some(0.0);
         }
-        let used = |row: &Row| {
-            let (usable, free) = (row.usable?, row.free?);
-            Some(if usable == 0 { 1.0 } else { usable.saturating_sub(free) as f64 / usable as f64 })
-        };
-        self.rows.iter().filter_map(used).reduce(f64::max)
+        self.rows.iter().filter_map(Row::used).reduce(f64::max)
     }
 }
 

@@ -509,6 +509,63 @@ fn dashboard_queries() -> Vec<String> {
     queries
 }
 
+/// Each alert fires in its own case and is silent in another, by promtool; and what it asks for is there
+/// before anything has happened, so that the first step of it is seen.
+#[test]
+fn every_alert_fires_in_its_own_case_and_only_there() {
+    let (rules, cases) = (deploy("prometheus/rules.yaml"), deploy("prometheus/rules_test.yaml"));
+    let text = fs::read_to_string(&rules).unwrap();
+    let alerts: Vec<_> = text.lines().filter_map(|line| line.split_once("- alert: ")).collect();
+    assert!(alerts.len() >= 10, "{alerts:?}");
+    let tested = fs::read_to_string(&cases).unwrap();
+    for (_, alert) in alerts {
+        let of = format!("        alertname: {alert}\n        exp_alerts:");
+        let cases = tested.match_indices(&of).map(|(at, found)| &tested[at + found.len()..]);
+        let (silent, firing): (Vec<_>, Vec<_>) = cases.partition(|rest| rest.starts_with(" []"));
+        assert!(!silent.is_empty() && !firing.is_empty(), "{alert} is not tested both ways");
+    }
+    if command("promtool", &["--version"]).output().is_ok() {
+        promtool(&["test", "rules", &cases], "");
+        println!("promtool test rules: all cases of {cases}");
+    } else {
+        println!("skipped: promtool is not here, so no case of {cases} was evaluated");
+    }
+
+    if !can_trace() {
+        return;
+    }
+    let netns = Netns::new().unwrap();
+    let serving = Serving::of(&netns, &["--interval", "1"]);
+    let samples = until("the first scan and the first interval", || {
+        let samples = serving.metrics();
+        let has = |name: &&str| samples.keys().any(|key| key.starts_with(name));
+        let late = ["tcptrace_stuck_sockets", "tcptrace_ephemeral_ports_used_ratio"];
+        late.iter().all(has).then_some(samples)
+    });
+    // What is there only where there is trouble is a gauge, which has no first step to miss.
+    let later = ["tcptrace_peer_ephemeral_ports_used_ratio"];
+    for series in tested.lines().filter_map(|line| line.trim().strip_prefix("- series: ")) {
+        let series = series.trim_matches('\'');
+        let (name, labels) = series.split_once('{').unwrap();
+        if !name.starts_with("tcptrace_") || later.contains(&name) {
+            continue;
+        }
+        // But those that Prometheus adds and --label, and what depends on the host.
+        let own = labels.trim_end_matches('}').split(",instance=").next().unwrap();
+        let own = if own.starts_with("instance=") { "" } else { own };
+        let own = own.split(",backend=").next().unwrap();
+        let is = |key: &String| key.starts_with(name) && key.contains(own);
+        assert!(samples.keys().any(is), "{series} is not served: {samples:?}");
+    }
+    for (name, label) in [
+        ("tcptrace_closes_total", "how=\"timeout: retransmit\""),
+        ("tcptrace_connects_failed_total", "how=\"timeout: syn\""),
+        ("tcptrace_connects_failed_total", "how=\"no-local-port\""),
+    ] {
+        assert!(samples.keys().any(|key| key.starts_with(name) && key.contains(label)), "{label}");
+    }
+}
+
 /// A real Prometheus scrapes under churn: it knows the metrics, the rules and the queries.
 #[test]
 fn a_real_prometheus_scrapes_it_and_its_queries_are_answered() {
