@@ -111,8 +111,11 @@ fn tracefs() -> Row {
                 Ok([place, ..]) => format!("only at {}", place.display()),
                 _ => "not mounted".to_owned(),
             };
-            row(Verdict::Lacks, found)
-                .means("the classic hook mounts it for itself alone: CAP_SYS_ADMIN")
+            row(Verdict::Lacks, found).means(if Lockdown::may_be_confidential() {
+                "no classic hook: under lockdown=confidentiality no tracefs is mounted"
+            } else {
+                "the classic hook mounts it for itself alone: CAP_SYS_ADMIN"
+            })
         }
     }
 }

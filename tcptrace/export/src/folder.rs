@@ -6,6 +6,7 @@
 //! another host's.
 
 use std::{
+    collections::VecDeque,
     fs::{self, File, OpenOptions},
     io::{self, Write as _},
     path::{Path, PathBuf},
@@ -130,15 +131,44 @@ impl Folder {
         Ok(removed)
     }
 
-    /// Removes all files of `table` of this host but the last `keep`.
-    pub(super) fn prune(&self, table: Table, keep: usize) -> io::Result<()> {
+    /// The finished files of `table` of this host from earlier runs, in the order of their names.
+    pub(super) fn earlier(&self, table: Table) -> io::Result<Written> {
         let mut names = self.own("", &suffix(table))?;
         // The time is first behind what is the same in all.
         names.sort_unstable();
-        for name in &names[..names.len().saturating_sub(keep)] {
-            fs::remove_file(self.path.join(name))?;
+        Ok(Written(names.into()))
+    }
+
+    /// Removes the first of `written` until `keep` are left.
+    pub(super) fn prune(&self, written: &mut Written, keep: usize) -> io::Result<()> {
+        while written.0.len() > keep
+            && let Some(name) = written.0.pop_front()
+        {
+            match fs::remove_file(self.path.join(&name)) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    // It is there, and is tried again with the next.
+                    written.0.push_front(name);
+                    return Err(error);
+                }
+                // Somebody else may have moved it away.
+                Ok(()) | Err(_) => {}
+            }
         }
         Ok(())
+    }
+}
+
+/// Finished files in the order in which they were written: those of earlier runs, then those of this
+/// one in turn. The clock has no say in it, which may have been wrong when an earlier run gave its
+/// files their names: a file of this run never goes before one of those.
+#[derive(Debug, Default)]
+pub(super) struct Written(VecDeque<String>);
+
+impl Written {
+    /// One more was finished. It is the last, also where it was among those that were there.
+    pub(super) fn add(&mut self, name: String) {
+        self.0.retain(|there| *there != name);
+        self.0.push_back(name);
     }
 }
 
@@ -147,15 +177,15 @@ impl Unfinished {
         self.file.write_all(bytes)
     }
 
-    /// Gives it its name, once what is in it is on the disk.
-    pub(super) fn keep(mut self) -> io::Result<()> {
+    /// Gives it its name, once what is in it is on the disk, and returns that.
+    pub(super) fn keep(mut self) -> io::Result<String> {
         self.file.sync_all()?;
         let directory = self.path.parent().unwrap_or(Path::new("."));
         fs::rename(&self.path, directory.join(&self.name))?;
         self.kept = true;
         // The name is to survive too. Where that cannot be, the file still may.
         let _ = File::open(directory).and_then(|directory| directory.sync_all());
-        Ok(())
+        Ok(std::mem::take(&mut self.name))
     }
 
     pub(super) fn table(&self) -> Table {
@@ -241,7 +271,8 @@ mod tests {
             folder.create(Table::Transitions, begun).unwrap().keep().unwrap();
             folder.create(Table::Connections, begun).unwrap().keep().unwrap();
         }
-        folder.prune(Table::Transitions, 2).unwrap();
+        let mut written = folder.earlier(Table::Transitions).unwrap();
+        folder.prune(&mut written, 2).unwrap();
         let left: Vec<_> = names(directory.path())
             .into_iter()
             .filter(|name| name.contains("transitions"))
@@ -250,5 +281,34 @@ mod tests {
             ["web-1-20261122T184500.123Z", "web-20261122T181300.000Z", "web-20261122T181400.000Z"];
         assert_eq!(left, expected.map(|name| format!("{name}.transitions.parquet")));
         assert_eq!(names(directory.path()).len(), 8);
+    }
+
+    /// As when the clock was wrong in an earlier run, or is set back in this one.
+    #[test]
+    fn what_this_run_wrote_is_kept_before_files_from_the_future() {
+        let directory = tempfile::tempdir().unwrap();
+        let folder = Folder::new(directory.path().to_owned(), "web");
+        let write =
+            |begun: &str| folder.create(Table::Transitions, at(begun)).unwrap().keep().unwrap();
+        let future = [write("2030-01-01T00:00:00Z"), write("2031-01-01T00:00:00Z")];
+        let mut written = folder.earlier(Table::Transitions).unwrap();
+        let mut fresh = Vec::new();
+        for begun in ["2026-11-22T18:10:00Z", "2026-11-22T18:20:00Z", "2026-11-22T18:15:00Z"] {
+            let name = write(begun);
+            written.add(name.clone());
+            folder.prune(&mut written, 2).unwrap();
+            assert!(directory.path().join(&name).exists(), "{name} is the newest");
+            fresh.push(name);
+        }
+        // The last two of this run, though the one before the last is dated behind it.
+        let mut expected = fresh.split_off(1);
+        expected.sort_unstable();
+        assert_eq!(names(directory.path()), expected);
+        assert!(future.iter().all(|name| !directory.path().join(name).exists()));
+        // One that somebody has moved away is no reason to remove another, nor a failure.
+        fs::remove_file(directory.path().join(&expected[1])).unwrap();
+        written.add(write("2026-11-22T18:30:00Z"));
+        folder.prune(&mut written, 2).unwrap();
+        assert_eq!(names(directory.path()).len(), 2);
     }
 }

@@ -20,7 +20,7 @@ use jiff::Timestamp;
 
 use super::{
     About, Format, Table, Waiting, connections,
-    folder::{Folder, Unfinished},
+    folder::{Folder, Unfinished, Written},
     sink::{Absent, Sink},
     stream::{Handed, Parcel, Stream, Then, Way},
     tally::Tally,
@@ -129,6 +129,8 @@ struct Files<T> {
     table: Table,
     rows: Waiting<T>,
     open: Option<Open>,
+    /// What may have to go for what comes; `None`: all stay, or what is there was not read yet.
+    written: Option<Written>,
 }
 
 /// What all of a table's steps need.
@@ -158,7 +160,7 @@ impl<T: Fn(&str)> Common<T> {
 
 impl<R> Files<R> {
     fn new(table: Table, rows: Waiting<R>) -> Self {
-        Self { table, rows, open: None }
+        Self { table, rows, open: None, written: None }
     }
 
     fn begin<T: Fn(&str)>(&mut self, common: &mut Common<T>, at: Timestamp) {
@@ -213,18 +215,32 @@ impl<R> Files<R> {
         let done = open.sink.finish(&open.absent, &[], &mut common.out).map_err(|e| e.to_string());
         let done = done.and_then(|()| open.file.write(&common.out).map_err(|e| e.to_string()));
         common.out.clear();
-        if let Err(why) = done.and_then(|()| open.file.keep().map_err(|e| e.to_string())) {
-            common.tally.lose(table, open.rows);
-            common.fail(&why);
-            return Some(false);
-        }
+        let name = match done.and_then(|()| open.file.keep().map_err(|e| e.to_string())) {
+            Ok(name) => name,
+            Err(why) => {
+                common.tally.lose(table, open.rows);
+                common.fail(&why);
+                return Some(false);
+            }
+        };
         common.tally.keep(table, open.rows);
         if let Some(keep) = common.keep
-            && let Err(error) = common.folder.prune(table, keep)
+            && let Err(error) = self.prune(common, name, keep)
         {
             common.fail(&error.to_string());
         }
         Some(true)
+    }
+
+    /// Removes what is too much now that there is a file `name`.
+    fn prune<T>(&mut self, common: &Common<T>, name: String, keep: usize) -> io::Result<()> {
+        let written = match &mut self.written {
+            Some(written) => written,
+            // The first of this run: all others are from earlier ones, whatever they are called.
+            None => self.written.insert(common.folder.earlier(self.table)?),
+        };
+        written.add(name);
+        common.folder.prune(written, keep)
     }
 }
 

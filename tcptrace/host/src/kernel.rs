@@ -50,6 +50,16 @@ impl Lockdown {
         Self::parse(&fs::read_to_string("/sys/kernel/security/lockdown").ok()?)
     }
 
+    /// Whether the kernel may be locked against reading its memory: it says so, or it was booted with
+    /// `lockdown=confidentiality` and does not say.
+    pub fn may_be_confidential() -> bool {
+        let booted = || {
+            let line = fs::read_to_string("/proc/cmdline").unwrap_or_default();
+            line.split_ascii_whitespace().any(|word| word == "lockdown=confidentiality")
+        };
+        Self::read().map_or_else(booted, |level| level == Self::Confidentiality)
+    }
+
     /// The level in force is the one in brackets: `none [integrity] confidentiality`.
     fn parse(text: &str) -> Option<Self> {
         let (_, rest) = text.split_once('[')?;

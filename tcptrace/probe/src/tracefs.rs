@@ -11,7 +11,10 @@ use nix::{
     sched::{CloneFlags, unshare},
 };
 
-use tcptrace_host::{kernel, mounts::mounts};
+use tcptrace_host::{
+    kernel::{self, Lockdown},
+    mounts::mounts,
+};
 
 /// The only places where `aya::programs::TracePoint::attach()` looks.
 const PLACES: [&str; 2] = ["/sys/kernel/tracing", "/sys/kernel/debug/tracing"];
@@ -30,11 +33,12 @@ pub fn mounted() -> io::Result<Option<PathBuf>> {
 
 /// Runs `work` with tracefs in a place where aya finds it: on this thread if it is there, else on
 /// a thread with a mount namespace of its own, which takes the mount with it when it ends. The
-/// latter needs CAP_SYS_ADMIN.
+/// latter needs CAP_SYS_ADMIN, and is not tried under `lockdown=confidentiality`.
 pub fn with_tracefs<T: Send>(work: impl FnOnce(&Path) -> T + Send) -> io::Result<T> {
     if let Some(place) = mounted()? {
         return Ok(work(&place));
     }
+    may_mount(Lockdown::may_be_confidential())?;
     thread::scope(|scope| {
         let thread = scope.spawn(|| {
             unshare(CloneFlags::CLONE_NEWNS)?;
@@ -46,6 +50,18 @@ pub fn with_tracefs<T: Send>(work: impl FnOnce(&Path) -> T + Send) -> io::Result
         });
         thread.join().unwrap_or_else(|_| Err(io::Error::other("the mounting thread panicked")))
     })
+}
+
+/// Whether a tracefs may be mounted that nobody else sees.
+///
+/// Under `lockdown=confidentiality` the kernel makes no files in tracefs (`tracefs_create_file()` asks
+/// `LOCKDOWN_TRACEFS`), and a mount that is undone again oopses 6.12.117 and 7.3.4, whoever does it.
+fn may_mount(confidential: bool) -> io::Result<()> {
+    if confidential {
+        let why = "the kernel is locked down (lockdown=confidentiality), so it is not tried";
+        return Err(io::Error::new(io::ErrorKind::PermissionDenied, why));
+    }
+    Ok(())
 }
 
 /// The texts of the `format` files of these tracepoints, by category and name.
@@ -75,4 +91,16 @@ pub(super) fn formats<const N: usize>(
 /// That there is no tracefs, in words.
 pub(super) fn none(error: &io::Error) -> String {
     format!("tracefs is not mounted, and mounting it is refused: {error}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_is_mounted_under_confidentiality_and_that_is_said() {
+        may_mount(false).unwrap();
+        let said = none(&may_mount(true).unwrap_err());
+        assert!(said.contains("lockdown=confidentiality") && said.contains("not tried"), "{said}");
+    }
 }
