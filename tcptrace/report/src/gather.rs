@@ -121,9 +121,12 @@ impl Gather {
         let mut interval = self.ports.interval(now, || tracker.census());
         interval.rows.truncate(SHOWN);
         let fewest = |interval: &ports::Interval| {
-            interval.rows.iter().filter_map(|row| row.free).min().unwrap_or(u64::MAX)
+            let all_bound = interval.spaces.iter().any(|space| space.used_up().is_some());
+            let free = interval.rows.iter().filter_map(|row| row.free);
+            free.chain(all_bound.then_some(0)).min().unwrap_or(u64::MAX)
         };
         if self.ports_worst.as_ref().is_none_or(|(_, worst)| fewest(&interval) <= fewest(worst)) {
+            self.ports.name_takers(&mut interval.rows, || tracker.census());
             self.ports_worst = Some((now, interval));
         }
     }

@@ -51,6 +51,11 @@ impl Shown {
         !self.of_ends || self.filter.keeps(tuple, netns.unwrap_or(0))
     }
 
+    /// Whether connections are shown whatever their ends are.
+    pub(super) fn keeps_all_ends(&self) -> bool {
+        !self.of_ends
+    }
+
     pub(super) fn moved(&self, moved: &Moved) -> bool {
         self.keeps(&moved.tuple, moved.netns)
             && (!self.of_owner || self.wanted.matches(moved.into()))

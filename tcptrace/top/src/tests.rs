@@ -191,6 +191,22 @@ fn a_leak_that_begins_late_is_found_and_so_is_one_that_is_over() {
 }
 
 #[test]
+fn ports_that_are_bound_are_shown_without_a_connection_and_whose_they_are() {
+    let bound: String =
+        (20000..20030).map(|port| format!("0ms bound {port} pid=7 comm=binds\n")).collect();
+    let mut stage = Stage::new(SMALL, Style { color: false, ascii: false });
+    stage.tell(&format!(
+        "0ms begin\n0ms snapshot open\n0ms knobs 5 ip_local_port_range=20000-20029 \
+         ip_local_reserved_ports= tcp_tw_reuse=0\n0ms snapshot 5\n{bound}0ms snapshot end \
+         lists-bound\n0ms snapshot over\n2ms tick\n1002ms tick\n"
+    ));
+    stage.press("5");
+    let screen = stage.screen();
+    assert!(screen.contains("30 of 20000-20029, 30 bound"), "{screen}");
+    assert!(screen.contains("bound by binds, pid 7 (30)"), "{screen}");
+}
+
+#[test]
 fn a_recording_has_a_cursor() {
     let mut stage = Stage::played(SMALL);
     stage.top.set_player(super::Player::new((0, 90_000_000_000)));

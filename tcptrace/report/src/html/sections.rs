@@ -12,7 +12,7 @@ use tcptrace_stats::{
     stuck::{Section, Stuck},
 };
 use tcptrace_view::{
-    ports::describe,
+    ports::{describe, text::bound_by},
     stuck::{age, say},
     table::end,
     who,
@@ -244,11 +244,12 @@ fn sockets(oldest: &[Stuck], now: u64) -> Table {
 
 /// How near the ephemeral ports were to running out.
 pub(super) fn ports(facts: &Facts) -> Markup {
-    let Some((at, interval)) = facts.ports.as_ref().filter(|(_, it)| !it.rows.is_empty()) else {
+    let some = |interval: &ports::Interval| !interval.rows.is_empty() || !interval.spaces.is_empty();
+    let Some((at, interval)) = facts.ports.as_ref().filter(|(_, it)| some(it)) else {
         return html! {
             section #ports {
                 h2 { "Ephemeral ports" }
-                p { "No connections that were opened from here were there when it was looked." }
+                p { "No scan found connections that were opened from here, nor ports that are bound." }
             }
         };
     };
@@ -259,11 +260,28 @@ pub(super) fn ports(facts: &Facts) -> Markup {
                 "As of " (moment(facts, *at))
                 @if !facts.live { ", when fewest were free on a path" } "."
             }
-            ul { @for space in &interval.spaces { li { (describe(space)) } } }
-            (table(&paths(&interval.rows), "Ports by path"))
+            ul {
+                @for space in &interval.spaces {
+                    li {
+                        (describe(space))
+                        @if let Some(by) = bound_by(space, WHOSE) { "; " (by) }
+                        @if let Some(all) = space.used_up() {
+                            "; all " (all) " are bound: connect() finds none"
+                        }
+                    }
+                }
+            }
+            @if interval.rows.is_empty() {
+                p { "No scan found connections that were opened from here." }
+            } @else {
+                (table(&paths(&interval.rows), "Ports by path"))
+            }
         }
     }
 }
+
+/// As many characters say whose ports are.
+const WHOSE: usize = 120;
 
 fn paths(rows: &[ports::Row]) -> Table {
     let known = |count: Option<u64>| count.map_or_else(|| "–".to_owned(), |n| n.to_string());
@@ -286,6 +304,10 @@ fn paths(rows: &[ports::Row]) -> Table {
                 Some(seconds) => format!("in {seconds:.0} s"),
                 None => row.outlook.name().to_owned(),
             },
+            match row.takers.as_ref().map(|takers| takers.fit(WHOSE)) {
+                Some(by) if !by.is_empty() => by,
+                _ => "–".to_owned(),
+            },
         ]
     };
     Table {
@@ -298,6 +320,7 @@ fn paths(rows: &[ports::Row]) -> Table {
             "new a second",
             "failed",
             "runs out",
+            "taken by",
         ]
         .map(str::to_owned)
         .to_vec(),

@@ -68,6 +68,39 @@ fn text_of_a_host_stays_text() {
     assert!(page.contains("&lt;b&gt;&amp;&quot;'"));
 }
 
+/// What is in the section `ports` of a page.
+fn ports_of(script: &str) -> String {
+    let page = page_of(script, "web1");
+    let (_, from) = page.split_once("<section id=\"ports\">").unwrap();
+    from.split_once("</section>").unwrap().0.to_owned()
+}
+
+#[test]
+fn who_takes_ports_is_named_and_bound_ports_are_shown_without_a_connection() {
+    let begin = "0ms begin\n0ms snapshot open\n0ms knobs 5 ip_local_port_range=20000-20029 \
+                 ip_local_reserved_ports= tcp_tw_reuse=0\n0ms snapshot 5\n";
+    let end = "0ms snapshot end lists-bound\n0ms snapshot over\n2ms tick\n1002ms tick\n";
+    let bound: String =
+        (20000..20030).map(|port| format!("0ms bound {port} pid=7 comm=binds\n")).collect();
+    let text = ports_of(&format!("{begin}{bound}{end}"));
+    assert!(text.contains("bound by binds, pid 7 (30)"), "{text}");
+    assert!(text.contains("all 30 are bound: connect() finds none"), "{text}");
+    assert!(text.contains("No scan found connections that were opened from here."), "{text}");
+
+    let connected: String = (20000..20009)
+        .map(|port| {
+            format!(
+                "1ms sk={port} CLOSE>SYN_SENT 10.0.0.1:{port} 10.0.0.2:443 cookie={port} netns=5 \
+                 pid=8 comm=takes\n"
+            )
+        })
+        .collect();
+    let text = ports_of(&format!("{begin}{end}{connected}2000ms tick\n"));
+    assert!(text.contains("by takes, pid 8 (9)") || text.contains(">takes, pid 8 (9)<"), "{text}");
+    let none = ports_of(&format!("{begin}{end}"));
+    assert!(none.contains("No scan found connections that were opened from here, nor"), "{none}");
+}
+
 #[test]
 fn a_page_fetches_nothing() {
     let page = page_of(SCRIPT, "web1");

@@ -10,13 +10,16 @@ use super::{
 use tcptrace_stats::ports::{self, Outlook};
 use tcptrace_view::{
     number::fit,
-    ports::text::{describe, free, outlook, rate},
+    ports::text::{bound_by, describe, free, is_pressed, outlook, rate, taken_by},
     stuck::text::cut as cut_text,
     table::end,
 };
 
 /// What it can be ordered by.
 pub(in super::super) const SORTS: [&str; 4] = ["runs-out", "taken", "new/s", "fail"];
+
+/// Paths, from the first on, of which it is said who takes their ports: each line takes the place of one.
+const NAMED: usize = 3;
 
 /// Columns after the path.
 const NUMBERS: usize = 49;
@@ -33,6 +36,8 @@ pub(in super::super) fn listing(look: &mut Look<'_>) -> Listing {
         _ => {}
     }
     let more = cut(&mut interval.rows, ROWS);
+    let named = interval.rows.len().min(NAMED);
+    look.data.ports.name_takers(&mut interval.rows[..named], || tracker.census());
     let path_width = look.width.saturating_sub(NUMBERS).clamp(24, 80);
     let head = format!(
         "{:path_width$}{:>6}{:>6}{:>7}{:>7}{:>7}{:>6}{:>10}",
@@ -44,9 +49,21 @@ pub(in super::super) fn listing(look: &mut Look<'_>) -> Listing {
         SORTS[look.sort % SORTS.len()]
     )];
     let spaces = interval.spaces.iter();
-    let spaces =
-        spaces.filter(|space| interval.rows.iter().any(|row| row.path.netns == space.netns));
-    notes.extend(spaces.take(2).map(describe));
+    let width = look.width.max(40) - 2;
+    let has_row = |space: &ports::Space| interval.rows.iter().any(|row| row.path.netns == space.netns);
+    let spaces = spaces.filter(|space| {
+        has_row(space) || look.shown.keeps_all_ends() && bound_by(space, width).is_some()
+    });
+    for space in spaces.take(2) {
+        notes.push(describe(space));
+        notes.extend(bound_by(space, width));
+    }
+    let worst = interval.rows.iter().take(named).enumerate();
+    for (_, row) in worst.filter(|(at, row)| *at == 0 || is_pressed(row)) {
+        let to = format!("> {} ", end(row.path.remote_ip(), row.path.rport));
+        let by = taken_by(row, width.saturating_sub(to.chars().count()));
+        notes.extend(by.map(|by| to + &by));
+    }
     if look.shown.wants_owner() {
         notes.push("ports are of all owners: the filter by owner or end does not count".to_owned());
     }

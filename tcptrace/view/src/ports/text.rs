@@ -46,8 +46,9 @@ pub(super) fn block(
         let worst = interval.rows.first();
         for one in interval.rows.iter().filter(|row| row.path.netns == space.netns) {
             row(one, &mut text);
-            if worst == Some(one) || is_pressed(one) {
-                takers("by", one.takers.as_ref(), &mut text);
+            let named = worst == Some(one) || is_pressed(one);
+            if let Some(by) = taken_by(one, WIDTH - 2).filter(|_| named) {
+                let _ = writeln!(text, "  {by}");
             }
             if one.own_failed > 0 {
                 let _ = writeln!(
@@ -73,13 +74,11 @@ pub(super) fn block(
 /// Of ports that are taken for all peers, whose they are, if they are many; and what that means, if
 /// they are all.
 fn bound(space: &Space, text: &mut String) {
-    let Ok(limits) = &space.limits else { return };
-    // Of few that is no answer to why there are none: a line for each listener would be noise.
-    if space.bound.saturating_mul(10) >= u64::from(limits.offered()) {
-        takers("bound by", Some(&space.bound_by), text);
+    // Writing to memory does not fail.
+    if let Some(by) = bound_by(space, WIDTH - 2) {
+        let _ = writeln!(text, "  {by}");
     }
     if let Some(offered) = space.used_up() {
-        // Writing to memory does not fail.
         let _ = writeln!(
             text,
             "... all {offered} ports are bound: connect() finds none, and bind() to port 0 none \
@@ -88,17 +87,28 @@ fn bound(space: &Space, text: &mut String) {
     }
 }
 
-fn is_pressed(row: &Row) -> bool {
+/// Who has bound ports that are taken for all peers, in `width` characters at most. `None` where they
+/// are few: that is no answer to why there are none left, and a line for each listener would be noise.
+pub fn bound_by(space: &Space, width: usize) -> Option<String> {
+    let limits = space.limits.as_ref().ok()?;
+    let many = space.bound > 0 && space.bound.saturating_mul(10) >= u64::from(limits.offered());
+    many.then(|| by("bound by", &space.bound_by, width)).flatten()
+}
+
+/// Who takes the ports of a path, in `width` characters at most; `None` where that is not known or was
+/// not asked.
+pub fn taken_by(row: &Row, width: usize) -> Option<String> {
+    by("by", row.takers.as_ref()?, width)
+}
+
+/// Whether a path has run out of ports, or soon will.
+pub fn is_pressed(row: &Row) -> bool {
     row.failed_total > 0 || row.outlook.seconds().is_some_and(|seconds| seconds <= SOON_S)
 }
 
-/// Who takes ports, in a line.
-fn takers(by: &str, takers: Option<&Takers>, text: &mut String) {
-    let words = takers.map(|takers| takers.fit(WIDTH - by.len() - 3)).unwrap_or_default();
-    if !words.is_empty() {
-        // Writing to memory does not fail.
-        let _ = writeln!(text, "  {by} {words}");
-    }
+fn by(by: &str, takers: &Takers, width: usize) -> Option<String> {
+    let words = takers.fit(width.saturating_sub(by.len() + 1));
+    (!words.is_empty()).then(|| format!("{by} {words}"))
 }
 
 /// A network namespace, in a line.
