@@ -14,6 +14,7 @@ use socket2::SockRef;
 use crate::{
     net::Netns,
     run::{Running, can_trace, run, tcptrace, until},
+    serve::{self, Serving},
     witness::{self, path},
 };
 
@@ -70,6 +71,54 @@ fn of(arguments: &[&str], r#type: &str) -> Vec<Value> {
     lines
 }
 
+/// The connections in each state, states without any left out, as a line of `states` has them.
+fn in_states(line: &Value) -> BTreeMap<String, u64> {
+    let rows = line["rows"].as_array().unwrap().iter();
+    let count = |row: &Value| row["count"].as_u64().filter(|&count| count > 0);
+    rows.filter_map(|row| Some((row["state"].as_str().unwrap().to_owned(), count(row)?))).collect()
+}
+
+/// The same as the last row of the report's table has it.
+fn in_states_of(page: &str) -> BTreeMap<String, u64> {
+    let (_, table) = page.split_once("<section id=\"states\">").unwrap();
+    let (table, _) = table.split_once("</section>").unwrap();
+    let cells = |row: &str| -> Vec<String> {
+        let texts = row.split('<').filter_map(|tag| Some(tag.split_once('>')?.1.trim().to_owned()));
+        texts.filter(|text| !text.is_empty()).collect()
+    };
+    let rows: Vec<_> = table.split("<tr>").skip(1).map(cells).collect();
+    let (names, last) = (rows.first().unwrap(), rows.last().unwrap());
+    let counts = names.iter().cloned().zip(last.iter().map(|count| count.parse()));
+    counts.skip(1).map(|(name, count)| (name, count.unwrap())).filter(|(_, n)| *n > 0).collect()
+}
+
+/// What `serve` says of the moment, in its metrics and as JSON, once it has the counts of `ss`.
+fn is_served(serving: &Serving, ss: &BTreeMap<String, u64>) -> serve::Samples {
+    let api = |name: &str| -> Value {
+        let (_, body) = until(name, || {
+            let (status, body) = serving.get(&format!("/api/v1/{name}"));
+            (status == 200).then_some((status, body))
+        });
+        serde_json::from_str(body.trim_end()).unwrap()
+    };
+    let metrics = until("the counts of ss in the metrics", || {
+        let metrics = serving.metrics();
+        let count = |state: &String| {
+            serve::sum(&metrics, "tcptrace_connections{", &format!("state=\"{state}\""))
+        };
+        let all = serve::sum(&metrics, "tcptrace_connections{", "state=\"") as u64;
+        let same = ss.iter().all(|(state, number)| count(state) == *number as f64);
+        (same && all == ss.values().sum::<u64>()).then_some(metrics)
+    });
+    until("the counts of ss as JSON", || (in_states(&api("states")) == *ss).then_some(()));
+    until("the leak in stuck", || {
+        let stuck = api("stuck");
+        let all = |state: &str| sum(&stuck["groups"], "all", |row| row["state"] == state);
+        (all("CLOSE_WAIT") == LEAKED && all("FIN_WAIT2") == LEAKED).then_some(())
+    });
+    metrics
+}
+
 fn sum(rows: &Value, key: &str, of: impl Fn(&Value) -> bool) -> u64 {
     let rows = rows.as_array().unwrap().iter().filter(|row| of(row));
     rows.map(|row| row[key].as_u64().unwrap()).sum()
@@ -87,6 +136,7 @@ fn all_views_of_one_scenario_agree_with_each_other_and_with_ss() {
     let file = file.to_str().unwrap();
     let recorder =
         Running::listening(&mut tcptrace(&["record", file, "-N", &inside, "--no-self-test"]));
+    let serving = Serving::of(&netns, &["--interval", "1"]);
     let _open = scenario(&netns);
     // The orphans of the leak are in FIN_WAIT2 once their FINs are acknowledged.
     let Some(_) = witness::ss(&netns) else { return };
@@ -95,6 +145,8 @@ fn all_views_of_one_scenario_agree_with_each_other_and_with_ss() {
         (ss.get("FIN_WAIT2") == Some(&LEAKED) && ss.get("TIME_WAIT") == Some(&CLOSED)).then_some(ss)
     });
     assert_eq!(ss.get("CLOSE_WAIT"), Some(&LEAKED), "{ss:?}");
+    let metrics = is_served(&serving, &ss);
+    drop(serving);
     let doctor = run(tcptrace(&["doctor", "--duration", "1s", "-N", &inside]));
     assert!(
         doctor.text().contains(&format!("seen     {LEAKED} connections stay in CLOSE_WAIT")),
@@ -106,12 +158,7 @@ fn all_views_of_one_scenario_agree_with_each_other_and_with_ss() {
 
     // Without an interval, these show the moment in which the first look at all sockets was over.
     let states = of(&["states", "0.2", "-r", file], "states").pop().unwrap();
-    let rows = states["rows"].as_array().unwrap().iter();
-    let count = |row: &Value| row["count"].as_u64().filter(|&count| count > 0);
-    let counts: BTreeMap<_, _> = rows
-        .filter_map(|row| Some((row["state"].as_str().unwrap().to_owned(), count(row)?)))
-        .collect();
-    assert_eq!(counts, ss, "states and ss");
+    assert_eq!(in_states(&states), ss, "states and ss");
 
     let stuck = of(&["stuck", "0.2", "-r", file, "--older", "0"], "stuck");
     for stuck in [stuck_now.last().unwrap(), stuck.last().unwrap()] {
@@ -130,6 +177,9 @@ fn all_views_of_one_scenario_agree_with_each_other_and_with_ss() {
     let resets = conns.iter().filter(|conn| conn["how"].as_str().unwrap().contains("rst")).count();
     assert_eq!(resets as u64, 2 * RESET, "{conns:?}");
 
+    let closes = serve::sum(&metrics, "tcptrace_closes_total{", "");
+    assert_eq!(closes, conns.len() as f64, "serve and conns: {metrics:?}");
+
     // What hist has of a state is the transitions out of it.
     let moved = of(&["live", "-r", file], "transition");
     let hist = of(&["hist", "-r", file], "hist").pop().unwrap();
@@ -137,9 +187,14 @@ fn all_views_of_one_scenario_agree_with_each_other_and_with_ss() {
         let left = moved.iter().filter(|line| line["old"] == state).count() as u64;
         let measured = sum(&hist["rows"], "count", |row| row["state"] == state);
         assert_eq!(measured, left, "hist and live, {state}: {hist}");
+        let name = format!("tcptrace_state_duration_seconds_count{{state=\"{state}\"}}");
+        assert_eq!(metrics.get(&name), Some(&(left as f64)), "serve and live, {state}");
     }
     let page = directory.path().join("page.html");
     let ended = run(tcptrace(&["report", "-r", file, "--out", page.to_str().unwrap()]));
     assert_eq!(ended.code, Some(0), "{ended:?}");
-    assert!(fs::metadata(&page).unwrap().len() > 0);
+    let page = fs::read_to_string(&page).unwrap();
+    assert_eq!(in_states_of(&page), ss, "the report and ss");
+    let leak = format!("{LEAKED}</b> CLOSE_WAIT ");
+    assert!(page.contains(&leak) || page.contains(&format!("{LEAKED} CLOSE_WAIT (")), "stuck");
 }

@@ -17,15 +17,16 @@ use tcptrace::{
 
 use crate::{
     checks::settle,
-    net::Netns,
+    net::{Netns, sysctl},
     scenario::{
         close,
         conn::{self, Ends, Family, Listener, Span},
         open, reuse,
     },
+    sys::{now, set_option},
     trace::by,
     wait::until,
-    witness::Tuple,
+    witness::{Counters, Tuple},
 };
 
 /// What the client sends, and the server: more than one segment each, and not alike.
@@ -280,4 +281,48 @@ fn of_one_from_before_there_are_bounds() {
         };
         settle(&format!("{family:?}"), outcome());
     }
+}
+
+/// connect() returned long before the SYN: the time between is no handshake's.
+#[test]
+fn a_syn_that_waited_for_the_first_write_makes_no_handshake() {
+    let outcome = || -> Result<()> {
+        let netns = Netns::new()?;
+        let mut watch = Watch::start(Until::Close)?;
+        let connect = |deferred: bool| -> Result<Ends> {
+            let listener = conn::Listener::open(Family::V4, 0)?;
+            let client = Family::V4.socket()?;
+            if deferred {
+                set_option(&client, libc::IPPROTO_TCP, libc::TCP_FASTOPEN_CONNECT, 1)?;
+            }
+            let before = Counters::read()?;
+            client.connect(&listener.address.into()).context("connect")?;
+            let from = now();
+            if deferred {
+                until("a time that a SYN would have been sent again in", || {
+                    Ok((now() - from > 1_500_000_000).then_some(()))
+                })?;
+                ensure!(before.growth("Tcp:OutSegs")? == 0, "a SYN was sent");
+            }
+            (&client).write_all(b"hello")?;
+            let (mut server, peer) = listener.socket.accept().context("accept")?;
+            let ends =
+                Ends { client: peer.as_socket().context("no peer")?, server: listener.address };
+            server.read_exact(&mut [0; 5])?;
+            drop(client);
+            ensure!(server.read(&mut [0])? == 0);
+            Ok(ends)
+        };
+        netns.run(|| sysctl("net/ipv4/tcp_fastopen", "5"))?;
+        for deferred in [true, false] {
+            let ends = netns.run(|| connect(deferred))?;
+            let one = watch.end_of(&netns, ends.of_client())?;
+            match one.handshake_ns() {
+                None => ensure!(deferred, "the plain one has none: {one:?}"),
+                Some(ns) => ensure!(!deferred && ns < 1_000_000_000, "{ns} ns: {one:?}"),
+            }
+        }
+        Ok(())
+    };
+    settle("", outcome());
 }

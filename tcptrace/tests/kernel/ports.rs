@@ -24,12 +24,14 @@ use tcptrace::{
 };
 
 use crate::{
+    checks::settle,
     net::{Netns, sysctl},
     scenario::conn::{Family, Listener, expect_end},
-    sys::now,
+    sys::{now, set_option},
     trace::by,
+    unsupported::supported,
     wait::until,
-    witness::{State, count},
+    witness::{State, count, rows},
 };
 
 /// Ports to connect from.
@@ -387,4 +389,61 @@ fn a_port_bound_to_one_address_is_taken_from_connect_to_all_and_from_bind_on_it(
         drop((held, other));
         Ok(())
     })
+}
+
+/// `IP_LOCAL_PORT_RANGE` of linux/in.h (6.3); libc lacks it for some targets.
+const IP_LOCAL_PORT_RANGE: i32 = 51;
+
+/// Ports of the socket's own range, which is a part of the namespace's
+/// (`inet_sk_get_local_port_range()`).
+const OWN: Range<u16> = 20_050..20_053;
+
+#[test]
+fn a_range_of_a_sockets_own_that_is_used_up_is_counted_apart() {
+    const FAILED: u64 = 2;
+    let outcome = || -> Result<()> {
+        let (netns, listener) = few_ports(Family::V4, "0")?;
+        let mut watch = Watch::start(&netns)?;
+        watch.drain()?;
+        let work = || -> Result<_> {
+            let mut open = Vec::new();
+            let mut failed = 0;
+            for _ in 0..OWN.len() as u64 + FAILED {
+                let client = listener.family.socket()?;
+                let range = i32::from(OWN.start) | i32::from(OWN.end - 1) << 16;
+                let set = set_option(&client, libc::IPPROTO_IP, IP_LOCAL_PORT_RANGE, range);
+                supported("IP_LOCAL_PORT_RANGE", &[libc::ENOPROTOOPT], set)?;
+                match client.connect(&listener.address.into()) {
+                    Ok(()) => open.push((client, listener.socket.accept().context("accept")?)),
+                    Err(error) if error.raw_os_error() == Some(libc::EADDRNOTAVAIL) => failed += 1,
+                    Err(error) => return Err(error).context("connect"),
+                }
+            }
+            // The namespace's own range has ports all the same.
+            let other = listener.family.socket()?;
+            other.connect(&listener.address.into()).context("connect by the namespace's range")?;
+            open.push((other, listener.socket.accept().context("accept")?));
+            Ok((open, failed))
+        };
+        let (open, failed) = watch.during(&netns, work)?;
+        ensure!(failed == FAILED, "{failed}");
+        let mut ports: Vec<_> = netns
+            .run(rows)?
+            .iter()
+            .filter(|row| row.state == State::Established && row.tuple.remote.port() == SERVICE)
+            .map(|row| row.tuple.local.port())
+            .filter(|port| OWN.contains(port))
+            .collect();
+        ports.sort_unstable();
+        ensure!(ports == OWN.collect::<Vec<_>>(), "{ports:?}");
+        let rows = watch.rows()?;
+        let (_, last) = rows.last().context("no rows")?;
+        ensure!(number(last, "own_range_failed_total")? == FAILED, "{last}");
+        ensure!(number(last, "failed_total")? == 0, "none of the namespace's range: {last}");
+        let live = OWN.len() as u64 + 1;
+        ensure!(number(last, "live")? == live && number(last, "free")? == PORTS - live, "{last}");
+        drop(open);
+        Ok(())
+    };
+    settle("", outcome());
 }

@@ -244,7 +244,8 @@ fn sockets(oldest: &[Stuck], now: u64) -> Table {
 
 /// How near the ephemeral ports were to running out.
 pub(super) fn ports(facts: &Facts) -> Markup {
-    let some = |interval: &ports::Interval| !interval.rows.is_empty() || !interval.spaces.is_empty();
+    let some =
+        |interval: &ports::Interval| !interval.rows.is_empty() || !interval.spaces.is_empty();
     let Some((at, interval)) = facts.ports.as_ref().filter(|(_, it)| some(it)) else {
         return html! {
             section #ports {

@@ -59,14 +59,28 @@ pub struct Retransmits {
     pub at_least: bool,
 }
 
-/// The time after which a SYN that nobody has answered is first sent again (`TCP_TIMEOUT_INIT`), and a
-/// quarter more, in nanoseconds: the timer wheel adds an eighth at the most.
+/// When a SYN that nobody has answered is sent again, in seconds after the first (`TCP_TIMEOUT_INIT`,
+/// doubled; since 6.5 the first ones are alike, `tcp_syn_linear_timeouts`).
+const SYN_RESENT_S: [u64; 13] = [1, 2, 3, 4, 5, 7, 11, 15, 19, 31, 35, 63, 67];
+/// The first of them, and a quarter more, in nanoseconds: the timer wheel adds an eighth at the most.
 const FIRST_RESEND_NS: u64 = 1_250_000_000;
+/// What a host may be late by, in nanoseconds.
+const LATE_NS: u64 = 100_000_000;
 
 /// How many times a SYN that was sent so long ago has been sent again, at the least: each timeout is at
 /// most twice the one before, and the first `n` together at most 2^n - 1 times the first.
 const fn syn_resends(ns: u64) -> u32 {
     (ns / FIRST_RESEND_NS + 1).ilog2()
+}
+
+/// Whether a handshake that took `ns`, on a path with this round-trip time, is one in which a SYN was
+/// sent again: it ended not long after one of those moments.
+fn fits_a_resent_syn(ns: u64, srtt_ns: u64) -> bool {
+    SYN_RESENT_S.into_iter().any(|after_s| {
+        let sent_ns = after_s * 1_000_000_000;
+        let slack_ns = sent_ns / 8 + LATE_NS.max(srtt_ns.saturating_mul(4));
+        (sent_ns..=sent_ns.saturating_add(slack_ns)).contains(&ns)
+    })
 }
 
 impl Connection {
@@ -75,7 +89,8 @@ impl Connection {
     ///
     /// With a deferred Fast Open (`TCP_FASTOPEN_CONNECT`) the SYN is sent by the first write, and no
     /// transition tells when. So where a SYN that had been sent by connect() would have been sent again
-    /// by its timer, that counts only if so many segments are known to have been.
+    /// by its timer, that counts only if a segment is known to have been, and the end of the handshake
+    /// fits one of these timeouts: data in a SYN that the peer does not take is sent again too.
     pub fn handshake_ns(&self) -> Option<u64> {
         use TcpState::{SynRecv, SynSent};
         let is_shaking = |state| matches!(state, SynSent | SynRecv);
@@ -85,8 +100,12 @@ impl Connection {
         let shaking = self.times.iter().filter(|(state, _)| connected && is_shaking(*state));
         match shaking.map(|(_, age)| age).reduce(sum) {
             Some(Age::Exactly(ns)) => {
-                let resent = self.retransmits().map_or(0, |retransmits| retransmits.count);
-                (syn_resends(ns) <= resent).then_some(ns)
+                let resent = || {
+                    let traffic = self.traffic.as_ref()?;
+                    let enough = traffic.retransmits >= syn_resends(ns);
+                    Some(enough && fits_a_resent_syn(ns, traffic.srtt_ns.unwrap_or(0)))
+                };
+                (ns < FIRST_RESEND_NS || resent() == Some(true)).then_some(ns)
             }
             _ => None,
         }

@@ -342,6 +342,8 @@ fn a_syn_that_waited_for_the_first_write_makes_no_handshake() {
     {
         assert_eq!(shaken_for(ms, retransmits), Some(ms * MS), "{ms} {retransmits}");
     }
+    // Data in the SYN that the peer did not take is sent again at once: no SYN was, at 1.5 s.
+    assert_eq!(shaken_for(1_504, 1), None);
     // Linear timeouts (6.5) send it again sooner.
     assert_eq!(shaken_for(4_100, 4), Some(4100 * MS));
 }

@@ -20,12 +20,12 @@ use crate::{
     checks::settle,
     net::{Netns, sysctl},
     scenario::{
-        conn::{Connection, Family, Listener, expect_error},
+        conn::{Connection, Family, Listener, expect_error, local_address},
         ending::deafen,
     },
     sys::{now, set_option, tcp_info},
     wait::until,
-    witness::{Row, State, Tuple, find, wait_state},
+    witness::{Counters, Row, State, Tuple, find, wait_state},
 };
 
 /// How late the program may learn of an end on a busy host, beside what the timer rounds up.
@@ -255,6 +255,44 @@ fn a_half_closed_connection_is_stuck_only_where_nothing_moves() {
         let witness = row(&netns, quiet.ends.of_client())?;
         ensure!(witness.timer == 0 && witness.inode != 0, "{witness:?}");
         drop((quiet, moving, closed));
+        Ok(())
+    };
+    settle("", outcome());
+}
+
+#[test]
+fn a_syn_that_fast_open_defers_is_said_not_to_have_been_sent() {
+    let outcome = || -> Result<()> {
+        let netns = Netns::new()?;
+        let (listener, client, before) = netns.run(|| -> Result<_> {
+            // For clients, and without a cookie (TFO_CLIENT_ENABLE, TFO_CLIENT_NO_COOKIE).
+            sysctl("net/ipv4/tcp_fastopen", "5")?;
+            let listener = Listener::open(Family::V4, 0)?;
+            let client = Family::V4.socket()?;
+            set_option(&client, libc::IPPROTO_TCP, libc::TCP_FASTOPEN_CONNECT, 1)?;
+            let before = Counters::read()?;
+            client.connect(&listener.address.into()).context("connect")?;
+            Ok((listener, client, before))
+        })?;
+        let address = local_address(&client)?;
+        let end = Tuple { local: address, remote: listener.address };
+        let sent = |before: &Counters| netns.run(|| before.growth("Tcp:OutSegs"));
+        ensure!(row(&netns, end)?.state == State::SynSent);
+        for backend in [Backend::TpBtf, Backend::Tracepoint] {
+            let mut traced = Traced::start_by(&netns, backend, Some(Duration::ZERO))?;
+            let (report, _) = traced.report()?;
+            let stuck = of(&report.oldest, &end)?;
+            ensure!((stuck.found.state, stuck.cause) == (TcpState::SynSent, Cause::SynDeferred));
+            ensure!(stuck.bytes.is_none_or(|bytes| bytes.unsent == 0), "{stuck:?}");
+            ensure!(stuck.give_up.is_none(), "{stuck:?}");
+        }
+        ensure!(sent(&before)? == 0, "a SYN was sent after all");
+        // The witness: the first write sends it.
+        (&client).write_all(b"hello")?;
+        let (server, _) = listener.socket.accept()?;
+        ensure!(sent(&before)? >= 1);
+        netns.run(|| wait_state(end, State::Established))?;
+        drop((client, server));
         Ok(())
     };
     settle("", outcome());

@@ -50,7 +50,8 @@ pub(in super::super) fn listing(look: &mut Look<'_>) -> Listing {
     )];
     let spaces = interval.spaces.iter();
     let width = look.width.max(40) - 2;
-    let has_row = |space: &ports::Space| interval.rows.iter().any(|row| row.path.netns == space.netns);
+    let has_row =
+        |space: &ports::Space| interval.rows.iter().any(|row| row.path.netns == space.netns);
     let spaces = spaces.filter(|space| {
         has_row(space) || look.shown.keeps_all_ends() && bound_by(space, width).is_some()
     });
