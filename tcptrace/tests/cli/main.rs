@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot set itself up has to panic")]
 
 mod agreement;
+mod backends;
 mod browser;
 mod check;
 mod conns;

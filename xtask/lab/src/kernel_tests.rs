@@ -65,6 +65,7 @@ pub const CLI: Tests = Tests {
         "host",
         "misuse",
         "peers",
+        "backends",
     ],
 };
 

@@ -20,10 +20,11 @@ use crate::toolchain::{self, Compiler, Linker, NIGHTLY};
 const BPF_LINKER: &str = "0.13.0";
 
 /// Programs that tests start, the Debian package of each, and what is lost without it.
-const PROGRAMS: [(&str, &str, &str); 15] = [
+const PROGRAMS: [(&str, &str, &str); 16] = [
     ("ip", "iproute2", "no kernel test can make its network namespace"),
     ("ss", "iproute2", "nothing that is not ours says what state connections are in"),
     ("nft", "nftables", "no test makes a peer vanish for the command"),
+    ("psql", "postgresql", "no test has a server whose connections are in other processes"),
     ("perf", "linux-perf", "no independent witness counts the transitions"),
     ("qemu-system-x86_64", "qemu-system-x86", "no other kernel can be booted for the tests"),
     ("busybox", "busybox-static", "no other kernel can be booted for the tests"),
