@@ -22,6 +22,8 @@ pub(super) struct Early {
     minisocks_alone: bool,
     /// All have been dumped.
     whole: bool,
+    /// There were more namespaces than there is room for.
+    cut: bool,
 }
 
 /// What the dump of a namespace tells of local ports, and no event does.
@@ -64,8 +66,10 @@ impl Early {
                 let nothing = SnapshotEnd { mono_ns: end.mono_ns, ..SnapshotEnd::default() };
                 if *end == nothing && ports.is_empty() {
                     self.spaces.remove(&netns);
-                } else if self.spaces.len() < SPACES {
+                } else if self.spaces.len() < SPACES || self.spaces.contains_key(&netns) {
                     self.spaces.insert(netns, (ports, *end));
+                } else {
+                    self.cut = true;
                 }
             }
             Input::Snapshot(Snapshot::Over { all: true, .. }) => self.whole = true,
@@ -87,7 +91,8 @@ impl Early {
             let bound = ports.bound.iter().map(|port| Snapshot::Bound(Box::new(*port)));
             [begin].into_iter().chain(queues).chain(bound).chain([end])
         });
-        let over = Snapshot::Over { mono_ns, all: true };
+        // A round that lacks namespaces is not one of all.
+        let over = Snapshot::Over { mono_ns, all: !self.cut };
         [Snapshot::Open].into_iter().chain(dumps).chain([over]).map(Input::Snapshot).collect()
     }
 }

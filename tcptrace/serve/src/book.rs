@@ -4,7 +4,7 @@
 //! Time is that of the inputs. Must not wait for anybody, read a clock or format a metric.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, HashSet},
     sync::Arc,
     time::Duration,
 };
@@ -63,6 +63,10 @@ pub struct Book {
     /// By namespace, as last read.
     overflow: HashMap<u32, i64>,
     overflows: Option<u64>,
+    /// There was no room for the counters of a namespace.
+    overflow_crowded: bool,
+    /// Namespaces whose counters were read in this round.
+    overflow_read: HashSet<u32>,
     lost: [u64; Hook::ALL.len()],
     missed: u64,
     whole: bool,
@@ -96,6 +100,8 @@ impl Book {
             peers: Peers::default(),
             overflow: HashMap::new(),
             overflows: None,
+            overflow_crowded: false,
+            overflow_read: HashSet::new(),
             lost: [0; Hook::ALL.len()],
             missed: 0,
             whole: false,
@@ -110,12 +116,18 @@ impl Book {
 
     fn count_overflow(&mut self, netns: u32, now: i64) {
         let overflows = self.overflows.get_or_insert(0);
+        if self.overflow_read.len() < SPACES {
+            self.overflow_read.insert(netns);
+        }
         if let Some(before) = self.overflow.get_mut(&netns) {
             // An inode is reused: then it begins at 0 again.
             *overflows += u64::try_from(now - *before).unwrap_or(0);
             *before = now;
         } else if self.overflow.len() < SPACES {
             self.overflow.insert(netns, now);
+        } else {
+            // Of one of them it will not be known by how much it has grown.
+            self.overflow_crowded = true;
         }
     }
 
@@ -146,7 +158,8 @@ impl Book {
             since: self.since.clone(),
             label: self.since.label(),
             ends: self.ends.clone(),
-            time_wait_overflow: self.overflows,
+            unranked: self.labels.as_ref().map_or(0, Labels::unranked),
+            time_wait_overflow: self.overflows.filter(|_| !self.overflow_crowded),
             stuck,
             peers,
             ports_used: self.pages.ports_used(),
@@ -299,7 +312,12 @@ impl View for Book {
                     self.count_overflow(counters.netns, now);
                 }
             }
-            Input::Snapshot(tcptrace_model::Snapshot::Over { all: true, .. }) => self.whole = true,
+            Input::Snapshot(tcptrace_model::Snapshot::Over { all: true, .. }) => {
+                self.whole = true;
+                // Of a namespace that is gone nothing will be read.
+                let read = std::mem::take(&mut self.overflow_read);
+                self.overflow.retain(|netns, _| read.contains(netns));
+            }
             Input::Tick { mono_ns } if self.due_ns.is_none_or(|due| due <= *mono_ns) => {
                 self.publish(*mono_ns, tracker);
             }

@@ -273,6 +273,11 @@ impl Moment {
         to.counter("tcptrace_untold_ends", help).is(&[], counts.untold);
         let help = "Connections forgotten to bound memory";
         to.counter("tcptrace_evicted", help).is(&[], counts.evicted);
+        if self.figures.label.is_some() {
+            let help = "Connections of groups that cannot get a label of their own: too many groups \
+                        wait for one";
+            to.counter("tcptrace_unranked", help).is(&[], self.figures.unranked);
+        }
         let Some(attached) = &self.attached else { return };
         let help = "Whether a hook is attached, and by what way";
         let family = to.gauge("tcptrace_hook_attached", help);

@@ -37,6 +37,8 @@ pub struct Figures {
     pub(super) label: Option<By>,
     /// Ends since the start.
     pub(super) ends: BTreeMap<(Label, End), u64>,
+    /// Of those, how many were of groups that cannot get a label, since too many wait for one.
+    pub(super) unranked: u64,
     /// What the kernel counted since the start; `None` where it does not tell.
     pub(super) time_wait_overflow: Option<u64>,
     /// How many connections are stuck; `None`: not scanned yet.

@@ -37,13 +37,15 @@ pub(super) struct Labels {
     labelled: HashMap<String, u64>,
     /// Likewise of those that have none.
     waiting: HashMap<String, u64>,
+    /// What was counted of groups for which there was no room to wait.
+    unranked: u64,
 }
 
 impl Labels {
     /// With labels for the first `top` groups, and later for those that turn out to be among the
     /// largest `top`.
     pub(super) fn new(top: usize) -> Self {
-        Self { top, labelled: HashMap::new(), waiting: HashMap::new() }
+        Self { top, labelled: HashMap::new(), waiting: HashMap::new(), unranked: 0 }
     }
 
     /// The group has become larger by so much.
@@ -54,6 +56,8 @@ impl Labels {
             *size += more;
         } else if self.waiting.len() < CANDIDATES {
             self.waiting.insert(name.to_owned(), more);
+        } else {
+            self.unranked += more;
         }
     }
 
@@ -79,6 +83,12 @@ impl Labels {
             self.waiting.remove(&name);
             self.labelled.insert(name, size.0);
         }
+    }
+
+    /// How many connections were of groups that never get a label, since too many wait for one: they are
+    /// among the others, whatever their number.
+    pub(super) fn unranked(&self) -> u64 {
+        self.unranked
     }
 
     /// The label of the group of this name.
@@ -114,6 +124,9 @@ mod tests {
         }
         assert_eq!(labels.labelled.len(), 2 * EVER);
         assert!(labels.waiting.len() <= CANDIDATES);
+        let counted = (0..3 * CANDIDATES as u64).sum::<u64>();
+        let kept = labels.labelled.values().chain(labels.waiting.values()).sum::<u64>();
+        assert!(labels.unranked() > 0 && kept + labels.unranked() == counted);
     }
 
     #[test]

@@ -152,7 +152,7 @@ mod tests {
     }
 
     fn interval(rows: Vec<Row>) -> Interval {
-        Interval { seconds: 10.0, rows, spaces: Vec::new(), left_out: 0 }
+        Interval { seconds: 10.0, rows, spaces: Vec::new(), left_out: 0, not_remembered: 0 }
     }
 
     #[test]

@@ -44,6 +44,9 @@ pub const DEFAULT_LIMIT: usize = 1 << 18;
 /// Ports of listeners and bound connections that are remembered.
 const BOUND_LIMIT: usize = 1 << 17;
 
+/// Network namespaces whose sysctls are remembered.
+const NAMESPACES: usize = 1 << 16;
+
 /// What a second of it is no more than nothing, where rates are shown to a tenth.
 const LEAST_RATE: f64 = 0.05;
 
@@ -133,6 +136,9 @@ pub struct Interval {
     pub spaces: Vec<Space>,
     /// Connections that no path had room for.
     pub left_out: u64,
+    /// Sockets that are bound to a port, have a range of their own or listen, and for which there was no
+    /// room: their connections are counted as if connect() had chosen their ports.
+    pub not_remembered: u64,
 }
 
 impl Space {
@@ -189,6 +195,8 @@ pub struct Ports {
     hz: u32,
     limit: usize,
     left_out: u64,
+    /// Sockets and listeners' ports that sets had no room for.
+    not_remembered: u64,
 }
 
 impl Default for Ports {
@@ -215,6 +223,7 @@ impl Ports {
             hz: 0,
             limit,
             left_out: 0,
+            not_remembered: 0,
         }
     }
 
@@ -235,7 +244,10 @@ impl Ports {
             }
             Input::Knobs(knobs) => {
                 let NetnsKnobs { netns, knobs, .. } = &**knobs;
-                self.limits.insert(*netns, Limits::of(knobs));
+                // Of more it is not known what they allow, which is said.
+                if self.limits.len() < NAMESPACES || self.limits.get_mut(netns).is_some() {
+                    self.limits.insert(*netns, Limits::of(knobs));
+                }
             }
             _ => {}
         }
@@ -266,6 +278,8 @@ impl Ports {
         if begins && moved.tuple.lport != 0 {
             if self.bound.len() < BOUND_LIMIT {
                 self.bound.insert(moved.id);
+            } else {
+                self.not_remembered += 1;
             }
             return;
         }
@@ -273,6 +287,8 @@ impl Ports {
         if begins && has_own_range {
             if self.own_range.len() < BOUND_LIMIT {
                 self.own_range.insert(moved.id);
+            } else {
+                self.not_remembered += 1;
             }
             return;
         }
@@ -294,6 +310,8 @@ impl Ports {
             self.own_range.remove(&moved.id);
             if self.own_failed.len() < self.limit || self.own_failed.contains_key(&path) {
                 *self.own_failed.entry(path).or_default() += 1;
+            } else {
+                self.left_out += 1;
             }
             return;
         }
@@ -324,6 +342,8 @@ impl Ports {
     fn listens(&mut self, netns: Option<u32>, port: u16) {
         if self.listening.len() < BOUND_LIMIT {
             self.listening.insert((netns, port));
+        } else if !self.listening.contains(&(netns, port)) {
+            self.not_remembered += 1;
         }
     }
 
@@ -385,7 +405,13 @@ impl Ports {
             })
         });
         let spaces = self.spaces(&rows, bound);
-        Interval { seconds, rows, spaces, left_out: self.left_out }
+        Interval {
+            seconds,
+            rows,
+            spaces,
+            left_out: self.left_out,
+            not_remembered: self.not_remembered,
+        }
     }
 
     /// Ends an interval of which nobody asks what was in it, if that is as long as `length_ns`: so

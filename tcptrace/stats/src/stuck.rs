@@ -269,6 +269,9 @@ pub struct Report {
     pub oldest: Vec<Stuck>,
     /// The SYN queues, which have no ages, and full accept queues, the longest first.
     pub syn_queues: Vec<SynRow>,
+    /// There are more network namespaces than are remembered: of the others neither the SYN queues are
+    /// known, nor when connections are given up.
+    pub crowded: bool,
 }
 
 impl Report {
@@ -302,6 +305,7 @@ pub struct Survey {
     /// The namespace whose sockets are being told, unless they are minisocks alone.
     netns: Option<u32>,
     minisocks_alone: bool,
+    crowded: bool,
 }
 
 impl Survey {
@@ -315,6 +319,7 @@ impl Survey {
             syn_queues: BTreeMap::new(),
             netns: None,
             minisocks_alone: false,
+            crowded: false,
         }
     }
 
@@ -333,6 +338,8 @@ impl Survey {
             Input::Knobs(knobs) => {
                 if self.limits.len() < SPACES || self.limits.contains_key(&knobs.netns) {
                     self.limits.insert(knobs.netns, Limits::new(&knobs.knobs, self.hz));
+                } else {
+                    self.crowded = true;
                 }
                 return;
             }
@@ -357,6 +364,8 @@ impl Survey {
                     if queues.len() < usize::from(u16::MAX) {
                         queues.push(*queue);
                     }
+                } else {
+                    self.crowded |= self.netns.is_some();
                 }
             }
             Snapshot::End(_) => self.netns = None,
@@ -439,6 +448,7 @@ impl Survey {
             sections: sections(&wanted, &counts),
             oldest: stuck.into_iter().map(|one| self.stuck(one, tracker)).collect(),
             syn_queues: self.syn_rows(&accept_queues),
+            crowded: self.crowded,
         }
     }
 

@@ -28,6 +28,11 @@ impl Strays {
         let _ = self.0.insert(event.skaddr, resets);
     }
 
+    /// How many had to go to keep the limit.
+    pub(super) fn evicted(&self) -> u64 {
+        self.0.evicted()
+    }
+
     /// Takes out those of the socket at `skaddr`.
     pub(super) fn take(&mut self, skaddr: u64) -> Option<Resets> {
         if self.0.is_empty() { None } else { self.0.remove(skaddr) }

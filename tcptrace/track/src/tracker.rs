@@ -116,6 +116,7 @@ impl Tracker {
             resynchronised: self.resynchronised + self.sampling.resynchronised(),
             evicted: self.known.evicted()
                 + self.sampling.evicted()
+                + self.strays.evicted()
                 + self.pending.evicted()
                 + self.rounds.left_out(),
             tracked: (self.known.len() + self.sampling.len()) as u64,

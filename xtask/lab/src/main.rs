@@ -18,6 +18,8 @@ mod deny;
 mod deploy_test;
 mod dist;
 mod kernel_tests;
+#[cfg(test)]
+mod limits;
 mod markers;
 mod outcome;
 #[cfg(test)]

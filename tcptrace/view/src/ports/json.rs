@@ -25,9 +25,10 @@ pub(super) fn line(
     // Writing to memory does not fail.
     let _ = writeln!(
         out,
-        r#","mono_ns":"{mono_ns}","seconds":{},"left_out":{},"more_rows":{more},"namespaces":{},"rows":{}}}"#,
+        r#","mono_ns":"{mono_ns}","seconds":{},"left_out":{},"not_remembered":{},"more_rows":{more},"namespaces":{},"rows":{}}}"#,
         interval.seconds,
         interval.left_out,
+        interval.not_remembered,
         Value::Array(spaces),
         Value::Array(rows)
     );

@@ -76,7 +76,7 @@ fn json_is_an_object_an_interval() {
     assert_eq!(lines.len(), 2, "COUNT");
     let expected = serde_json::json!({
         "v": 1, "type": "ports", "time": null, "mono_ns": "1002000000", "seconds": 1,
-        "left_out": 0, "more_rows": 2,
+        "left_out": 0, "not_remembered": 0, "more_rows": 2,
         "namespaces": [{
             "netns": 5, "netns_name": "blue", "range": [40000, 40099], "offered": 99, "reserved": 1, "bound": 1,
             "bound_inactive": 0,

@@ -68,6 +68,13 @@ pub(super) fn block(
     if interval.left_out > 0 {
         let _ = writeln!(text, "... {} connections in no row: too many peers", interval.left_out);
     }
+    if interval.not_remembered > 0 {
+        let _ = writeln!(
+            text,
+            "... {} bound or listening sockets had no room: LIVE and TW may be too high",
+            interval.not_remembered
+        );
+    }
     out.put_slice(text.as_bytes());
 }
 

@@ -29,6 +29,8 @@ struct Line {
     groups: Vec<Group>,
     sockets: Vec<Socket>,
     syn_queues: Vec<SynQueue>,
+    /// More network namespaces than are remembered.
+    crowded: bool,
 }
 
 #[derive(Serialize)]
@@ -221,6 +223,7 @@ pub(super) fn print(moment: &Moment<'_>, wall: &mut WallClock, out: &mut BytesMu
         groups,
         sockets: report.oldest.iter().map(|stuck| socket(stuck, moment.mono_ns)).collect(),
         syn_queues: report.syn_queues.iter().map(syn_queue).collect(),
+        crowded: report.crowded,
     };
     // Neither writing to memory fails nor is there a map with keys that are not strings.
     let _ = serde_json::to_writer(out.writer(), &line);

@@ -106,6 +106,10 @@ pub fn detail(stuck: &Stuck, now: u64) -> Option<String> {
 pub const CONDITION: &str =
     "(ends in: unless a program has set TCP_USER_TIMEOUT, which no scan shows)";
 
+/// What is not known with more network namespaces than are remembered.
+pub const CROWDED: &str = "... more network namespaces than are remembered: of the others neither SYN queues are \
+                           known,\n    nor when connections are given up";
+
 /// Whether a time is said at which the kernel gives it up, and that depends on [`CONDITION`].
 pub fn has_end(stuck: &Stuck) -> bool {
     stuck.give_up.is_some_and(|end| end.in_ms.is_some() && end.by != Limit::UserTimeout)

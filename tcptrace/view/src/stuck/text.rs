@@ -41,6 +41,9 @@ pub(super) fn print(moment: &Moment<'_>, time: &str, header: bool, out: &mut Byt
     for line in below {
         let _ = writeln!(text, "{line}");
     }
+    if report.crowded {
+        let _ = writeln!(text, "{}", say::CROWDED);
+    }
     if !report.oldest.is_empty() {
         if header {
             let _ = writeln!(
