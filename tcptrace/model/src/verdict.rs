@@ -44,7 +44,7 @@ pub enum Timeout {
     Retransmit,
     /// Keep-alive probes were not answered (`tcp_keepalive_probes`, or `TCP_USER_TIMEOUT`).
     Keepalive,
-    /// `TCP_USER_TIMEOUT` was over.
+    /// `TCP_USER_TIMEOUT` was over: with it, `tcp_retries2` does not count, but for a closed window.
     User,
 }
 

@@ -54,9 +54,25 @@ pub fn option(socket: &impl AsFd, level: i32, name: i32) -> io::Result<i32> {
     if done == 0 { Ok(value) } else { Err(io::Error::last_os_error()) }
 }
 
+/// Asks how much was not sent yet (`SIOCOUTQNSD`).
+pub const SIOCOUTQNSD: libc::Ioctl = 0x894B;
+
+/// Bytes in the send queue: with `TIOCOUTQ` all that are not acknowledged.
+///
+/// # Errors
+/// What the kernel answered.
+pub fn queued(socket: &impl AsFd, request: libc::Ioctl) -> io::Result<i32> {
+    let mut bytes = 0_i32;
+    // SAFETY: the descriptor is open for the length of the borrow, and both requests write an int.
+    let done = unsafe { libc::ioctl(socket.as_fd().as_raw_fd(), request, &raw mut bytes) };
+    if done == 0 { Ok(bytes) } else { Err(io::Error::last_os_error()) }
+}
+
 /// What `TCP_INFO` says of a connection's life.
 #[derive(Clone, Copy, Debug)]
 pub struct TcpInfo {
+    /// How often the timeout was doubled: of a closed window, probes that were answered among them.
+    pub backoff: u8,
     pub total_retrans: u32,
     pub bytes_acked: u64,
     pub bytes_received: u64,
@@ -85,5 +101,10 @@ pub fn tcp_info(socket: &impl AsFd) -> io::Result<TcpInfo> {
     }
     // As both architectures that tcptrace is for have it: the lower half first.
     let wide = |word: usize| u64::from(words[word]) | u64::from(words[word + 1]) << 32;
-    Ok(TcpInfo { total_retrans: words[25], bytes_acked: wide(30), bytes_received: wide(32) })
+    Ok(TcpInfo {
+        backoff: words[1].to_le_bytes()[0],
+        total_retrans: words[25],
+        bytes_acked: wide(30),
+        bytes_received: wide(32),
+    })
 }

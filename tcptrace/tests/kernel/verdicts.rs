@@ -73,10 +73,12 @@ struct Expected {
     by_reason: bool,
     /// A process has accepted it, where it is a server's.
     accepted: bool,
+    /// Why it is not known how.
+    unknown: Option<UnknownBecause>,
 }
 
 fn expect(initiator: Initiator, how: How) -> Expected {
-    Expected { initiator, how, classic: None, by_reason: false, accepted: true }
+    Expected { initiator, how, classic: None, by_reason: false, accepted: true, unknown: None }
 }
 
 impl Expected {
@@ -100,7 +102,10 @@ impl Expected {
             (Backend::Tracepoint, Some(initiator)) if !(self.by_reason && reasons) => {
                 Verdict::unknown(initiator, UnknownBecause::ClassicHook)
             }
-            _ => Verdict::of(Some(self.initiator), self.how),
+            _ => match self.unknown {
+                Some(because) => Verdict::unknown(Some(self.initiator), because),
+                None => Verdict::of(Some(self.initiator), self.how),
+            },
         };
         ensure!(found == expected, "{found:?}, not {expected:?}");
         Ok(())
@@ -305,6 +310,13 @@ fn timeouts(backend: Backend) {
     each_slowly(backend, ending::syn_timeout, timeout(Timeout::Syn), None);
     each_slowly(backend, ending::retransmit_timeout, timeout(Timeout::Retransmit), None);
     each_slowly(backend, ending::user_timeout, timeout(Timeout::User), None);
+    each_slowly(backend, ending::user_timeout_beyond_retries, timeout(Timeout::User), None);
+    let either = Expected {
+        unknown: Some(UnknownBecause::SeveralCauses),
+        ..expect(NONE, How::Unknown).unknown_to_classic(None)
+    };
+    each_slowly(backend, ending::closed_window_retries, Some(either), None);
+    each_slowly(backend, ending::closed_window_user_timeout, Some(either), None);
     let keepalive = expect(NONE, How::Timeout(Timeout::Keepalive)).told_by_reason(None);
     each_slowly(backend, ending::keepalive_timeout, Some(keepalive), None);
 }

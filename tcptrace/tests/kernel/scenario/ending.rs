@@ -2,7 +2,7 @@
 //! of a connection. Each returns when the client's end, and the server's where it is named, is gone.
 
 use std::{
-    io::Write as _,
+    io::{self, Write as _},
     panic::resume_unwind,
     sync::atomic::{AtomicBool, Ordering},
     time::Duration,
@@ -22,7 +22,7 @@ use crate::{
         },
         place::{Place, Side},
     },
-    sys::{option, set_option},
+    sys::{SIOCOUTQNSD, now, option, queued, set_option, tcp_info},
     unsupported::Unsupported,
     wait,
     witness::{Counters, State},
@@ -58,6 +58,62 @@ pub fn user_timeout(place: impl Into<Place>) -> Result<Ends> {
     let connection = established(place)?;
     set_option(&connection.client, libc::IPPROTO_TCP, libc::TCP_USER_TIMEOUT, 300)?;
     unheard(connection)
+}
+
+/// The same, where `tcp_retries2` would have been over long before: it does not count then.
+///
+/// # Errors
+/// A step that did not come about.
+pub fn user_timeout_beyond_retries(place: impl Into<Place>) -> Result<Ends> {
+    const TIMEOUT: Duration = Duration::from_secs(3);
+    sysctl("net/ipv4/tcp_retries2", "1")?;
+    let connection = established(place)?;
+    let milliseconds = i32::try_from(TIMEOUT.as_millis())?;
+    set_option(&connection.client, libc::IPPROTO_TCP, libc::TCP_USER_TIMEOUT, milliseconds)?;
+    let start = now();
+    let ends = unheard(connection)?;
+    // The kernel's timers are never early.
+    let took = Duration::from_nanos(now() - start);
+    ensure!(took >= TIMEOUT - Duration::from_millis(100), "given up after {took:?}");
+    Ok(ends)
+}
+
+/// The peer's window is closed, it answers no probes, and `tcp_retries2` is over before
+/// `TCP_USER_TIMEOUT`.
+///
+/// # Errors
+/// A step that did not come about.
+pub fn closed_window_retries(place: impl Into<Place>) -> Result<Ends> {
+    sysctl("net/ipv4/tcp_retries2", "1")?;
+    closed_window(established(place)?, 3_600_000)
+}
+
+/// The same the other way round.
+///
+/// # Errors
+/// A step that did not come about.
+pub fn closed_window_user_timeout(place: impl Into<Place>) -> Result<Ends> {
+    closed_window(established(place)?, 300)
+}
+
+fn closed_window(connection: Connection, user_timeout_ms: i32) -> Result<Ends> {
+    let client = &connection.client;
+    client.set_nonblocking(true)?;
+    wait::until("the peer's window to be closed", || {
+        match { client }.write(&[0; 1 << 16]) {
+            Ok(_) => return Ok(None),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(error) => return Err(error.into()),
+        }
+        // All that was sent is acknowledged, and there is more, for which probes ask.
+        let (waiting, unsent) = (queued(client, libc::TIOCOUTQ)?, queued(client, SIOCOUTQNSD)?);
+        let is_probed = tcp_info(client)?.backoff > 0;
+        Ok((is_probed && unsent > 0 && waiting == unsent).then_some(()))
+    })?;
+    client.set_nonblocking(false)?;
+    deafen(&connection.server)?;
+    set_option(client, libc::IPPROTO_TCP, libc::TCP_USER_TIMEOUT, user_timeout_ms)?;
+    times_out(connection)
 }
 
 fn unheard(connection: Connection) -> Result<Ends> {

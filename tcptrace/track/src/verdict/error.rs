@@ -111,7 +111,17 @@ fn timed_out(
             // Only tcp_keepalive_timer() gives up on a connection of which nothing is under way:
             // the other timers run for what is not acknowledged or not sent.
             (_, Some(totals)) if totals.unacked == 0 => How::Timeout(Timeout::Keepalive),
-            (_, Some(totals)) if totals.user_timeout_ms != 0 => How::Timeout(Timeout::User),
+            // With TCP_USER_TIMEOUT, retransmits_timed_out() does not look at tcp_retries2. But where
+            // nothing is under way a closed window was probed, and tcp_probe_timer() gives up by
+            // either, whichever comes first.
+            (_, Some(totals)) if totals.user_timeout_ms != 0 => {
+                let nobody = initiator.or(Some(Initiator::None));
+                match totals.at_close {
+                    Some(at) if at.unsent < totals.unacked => How::Timeout(Timeout::User),
+                    Some(_) => return unknown(nobody, UnknownBecause::SeveralCauses),
+                    None => return unknown(nobody, UnknownBecause::FieldsMissing),
+                }
+            }
             (_, Some(_)) => How::Timeout(Timeout::Retransmit),
         },
     };

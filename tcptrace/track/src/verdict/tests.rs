@@ -235,7 +235,14 @@ fn timeouts() {
         verdict(&format!("{before}\n9ms sk=a ESTABLISHED>CLOSE {ENDS} err=110 {facts}"))
     };
     assert_eq!(close("", "unacked=1"), "none timeout: retransmit");
-    assert_eq!(close("", "unacked=1 user-timeout=5000"), "none timeout: user");
+    assert_eq!(close("", "unacked=1 user-timeout=5000 at-close"), "none timeout: user");
+    assert_eq!(close("", "unacked=9 unsent=8 user-timeout=5000"), "none timeout: user");
+    // A closed window is probed up to either limit.
+    let probed = "none unknown: several-causes";
+    assert_eq!(close("", "unacked=9 unsent=9 probes=3 user-timeout=5000"), probed);
+    assert_eq!(close("", "unacked=9 unsent=9 probes=3"), "none timeout: retransmit");
+    let old = "none unknown: fields-missing";
+    assert_eq!(close("", "unacked=9 user-timeout=5000"), old, "an old recording");
     let probe = "9ms sk=a reset-sent ESTABLISHED keepalive";
     assert_eq!(close(probe, "user-timeout=5000"), "none timeout: keepalive");
     assert_eq!(close("", "unacked=0 probes=3"), "none timeout: keepalive", "nothing was under way");

@@ -271,6 +271,8 @@ impl Case {
                     && self.unacked().is_some_and(|unacked| unacked > 0)
                     && !self.sent(RstReason::KeepaliveTimeout)
                     && by_user == (why == Timeout::User)
+                    // A probed window is given up by either limit.
+                    && (!by_user || self.at_close().zip(self.unacked()).is_some_and(|(it, n)| it.unsent < n))
             }
             How::OrphanGaveUp => {
                 sock.dead
@@ -501,8 +503,13 @@ fn walk_errors(found: &mut Found) {
             let some = Totals { unacked, user_timeout_ms, ..Totals::default() };
             totals.push(Some(some));
             for err_soft in [0, err, 999] {
-                let at_close = AtClose { err_soft, has_sent: true, ..AtClose::default() };
-                totals.push(Some(Totals { at_close: Some(at_close), ..some }));
+                // Data: elsewhere it is said what of a FIN is.
+                let all = (err == ETIMEDOUT && user_timeout_ms != 0).then_some(unacked);
+                for unsent in [0].into_iter().chain(all) {
+                    let has_sent = true;
+                    let at_close = AtClose { err_soft, has_sent, unsent, ..AtClose::default() };
+                    totals.push(Some(Totals { at_close: Some(at_close), ..some }));
+                }
             }
         }
         for resets in resets() {
