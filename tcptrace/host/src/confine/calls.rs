@@ -1,90 +1,27 @@
-//! The system calls that are refused, and those that are left, by name.
+//! The system calls that are left to each thread, by name. Whatever is not listed is refused, also what
+//! later kernels add.
 
 use libc::c_long;
 
-/// What no thread needs once the hooks are on: `EPERM`. Of bpf(), to look at maps and to run what
-/// is loaded stays; to load or to attach anything more does not. Other network namespaces are the
-/// helper process's.
-pub(super) const NEVER: &[c_long] = &[
-    libc::SYS_execve,
-    libc::SYS_execveat,
-    libc::SYS_ptrace,
-    libc::SYS_process_vm_readv,
-    libc::SYS_process_vm_writev,
-    libc::SYS_mount,
-    libc::SYS_umount2,
-    libc::SYS_pivot_root,
-    libc::SYS_move_mount,
-    libc::SYS_open_tree,
-    libc::SYS_fsopen,
-    libc::SYS_fsconfig,
-    libc::SYS_fsmount,
-    libc::SYS_chroot,
-    libc::SYS_unshare,
-    libc::SYS_setns,
-    libc::SYS_open_by_handle_at,
-    libc::SYS_init_module,
-    libc::SYS_finit_module,
-    libc::SYS_delete_module,
-    libc::SYS_kexec_load,
-    libc::SYS_reboot,
-    libc::SYS_swapon,
-    libc::SYS_swapoff,
-    libc::SYS_acct,
-    libc::SYS_quotactl,
-    libc::SYS_syslog,
-    libc::SYS_setuid,
-    libc::SYS_setgid,
-    libc::SYS_setreuid,
-    libc::SYS_setregid,
-    libc::SYS_setresuid,
-    libc::SYS_setresgid,
-    libc::SYS_setgroups,
-    libc::SYS_setfsuid,
-    libc::SYS_setfsgid,
-    libc::SYS_add_key,
-    libc::SYS_request_key,
-    libc::SYS_keyctl,
-    libc::SYS_perf_event_open,
-    libc::SYS_userfaultfd,
-    libc::SYS_personality,
-    libc::SYS_settimeofday,
-    libc::SYS_clock_settime,
-    libc::SYS_clock_adjtime,
-    libc::SYS_adjtimex,
-    libc::SYS_sethostname,
-    libc::SYS_setdomainname,
-    libc::SYS_fchownat,
-    libc::SYS_fchown,
-    libc::SYS_fchmodat,
-    libc::SYS_fchmod,
-    libc::SYS_linkat,
-    libc::SYS_symlinkat,
-    libc::SYS_mknodat,
-    libc::SYS_renameat2,
-    libc::SYS_truncate,
-    libc::SYS_setxattr,
-    libc::SYS_io_uring_setup,
-    libc::SYS_io_uring_enter,
-    libc::SYS_io_uring_register,
-    libc::SYS_memfd_create,
-    libc::SYS_seccomp,
-];
-
-/// Commands of bpf() that make or attach something (`enum bpf_cmd`, `include/uapi/linux/bpf.h`).
-pub(super) const BPF_MAKES: [u64; 8] = [
-    0,  // BPF_MAP_CREATE
-    5,  // BPF_PROG_LOAD
-    6,  // BPF_OBJ_PIN
-    8,  // BPF_PROG_ATTACH
-    17, // BPF_RAW_TRACEPOINT_OPEN
-    18, // BPF_BTF_LOAD
-    28, // BPF_LINK_CREATE
-    29, // BPF_LINK_UPDATE
+/// Commands of bpf() that use what is loaded and attached already (`enum bpf_cmd`,
+/// `include/uapi/linux/bpf.h`). None of them makes, loads, pins or attaches anything.
+pub(super) const BPF_USES: [u64; 8] = [
+    1,  // BPF_MAP_LOOKUP_ELEM
+    2,  // BPF_MAP_UPDATE_ELEM
+    3,  // BPF_MAP_DELETE_ELEM
+    4,  // BPF_MAP_GET_NEXT_KEY
+    10, // BPF_PROG_TEST_RUN
+    15, // BPF_OBJ_GET_INFO_BY_FD
+    24, // BPF_MAP_LOOKUP_BATCH
+    34, // BPF_LINK_DETACH
 ];
 
 /// The command of bpf() by which an iterator that is loaded is run.
 pub(super) const BPF_ITER_CREATE: u64 = 33;
+
+/// The families of sockets that a push may take: to the collector, and to who knows its address.
+pub(super) const PUSHES_BY: [libc::c_int; 4] =
+    [libc::AF_INET, libc::AF_INET6, libc::AF_UNIX, libc::AF_NETLINK];
 
 /// What any thread of an allow list does: reads and writes what is open, waits, allocates, looks at
 /// files, ends.
@@ -165,6 +102,69 @@ pub(super) const READING_TABLES: &[c_long] = &[
     libc::SYS_open_by_handle_at,
     libc::SYS_prlimit64,
     libc::SYS_readlinkat,
+    #[cfg(target_arch = "x86_64")]
+    libc::SYS_readlink,
+];
+
+/// What the thread does besides that traces, once the hooks are on: it ends the helper process and
+/// the file of its socket. Conditions are on `bpf`, `clone`, `kill`, `openat` and `prlimit64`. Other
+/// network namespaces are the helper process's.
+pub(super) const TRACING: &[c_long] = &[
+    // Answered with ENOSYS by the filter above this one.
+    libc::SYS_clone3,
+    libc::SYS_unlinkat,
+    libc::SYS_wait4,
+    libc::SYS_waitid,
+    #[cfg(target_arch = "x86_64")]
+    libc::SYS_unlink,
+];
+
+/// What the thread does besides that pushes metrics: finds out an address, on a thread that the C
+/// library has do that, and connects. Conditions are on `clone`, `openat`, `prlimit64` and `socket`.
+pub(super) const PUSHING: &[c_long] = &[
+    // Answered with ENOSYS by the filter above this one.
+    libc::SYS_clone3,
+    libc::SYS_bind,
+    libc::SYS_connect,
+    libc::SYS_recvmmsg,
+    libc::SYS_sendmmsg,
+];
+
+/// What the thread does besides that writes files and removes those that are too many.
+pub(super) const WRITING: &[c_long] = &[
+    libc::SYS_fdatasync,
+    libc::SYS_flock,
+    libc::SYS_fsync,
+    libc::SYS_openat,
+    libc::SYS_renameat,
+    libc::SYS_unlinkat,
+    #[cfg(target_arch = "x86_64")]
+    libc::SYS_rename,
+    #[cfg(target_arch = "x86_64")]
+    libc::SYS_unlink,
+];
+
+/// What a C library asks for itself in any of these three, and what a panic says.
+pub(super) const ASKING: &[c_long] = &[
+    libc::SYS_clock_getres,
+    libc::SYS_faccessat,
+    libc::SYS_faccessat2,
+    libc::SYS_fstatfs,
+    libc::SYS_getcpu,
+    libc::SYS_getcwd,
+    libc::SYS_getegid,
+    libc::SYS_geteuid,
+    libc::SYS_getgid,
+    libc::SYS_getppid,
+    libc::SYS_gettimeofday,
+    libc::SYS_getuid,
+    libc::SYS_pread64,
+    libc::SYS_readlinkat,
+    libc::SYS_statfs,
+    libc::SYS_sysinfo,
+    libc::SYS_uname,
+    #[cfg(target_arch = "x86_64")]
+    libc::SYS_access,
     #[cfg(target_arch = "x86_64")]
     libc::SYS_readlink,
 ];

@@ -43,7 +43,7 @@ pub(super) fn start(
     let shown = to.path.display().to_string();
     let prepare = move || {
         if sandbox {
-            give_up(confine::only_listen);
+            give_up(confine::only_write_files);
         }
     };
     let (exporter, stream, way) = Exporter::start(to, prepare, say).with_context(|| {

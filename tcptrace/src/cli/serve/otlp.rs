@@ -40,7 +40,7 @@ pub(super) fn push(args: &OtlpArgs) -> Result<Option<Push>> {
 pub(super) fn start(push: Push, shelf: &Arc<Shelf>, sandbox: bool) -> Result<Pusher> {
     let prepare = move || {
         if sandbox {
-            give_up(confine::only_listen);
+            give_up(confine::only_push);
         }
     };
     Pusher::start(push, Arc::clone(shelf), prepare, say).context("cannot start the OTLP thread")

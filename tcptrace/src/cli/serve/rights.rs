@@ -26,7 +26,7 @@ pub(super) fn give_up_but_tracing(probe: &Probe) {
     // All of bpf() is allowed or refused alike.
     let works = || probe.totals(Hook::SetState).is_ok();
     told("capabilities are not given up", confine::keep_fewest(&KEPT, works));
-    told("system calls are not filtered", confine::only_listen());
+    told("system calls are not filtered", confine::only_trace());
 }
 
 pub(super) fn told(what: &str, done: io::Result<()>) {
