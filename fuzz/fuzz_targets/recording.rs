@@ -9,7 +9,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use tcptrace::record::{Block, Decoder, Memory, Reader};
+use tcptrace::record::{Block, Contents, Decoder, Found, Memory, Reader};
 
 fn decode(bytes: &[u8]) {
     let mut memory = Memory::default();
@@ -22,10 +22,15 @@ fuzz_target!(|bytes: &[u8]| {
     decode(bytes);
     let Ok(mut reader) = Reader::new(bytes) else { return };
     let mut block = Block::default();
-    while let Ok(Some(head)) = reader.head() {
-        match reader.contents(head, &mut block) {
-            Ok(true) => decode(&block.bytes),
-            _ => break,
+    loop {
+        match reader.head() {
+            Ok(Found::Head(head)) => match reader.contents(head, &mut block) {
+                Ok(Contents::Whole) => decode(&block.bytes),
+                Ok(Contents::Damaged { .. }) => {}
+                Ok(Contents::Torn) | Err(_) => break,
+            },
+            Ok(Found::Damage { .. }) => {}
+            Ok(Found::End) | Err(_) => break,
         }
     }
 });

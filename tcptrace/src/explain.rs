@@ -247,7 +247,7 @@ mod tests {
     use tcptrace_view::{
         View as _, conns,
         live::{Columns, Format, LiveView, Selection},
-        ports::{self, PortsView, Shown},
+        ports::{self, PortsView, Shown, Which},
     };
 
     fn has(kind: Kind, word: &str) -> bool {
@@ -346,6 +346,7 @@ mod tests {
             top: 1,
             filter: Filter::default(),
             header: true,
+            which: Which::All,
         };
         let mut out = BytesMut::new();
         PortsView::new(ports::Format::Csv, shown).begin(&mut out);

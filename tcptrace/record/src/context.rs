@@ -16,6 +16,8 @@ pub struct Context {
     begin: Option<(u32, MinisocksBy, bool)>,
     clock: Option<Clock>,
     cgroups: HashMap<u64, Box<str>>,
+    /// Of their paths.
+    cgroup_bytes: usize,
     /// In the order in which they were first told.
     cgroup_order: VecDeque<u64>,
     knobs: HashMap<u32, Box<NetnsKnobs>>,
@@ -45,13 +47,17 @@ impl Context {
             }
             Input::Clock(clock) => self.clock = Some(clock),
             Input::Cgroup { id, path } => {
-                if self.cgroups.insert(id, path).is_none() {
-                    self.cgroup_order.push_back(id);
+                self.cgroup_bytes += path.len();
+                match self.cgroups.insert(id, path) {
+                    Some(before) => self.cgroup_bytes -= before.len(),
+                    None => self.cgroup_order.push_back(id),
                 }
-                if self.cgroup_order.len() > cgroups::LIMIT
+                while (self.cgroup_order.len() > cgroups::LIMIT
+                    || self.cgroup_bytes > cgroups::LIMIT_BYTES)
                     && let Some(oldest) = self.cgroup_order.pop_front()
                 {
-                    self.cgroups.remove(&oldest);
+                    let gone = self.cgroups.remove(&oldest);
+                    self.cgroup_bytes -= gone.map_or(0, |path| path.len());
                 }
             }
             Input::NetnsName(named) => {

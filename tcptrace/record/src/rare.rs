@@ -41,8 +41,15 @@ const SNAP_BOUND: u8 = 0x54;
 const NETNS_NAME: u8 = 0x55;
 const GAP: u8 = 0x58;
 
-/// Of the path of a cgroup, more is not kept. The kernel has 4096.
-const PATH_BYTES: usize = 1 << 16;
+/// Of the path of a cgroup, more is not kept: a path in the kernel is not longer.
+const PATH_BYTES: usize = 4096;
+
+/// Of a reason why something could not be read, more is not kept.
+const REASON_BYTES: usize = 256;
+
+/// Of the kernel's counters, more are not kept; there are some 250. Nor are longer names.
+const COUNTERS_KEPT: usize = 1024;
+const COUNTER_NAME_BYTES: usize = 64;
 
 /// Writes `input`, which must be one that is not written in another way.
 pub(super) fn put(out: &mut Vec<u8>, input: &Input) {
@@ -220,7 +227,7 @@ pub(super) fn get(tag: u8, from: &mut Cursor<'_>) -> Result<Option<Input>, Malfo
                 _ => return Err(Malformed("no such reason for a gap")),
             },
         }),
-        CGROUP => Input::Cgroup { id: from.u64()?, path: from.text()? },
+        CGROUP => Input::Cgroup { id: from.u64()?, path: from.text_of(PATH_BYTES)? },
         KNOBS => Input::Knobs(Box::new(NetnsKnobs {
             mono_ns: from.u64()?,
             netns: from.u32()?,
@@ -231,7 +238,7 @@ pub(super) fn get(tag: u8, from: &mut Cursor<'_>) -> Result<Option<Input>, Malfo
             netns: from.u32()?,
             counters: match from.u8()? {
                 0 => Ok(get_netstat(from)?),
-                1 => Err(harmless(&from.text()?).into()),
+                1 => Err(harmless(&from.text_of(REASON_BYTES)?).into()),
                 _ => return Err(Malformed("no such answer")),
             },
         })),
@@ -352,8 +359,11 @@ fn get_counters(from: &mut Cursor<'_>) -> Result<Counters, Malformed> {
     let mut counters = Counters::new();
     // Each takes bytes of what is there, so that their number bounds nothing else.
     for _ in 0..from.u64()? {
-        let name = harmless(&from.text()?).into_owned();
-        counters.insert(name, from.i64()?);
+        let name = harmless(&from.text_of(COUNTER_NAME_BYTES)?).into_owned();
+        let value = from.i64()?;
+        if counters.len() < COUNTERS_KEPT {
+            counters.insert(name, value);
+        }
     }
     Ok(counters)
 }
@@ -429,7 +439,7 @@ impl<T: Value> Value for Knob<T> {
         Ok(match from.u8()? {
             0 => Self::Is(T::get(from)?),
             1 => Self::Absent,
-            2 => Self::Unreadable(harmless(&from.text()?).into()),
+            2 => Self::Unreadable(harmless(&from.text_of(REASON_BYTES)?).into()),
             _ => return Err(Malformed("no such value of a sysctl")),
         })
     }

@@ -135,6 +135,12 @@ impl<'a> Cursor<'a> {
         Ok(bytes)
     }
 
+    /// As [`Self::text`], but no more than the first `most` bytes of it.
+    pub(super) fn text_of(&mut self, most: usize) -> Result<Box<str>, Malformed> {
+        let bytes = self.bytes()?;
+        Ok(String::from_utf8_lossy(bytes.get(..most).unwrap_or(bytes)).into())
+    }
+
     /// As [`Self::bytes`], as text; what is no UTF-8 is replaced.
     pub(super) fn text(&mut self) -> Result<Box<str>, Malformed> {
         Ok(String::from_utf8_lossy(self.bytes()?).into())

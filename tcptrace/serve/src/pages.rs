@@ -24,7 +24,7 @@ use tcptrace_view::{
     doctor::{self, DoctorView, Watches},
     hist::{self, HistView, Intervals, Subject},
     lines::Lines,
-    ports::{PortsView, Shown},
+    ports::{PortsView, Shown, Which},
     states::{Format, StatesView},
     stuck::StuckView,
 };
@@ -97,11 +97,17 @@ pub(super) struct Pages {
 impl Pages {
     /// Views that tell of each `every`; the doctor knows what `setup` says.
     pub(super) fn new(every: Duration, setup: Setup) -> Self {
-        let lines = |every| Lines { every: Some(every), count: None };
+        let lines = |every| Lines { every: Some(every), count: None, at_end: false };
         let durations = Durations::new(Spans::lingering(), None, HISTOGRAMS);
         let wanted = Wanted { states: StateSet::all(), older: None, by: By::Holder, top: TOP };
-        let shown =
-            Shown { every, count: None, top: TOP, filter: Default::default(), header: false };
+        let shown = Shown {
+            every,
+            count: None,
+            top: TOP,
+            filter: Default::default(),
+            header: false,
+            which: Which::All,
+        };
         Self {
             states: StatesView::new(Format::Json, lines(STATES_EVERY), false),
             hist: HistView::new(

@@ -9,6 +9,7 @@ mod error;
 mod gap;
 mod index;
 mod open;
+mod quota;
 
 use std::path::PathBuf;
 
@@ -16,9 +17,10 @@ use tcptrace_model::moment::Moment;
 
 use self::{
     blocks::{Blocks, Files, Next},
-    gap::{Holes, said},
+    gap::{Holes, moment, said},
     index::Index,
     open::{files, stream, stream_name},
+    quota::Quota,
 };
 pub use error::RecordingError;
 pub use index::Extent;
@@ -68,6 +70,7 @@ pub struct Recording {
     /// The block before which it was said that the disk was too slow.
     gap_told_before: Option<u64>,
     realtime_offset_ns: i64,
+    quota: Quota,
     refilter: Refilter,
     since_ns: Option<u64>,
     until_ns: Option<u64>,
@@ -76,6 +79,7 @@ pub struct Recording {
     /// The beginning of the run is not there.
     headless: bool,
     stopped: bool,
+    says_end: bool,
     ended: bool,
     failure: Option<RecordingError>,
     remarks: Vec<String>,
@@ -138,6 +142,7 @@ impl Recording {
             holed_round: false,
             gap_told_before: None,
             realtime_offset_ns: header.realtime_offset_ns,
+            quota: Quota::default(),
             refilter: Refilter::new(filter),
             since_ns: None,
             until_ns: None,
@@ -146,6 +151,7 @@ impl Recording {
             headless,
             header,
             stopped: false,
+            says_end: false,
             ended: false,
             failure: None,
             remarks,
@@ -176,6 +182,24 @@ impl Recording {
             Blocks::Files(files) => Some(files.progress()),
             Blocks::Stream(_) => None,
         }
+    }
+
+    /// Has it said which moment its end is, for who shows that alone.
+    pub fn say_end(&mut self) {
+        self.says_end = true;
+    }
+
+    /// When it ends, or what is shown of it, `CLOCK_MONOTONIC`, nanoseconds; `None` of a stream, of
+    /// which nobody knows.
+    ///
+    /// # Errors
+    /// A file cannot be read.
+    pub fn end_ns(&self) -> Result<Option<u64>, RecordingError> {
+        if self.is_stream() {
+            return Ok(None);
+        }
+        let last_ns = self.extent()?.ends_ns().map(|(_, last_ns)| last_ns);
+        Ok(last_ns.map(|last_ns| self.until_ns.map_or(last_ns, |until_ns| until_ns.min(last_ns))))
     }
 
     /// The files that are read.
@@ -245,7 +269,10 @@ impl Recording {
         !self.ended
     }
 
-    fn tell(&mut self, input: Input, sink: &mut dyn FnMut(Cue)) {
+    fn tell(&mut self, mut input: Input, sink: &mut dyn FnMut(Cue)) {
+        if !self.quota.admits(&mut input) {
+            return;
+        }
         if let Input::Snapshot(snapshot) = &input {
             self.holed_round &= !matches!(snapshot, Snapshot::Open | Snapshot::OpenMinisocks);
             if self.holed_round {
@@ -321,6 +348,14 @@ impl Recording {
                     .to_owned(),
             );
         }
+        if self.says_end {
+            let end_ns = accounts.map_or(self.counted.last_ns, |accounts| accounts.mono_ns);
+            self.remarks.push(format!(
+                "as of {}, the end of {}",
+                moment(end_ns, self.realtime_offset_ns),
+                if self.until_ns.is_some() { "what --until left" } else { "the recording" }
+            ));
+        }
         if gaps.count > GAPS_SAID {
             self.remarks.push(format!("{} more gaps", gaps.count - GAPS_SAID));
         }
@@ -332,6 +367,13 @@ impl Recording {
             self.remarks.push(format!(
                 "{} events were not recorded, since the disk was too slow: they count as lost",
                 self.gap
+            ));
+        }
+        if self.quota.left_out() > 0 {
+            self.remarks.push(format!(
+                "{} inputs were left out to bound memory: no host has so many namespaces, ports or \
+                 sysctls",
+                self.quota.left_out()
             ));
         }
         if self.unknown > 0 {

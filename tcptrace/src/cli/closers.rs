@@ -41,7 +41,7 @@ pub(super) fn run(args: &ClosersArgs) -> Result<ExitCode> {
         Closers::new(args.by, DEFAULT_LIMIT),
         Order { sort: args.sort, top },
         format,
-        Lines { every: args.interval, count: args.count },
+        Lines { every: args.interval, count: args.count, at_end: false },
         !args.no_header,
     );
     let owners = matches!(args.by, None | Some(By::Owner));

@@ -94,6 +94,28 @@ impl Origin {
         })))
     }
 
+    /// Whether what is asked for `once` is the end of a recording, which is then said.
+    pub(super) fn at_end(&mut self, once: bool) -> bool {
+        match self {
+            Self::Recording(recording) if once => {
+                recording.say_end();
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// When the recording ends, `CLOCK_MONOTONIC`, nanoseconds; `None` where nobody knows.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    pub(super) fn end_ns(&self) -> Result<Option<u64>> {
+        match self {
+            Self::Recording(recording) => Ok(recording.end_ns()?),
+            Self::Host(_) => Ok(None),
+        }
+    }
+
     /// With `at_once`, one look at the tables of this host in place of listening to it.
     ///
     /// # Errors

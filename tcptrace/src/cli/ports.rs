@@ -13,7 +13,7 @@ use super::{
 };
 use tcptrace_model::filter::Filter;
 use tcptrace_probe::TimeWaitChoice;
-use tcptrace_view::ports::{Format, PortsView, Shown};
+use tcptrace_view::ports::{Format, PortsView, Shown, Which};
 
 /// How long it listens for the rates, if no interval was asked for.
 const ONCE: Duration = Duration::from_secs(2);
@@ -37,8 +37,16 @@ pub(super) fn run(args: &PortsArgs) -> Result<ExitCode> {
     // Listeners have no peer, and a dual-stack one is IPv6: in the kernel, any other condition
     // would drop those by which it is known what was accepted, and which ports are bound.
     let kept = Filter { netns: asked.netns, ..Filter::default() };
-    let origin = Origin::with(kept, &args.probe, &args.filter, &args.recording)?;
+    let mut origin = Origin::with(kept, &args.probe, &args.filter, &args.recording)?;
+    let which = match origin.at_end(args.interval.is_none()) {
+        true => {
+            let once_ns = u64::try_from(ONCE.as_nanos())?;
+            Which::Last(origin.end_ns()?.map(|end_ns| end_ns.saturating_sub(once_ns)))
+        }
+        false => Which::All,
+    };
     let shown = Shown {
+        which,
         every: args.interval.unwrap_or(ONCE),
         count: args.count.or(args.interval.is_none().then_some(1)),
         top: usize::try_from(args.top).unwrap_or(usize::MAX),

@@ -28,7 +28,7 @@ use tcptrace_view::{
 };
 
 pub(super) fn run(args: &StatesArgs) -> Result<ExitCode> {
-    let origin = Origin::new(&args.probe, &args.filter, &args.recording)?;
+    let mut origin = Origin::new(&args.probe, &args.filter, &args.recording)?;
     let target = Target::open(args.out.as_deref(), args.recording.force)?;
     let format = match args.output {
         OutputFormat::Table => Format::Table,
@@ -36,7 +36,8 @@ pub(super) fn run(args: &StatesArgs) -> Result<ExitCode> {
         OutputFormat::Csv => Format::Csv,
     };
     args.by.map_or(Ok(()), by::open)?;
-    let lines = Lines { every: args.interval, count: args.count };
+    let at_end = origin.at_end(args.interval.is_none());
+    let lines = Lines { every: args.interval, count: args.count, at_end };
     let header = !args.no_header;
     match args.by {
         Some(by) => show(args, origin, target, StatesByView::new(by, format, lines, header)),

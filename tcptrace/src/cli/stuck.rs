@@ -19,14 +19,15 @@ use tcptrace_view::{lines::Lines, states::Format, stuck::StuckView};
 
 pub(super) fn run(args: &StuckArgs) -> Result<ExitCode> {
     let wanted = wanted(args)?;
-    let origin = Origin::new(&args.probe, &args.filter, &args.recording)?;
+    let mut origin = Origin::new(&args.probe, &args.filter, &args.recording)?;
     let target = Target::open(args.out.as_deref(), args.recording.force)?;
     let format = match args.output {
         OutputFormat::Table => Format::Table,
         OutputFormat::Json => Format::Json,
         OutputFormat::Csv => Format::Csv,
     };
-    let lines = Lines { every: args.interval, count: args.count };
+    let at_end = origin.at_end(args.interval.is_none());
+    let lines = Lines { every: args.interval, count: args.count, at_end };
     let view = StuckView::new(wanted, format, lines, !args.no_header);
     let origin = match origin.look(args.interval.is_none(), true)? {
         Look::Now(scope) => return once(*scope, target, view),

@@ -3,7 +3,9 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot set itself up has to panic")]
 
 mod agreement;
+mod at_end;
 mod backends;
+mod bombs;
 mod browser;
 mod check;
 mod conns;

@@ -20,7 +20,7 @@ use tcptrace::{
     probe::{Backend, Options, TimeWaitChoice},
     source::{live::Live, owners::Owners},
     track::Tracker,
-    view::ports::{Format, PortsView, Shown},
+    view::ports::{Format, PortsView, Shown, Which},
 };
 
 use crate::{
@@ -64,7 +64,8 @@ impl Watch {
         let only =
             netns::Netns { id, path: netns.path(), name: None, is_ip_netns: false, pid: None };
         live.take_snapshots(Some(only), filter.clone(), Some(Owners::default()), NEVER_NS);
-        let shown = Shown { every: EVERY, count: None, top: 9, filter, header: false };
+        let shown =
+            Shown { every: EVERY, count: None, top: 9, filter, header: false, which: Which::All };
         let view = PortsView::new(Format::Json, shown);
         let mut analysis = Analysis::new(Tracker::default(), view);
         analysis.feed(&live.begin()?);

@@ -13,6 +13,9 @@ pub struct Lines {
     pub every: Option<Duration>,
     /// After so many it is enough.
     pub count: Option<u64>,
+    /// Of a recording: the only one is of its end, rather than of the first moment at which everything
+    /// is known.
+    pub at_end: bool,
 }
 
 /// Where in its lines a view is. Moments are `CLOCK_MONOTONIC`, nanoseconds.
@@ -63,9 +66,21 @@ impl Schedule {
         Some(self.last_ns?.saturating_add(every_ns))
     }
 
+    /// Whether what there is is known, and the line of the end is to be printed.
+    pub(super) fn may_end(&self) -> bool {
+        self.is_at_end() && self.printed == 0 && self.whole_ns.is_some()
+    }
+
+    /// Whether the only line is that of the end.
+    pub(super) fn is_at_end(&self) -> bool {
+        self.lines.at_end && self.lines.every.is_none()
+    }
+
     /// Whether what there is is known by `now`, and nothing was told of it yet.
     pub(super) fn may_begin(&self, now: u64) -> bool {
-        self.last_ns.is_none() && self.whole_ns.is_some_and(|whole| whole <= now)
+        !self.is_at_end()
+            && self.last_ns.is_none()
+            && self.whole_ns.is_some_and(|whole| whole <= now)
     }
 
     /// The first interval begins, without a line.

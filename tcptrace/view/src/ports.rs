@@ -38,6 +38,18 @@ pub struct Shown {
     pub filter: Filter,
     /// A header line.
     pub header: bool,
+    /// Which intervals.
+    pub which: Which,
+}
+
+/// Which intervals are printed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Which {
+    /// As they come.
+    All,
+    /// The last one of a recording, which begins at this moment (`CLOCK_MONOTONIC`, nanoseconds); `None`:
+    /// nobody knows when it ends.
+    Last(Option<u64>),
 }
 
 const CSV_HEADER: &str = "time,mono_ns,seconds,netns,family,laddr,raddr,rport,live,time_wait,\
@@ -63,7 +75,11 @@ impl PortsView {
         Self {
             ports: Ports::default(),
             format,
-            schedule: Schedule::new(Lines { every: Some(shown.every), count: shown.count }),
+            schedule: Schedule::new(Lines {
+                every: Some(shown.every),
+                count: shown.count,
+                at_end: false,
+            }),
             shown,
             wall: match format {
                 Format::Table => WallClock::local_time_of_day(),
@@ -87,9 +103,18 @@ impl PortsView {
     }
 
     fn tick(&mut self, now: u64, tracker: &Tracker, out: &mut BytesMut) {
-        if self.schedule.may_begin(now) {
+        let early = matches!(self.shown.which, Which::Last(Some(from_ns)) if now < from_ns);
+        if self.schedule.may_begin(now) && !early {
             self.ports.start(now);
             self.schedule.begin(now);
+        }
+        if let Which::Last(from_ns) = self.shown.which {
+            if from_ns.is_none() && self.schedule.is_over(now) {
+                // It may be the last one: nobody knows when a stream ends.
+                self.ports.start(now);
+                self.schedule.begin(now);
+            }
+            return;
         }
         if self.schedule.is_over(now) && !self.is_done() {
             self.print(now, tracker, out);
@@ -216,8 +241,13 @@ impl View for PortsView {
                 Format::Csv => {} // a row of another kind would break the reader; stderr says it
             },
             Input::Tick { mono_ns } => self.tick(*mono_ns, tracker, out),
-            Input::End(accounts) if self.format == Format::Json => {
-                self.json.summary(accounts, out);
+            Input::End(accounts) => {
+                if self.shown.which != Which::All && self.schedule.last_ns().is_some() {
+                    self.print(accounts.mono_ns, tracker, out);
+                }
+                if self.format == Format::Json {
+                    self.json.summary(accounts, out);
+                }
             }
             _ => {}
         }

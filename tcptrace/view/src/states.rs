@@ -154,8 +154,13 @@ impl View for StatesView {
                 Format::Csv => {} // a row of another kind would break the reader; stderr says it
             },
             Input::Tick { mono_ns } => self.reach(*mono_ns, tracker.counts().drifted, out),
-            Input::End(accounts) if self.format == Format::Json => {
-                self.json.summary(accounts, out);
+            Input::End(accounts) => {
+                if self.schedule.may_end() {
+                    self.print(accounts.mono_ns, tracker.counts().drifted, out);
+                }
+                if self.format == Format::Json {
+                    self.json.summary(accounts, out);
+                }
             }
             _ => {}
         }

@@ -207,8 +207,13 @@ impl View for StatesByView {
             {
                 self.print(*mono_ns, tracker, out);
             }
-            Input::End(accounts) if self.format == Format::Json => {
-                self.json.summary(accounts, out);
+            Input::End(accounts) => {
+                if self.schedule.may_end() {
+                    self.print(accounts.mono_ns, tracker, out);
+                }
+                if self.format == Format::Json {
+                    self.json.summary(accounts, out);
+                }
             }
             _ => {}
         }
@@ -234,7 +239,7 @@ mod tests {
 
     #[test]
     fn cgroups_of_one_unit_are_one_row() {
-        let lines = Lines { every: None, count: None };
+        let lines = Lines { every: None, count: None, at_end: false };
         let mut view = StatesByView::new(By::Unit, Format::Table, lines, true);
         let (mut tracker, mut out) = (Tracker::default(), BytesMut::new());
         let script = "0ms begin\n0ms cgroup 7 /a.service\n\
@@ -264,7 +269,7 @@ cgroup 8                     0    0    0    0     0       0     1    0    0    0
 
     #[test]
     fn a_group_is_counted_by_what_is_known_at_the_end() {
-        let lines = Lines { every: Some(Duration::from_secs(1)), count: None };
+        let lines = Lines { every: Some(Duration::from_secs(1)), count: None, at_end: false };
         let mut view = StatesByView::new(By::Owner, Format::Table, lines, true);
         let (mut tracker, mut out) = (Tracker::default(), BytesMut::new());
         let script = "0ms begin\n0ms snapshot open\n0ms snapshot over\n\

@@ -106,8 +106,13 @@ impl View for StuckView {
             {
                 self.print(*mono_ns, tracker, out);
             }
-            Input::End(accounts) if self.format == Format::Json => {
-                self.json.summary(accounts, out);
+            Input::End(accounts) => {
+                if self.schedule.may_end() {
+                    self.print(accounts.mono_ns, tracker, out);
+                }
+                if self.format == Format::Json {
+                    self.json.summary(accounts, out);
+                }
             }
             _ => {}
         }

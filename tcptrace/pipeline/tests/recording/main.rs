@@ -357,7 +357,7 @@ fn a_view_shows_the_same_of_a_recording() {
     };
     same("live", twice(|| live::LiveView::new(live::Format::Json, selection()), &inputs));
     let every = Some(std::time::Duration::from_secs(1));
-    let lines = lines::Lines { every, count: None };
+    let lines = lines::Lines { every, count: None, at_end: false };
     let json = states::Format::Json;
     same("states", twice(|| states::StatesView::new(json, lines, true), &inputs));
     let order = || closers::Order { sort: closers::Sort::default(), top: None };

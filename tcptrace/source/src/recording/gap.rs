@@ -70,12 +70,15 @@ impl Holes {
     }
 }
 
+/// A moment in words: UTC.
+pub(super) fn moment(mono_ns: u64, realtime_offset_ns: i64) -> String {
+    let ns = i128::from(mono_ns) + i128::from(realtime_offset_ns);
+    Timestamp::from_nanosecond(ns).map_or_else(|_| "?".to_owned(), |at| format!("{at:.3}"))
+}
+
 /// A gap in words.
 pub(super) fn said(gap: &Gap, realtime_offset_ns: i64) -> String {
-    let at = |mono_ns: u64| {
-        let ns = i128::from(mono_ns) + i128::from(realtime_offset_ns);
-        Timestamp::from_nanosecond(ns).map_or_else(|_| "?".to_owned(), |at| format!("{at:.3}"))
-    };
+    let at = |mono_ns: u64| moment(mono_ns, realtime_offset_ns);
     format!(
         "nothing is known from {} to {} ({:.3} s): {}",
         at(gap.from_ns),

@@ -7,7 +7,7 @@ use tcptrace_model::script;
 use tcptrace_stats::{closers::DEFAULT_LIMIT, group::By};
 
 fn view(by: Option<By>, order: Order, format: Format, every_ms: Option<u64>) -> ClosersView {
-    let lines = Lines { every: every_ms.map(Duration::from_millis), count: None };
+    let lines = Lines { every: every_ms.map(Duration::from_millis), count: None, at_end: false };
     ClosersView::new(Closers::new(by, DEFAULT_LIMIT), order, format, lines, true)
 }
 

@@ -4,7 +4,14 @@ use super::*;
 use tcptrace_model::script;
 
 fn show(format: Format, top: usize, filter: Filter, text: &str) -> String {
-    let shown = Shown { every: Duration::from_secs(1), count: Some(2), top, filter, header: true };
+    let shown = Shown {
+        every: Duration::from_secs(1),
+        count: Some(2),
+        top,
+        filter,
+        header: true,
+        which: Which::All,
+    };
     let (mut tracker, mut out) = (Tracker::default(), BytesMut::new());
     let mut view = PortsView::new(format, shown);
     view.begin(&mut out);

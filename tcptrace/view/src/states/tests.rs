@@ -8,7 +8,7 @@ use tcptrace_track::Tracker;
 
 fn show(format: Format, every_ms: Option<u64>, count: Option<u64>, text: &str) -> String {
     let (mut tracker, mut out) = (Tracker::default(), BytesMut::new());
-    let lines = Lines { every: every_ms.map(Duration::from_millis), count };
+    let lines = Lines { every: every_ms.map(Duration::from_millis), count, at_end: false };
     let mut view = StatesView::new(format, lines, true);
     view.begin(&mut out);
     for input in script::inputs(text).unwrap() {

@@ -11,7 +11,7 @@ use tcptrace_stats::group::By;
 
 fn show(format: Format, every_ms: Option<u64>, older: Option<Duration>, text: &str) -> String {
     let wanted = Wanted { states: StateSet::all(), older, by: By::Owner, top: 2 };
-    let lines = Lines { every: every_ms.map(Duration::from_millis), count: None };
+    let lines = Lines { every: every_ms.map(Duration::from_millis), count: None, at_end: false };
     let mut view = StuckView::new(wanted, format, lines, true);
     let (mut tracker, mut out) = (Tracker::default(), BytesMut::new());
     view.begin(&mut out);
@@ -220,7 +220,12 @@ fn what_waits_for_its_peer_shows_what_its_timer_does_and_when_it_ends() {
         )
     );
     let wanted = Wanted { states: StateSet::all(), older: None, by: By::Owner, top: 9 };
-    let mut view = StuckView::new(wanted, Format::Table, Lines { every: None, count: None }, true);
+    let mut view = StuckView::new(
+        wanted,
+        Format::Table,
+        Lines { every: None, count: None, at_end: false },
+        true,
+    );
     let (mut tracker, mut out) = (Tracker::default(), BytesMut::new());
     // The report is that of the last tick, a second after the scan.
     let inputs = script::inputs(&later(&text)).unwrap();
