@@ -188,20 +188,6 @@ impl Recording {
     pub fn say_end(&mut self) {
         self.says_end = true;
     }
-
-    /// When it ends, or what is shown of it, `CLOCK_MONOTONIC`, nanoseconds; `None` of a stream, of
-    /// which nobody knows.
-    ///
-    /// # Errors
-    /// A file cannot be read.
-    pub fn end_ns(&self) -> Result<Option<u64>, RecordingError> {
-        if self.is_stream() {
-            return Ok(None);
-        }
-        let last_ns = self.extent()?.ends_ns().map(|(_, last_ns)| last_ns);
-        Ok(last_ns.map(|last_ns| self.until_ns.map_or(last_ns, |until_ns| until_ns.min(last_ns))))
-    }
-
     /// The files that are read.
     pub fn files(&self) -> Vec<PathBuf> {
         match &self.blocks {

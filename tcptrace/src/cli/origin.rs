@@ -105,17 +105,6 @@ impl Origin {
         }
     }
 
-    /// When the recording ends, `CLOCK_MONOTONIC`, nanoseconds; `None` where nobody knows.
-    ///
-    /// # Errors
-    /// It cannot be read.
-    pub(super) fn end_ns(&self) -> Result<Option<u64>> {
-        match self {
-            Self::Recording(recording) => Ok(recording.end_ns()?),
-            Self::Host(_) => Ok(None),
-        }
-    }
-
     /// With `at_once`, one look at the tables of this host in place of listening to it.
     ///
     /// # Errors

@@ -38,13 +38,7 @@ pub(super) fn run(args: &PortsArgs) -> Result<ExitCode> {
     // would drop those by which it is known what was accepted, and which ports are bound.
     let kept = Filter { netns: asked.netns, ..Filter::default() };
     let mut origin = Origin::with(kept, &args.probe, &args.filter, &args.recording)?;
-    let which = match origin.at_end(args.interval.is_none()) {
-        true => {
-            let once_ns = u64::try_from(ONCE.as_nanos())?;
-            Which::Last(origin.end_ns()?.map(|end_ns| end_ns.saturating_sub(once_ns)))
-        }
-        false => Which::All,
-    };
+    let which = if origin.at_end(args.interval.is_none()) { Which::Last } else { Which::All };
     let shown = Shown {
         which,
         every: args.interval.unwrap_or(ONCE),

@@ -463,34 +463,3 @@ fn same_as_ss(netns: &Netns, by_inode: &HashMap<u32, Holder>) -> Result<()> {
         Ok((listed == by_inode.len()).then_some(()))
     })
 }
-
-/// What one search costs either way: run it by name, with `--nocapture`.
-#[test]
-#[ignore = "a measurement"]
-fn the_cost_of_a_search() {
-    let outcome = || -> Result<()> {
-        let start = std::time::Instant::now();
-        let files = socket_files()?;
-        println!("open: {:?}", start.elapsed());
-        let netns = Netns::new()?;
-        let conns = netns.run(|| {
-            let listener = Listener::open(Family::V4, 0)?;
-            (0..100).map(|_| listener.connect(None)).collect::<Result<Vec<_>>>()
-        })?;
-        let wanted = netns.run(inodes_here)?;
-        for _ in 0..5 {
-            let start = std::time::Instant::now();
-            let by_kernel = holders_by(&files, &wanted)?;
-            let kernel = start.elapsed();
-            let by_proc = holders(&wanted)?;
-            let proc = start.elapsed() - kernel;
-            println!(
-                "{kernel:?} for {} sockets, {proc:?} for {} files",
-                by_kernel.files, by_proc.files
-            );
-        }
-        drop(conns);
-        Ok(())
-    };
-    settle("", outcome());
-}

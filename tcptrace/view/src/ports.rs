@@ -47,9 +47,9 @@ pub struct Shown {
 pub enum Which {
     /// As they come.
     All,
-    /// The last one of a recording, which begins at this moment (`CLOCK_MONOTONIC`, nanoseconds); `None`:
-    /// nobody knows when it ends.
-    Last(Option<u64>),
+    /// The last one of a recording, of which nobody needs to know when it ends: it is as long as asked
+    /// for, and less than twice as long.
+    Last,
 }
 
 const CSV_HEADER: &str = "time,mono_ns,seconds,netns,family,laddr,raddr,rport,live,time_wait,\
@@ -60,11 +60,15 @@ const CSV_HEADER: &str = "time,mono_ns,seconds,netns,family,laddr,raddr,rport,li
 /// The view.
 pub struct PortsView {
     ports: Ports,
+    /// The same, of an interval that began one later: for [`Which::Last`].
+    later: Option<Ports>,
     format: Format,
     shown: Shown,
     schedule: Schedule,
     wall: WallClock,
     json: Json,
+    /// An interval is over.
+    passed: bool,
     worst: Option<f64>,
     last: Option<(u64, Interval)>,
 }
@@ -74,6 +78,7 @@ impl PortsView {
     pub fn new(format: Format, shown: Shown) -> Self {
         Self {
             ports: Ports::default(),
+            later: (shown.which == Which::Last).then(Ports::default),
             format,
             schedule: Schedule::new(Lines {
                 every: Some(shown.every),
@@ -86,6 +91,7 @@ impl PortsView {
                 Format::Json | Format::Csv => WallClock::utc(),
             },
             json: Json::new(),
+            passed: false,
             worst: None,
             last: None,
         }
@@ -103,15 +109,20 @@ impl PortsView {
     }
 
     fn tick(&mut self, now: u64, tracker: &Tracker, out: &mut BytesMut) {
-        let early = matches!(self.shown.which, Which::Last(Some(from_ns)) if now < from_ns);
-        if self.schedule.may_begin(now) && !early {
+        if self.schedule.may_begin(now) {
             self.ports.start(now);
+            if let Some(later) = &mut self.later {
+                later.start(now);
+            }
             self.schedule.begin(now);
         }
-        if let Which::Last(from_ns) = self.shown.which {
-            if from_ns.is_none() && self.schedule.is_over(now) {
-                // It may be the last one: nobody knows when a stream ends.
-                self.ports.start(now);
+        if let Some(later) = &mut self.later {
+            // One of the two is always as long as was asked for, once there was so much time.
+            if self.schedule.is_over(now) {
+                if std::mem::replace(&mut self.passed, true) {
+                    std::mem::swap(&mut self.ports, later);
+                }
+                later.pass(now, 0);
                 self.schedule.begin(now);
             }
             return;
@@ -232,6 +243,9 @@ impl View for PortsView {
 
     fn input(&mut self, input: &Input, tracker: &Tracker, out: &mut BytesMut) {
         self.ports.input(input);
+        if let Some(later) = &mut self.later {
+            later.input(input);
+        }
         self.schedule.input(input);
         match input {
             Input::Clock(clock) => self.wall.set(*clock),
@@ -255,6 +269,9 @@ impl View for PortsView {
 
     fn change(&mut self, change: &Change, _out: &mut BytesMut) {
         self.ports.change(change);
+        if let Some(later) = &mut self.later {
+            later.change(change);
+        }
     }
 
     fn due_ns(&self) -> Option<u64> {

@@ -71,6 +71,14 @@ pub fn list(binary: &Path) -> Result<Vec<String>> {
     Ok(names.map(str::to_owned).collect())
 }
 
+/// The names of those that only run when they are asked for by name.
+pub fn ignored(binary: &Path) -> Result<Vec<String>> {
+    let arguments = ["--list", "--ignored", "--format", "terse"];
+    let text = sh::output(Command::new(binary).args(arguments))?;
+    let names = text.lines().filter_map(|line| line.strip_suffix(": test"));
+    Ok(names.map(str::to_owned).collect())
+}
+
 /// The module that a test is in.
 pub fn module(test: &str) -> &str {
     test.split_once("::").map_or("", |(module, _)| module)
