@@ -124,7 +124,8 @@ fn a_healthy_namespace_yields_nothing_above_info() -> Result<()> {
         for connection in open(&listener, 20)? {
             connection.close_by_client()?;
         }
-        for connection in open(&listener, 20)? {
+        // Fewer than a habit of the peer's: on an emulated CPU they live for some seconds.
+        for connection in open(&listener, 15)? {
             connection.close_by_server()?;
         }
         // One RST among many closes is normal.
