@@ -42,9 +42,9 @@ macro_rules! field {
 #[unsafe(no_mangle)]
 #[unsafe(link_section = "iter/task_file")]
 fn files(ctx: *const Context) -> i32 {
-    // SAFETY: the program's own context.
-    let (task, file) =
-        unsafe { ((&raw const (*ctx).task).read(), (&raw const (*ctx).file).read()) };
+    // SAFETY: the program's own context, which nobody changes while it runs.
+    let context = unsafe { &*ctx };
+    let (task, file) = (context.task, context.file);
     // Both are null when all have been told.
     if task.is_null() || file.is_null() {
         return 0;
@@ -69,8 +69,8 @@ fn files(ctx: *const Context) -> i32 {
         // `unsigned long`, of which a socket's has 32 bits: the lower ones come first.
         inode: field!(inode, inode_ino => u64) as u32,
     };
-    // SAFETY: as above; the first field of what `meta` points to.
-    let seq = unsafe { (&raw const (*ctx).meta).read().read() };
+    // SAFETY: it is the first field of what `meta` points to.
+    let seq = unsafe { context.meta.read() };
     // What does not fit into the kernel's buffer is written again by the kernel, in the next read().
     // SAFETY: the file that is being read, and as many bytes as there are.
     unsafe {
@@ -82,11 +82,10 @@ fn files(ctx: *const Context) -> i32 {
 /// The process's number in the reader's PID namespace.
 #[inline(always)]
 fn number(task: *const c_void, process: *const c_void) -> u32 {
-    // SAFETY: fields of a static are valid and aligned for a read.
-    let (reader, group_leader) = unsafe {
-        let reader = (&raw const OFFSETS.pids.reader).read_volatile();
-        (reader, (&raw const OFFSETS.task_group_leader).read_volatile())
-    };
+    // SAFETY: a field of a static is valid and aligned for a read.
+    let reader = unsafe { (&raw const OFFSETS.pids.reader).read_volatile() };
+    // SAFETY: as above.
+    let group_leader = unsafe { (&raw const OFFSETS.task_group_leader).read_volatile() };
     if reader == 0 {
         return field!(task, task_tgid => u32);
     }

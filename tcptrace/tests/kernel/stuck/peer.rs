@@ -213,7 +213,7 @@ fn a_program_that_does_not_read_is_the_cause_and_the_fin_waits() {
 fn a_half_closed_connection_is_stuck_only_where_nothing_moves() {
     let outcome = || -> Result<()> {
         // Longer than a tracer takes to begin on an emulated CPU.
-        const OLDER: Duration = Duration::from_secs(4);
+        const OLDER: Duration = Duration::from_secs(20);
         let netns = Netns::new()?;
         let (quiet, moving, closed, since) = netns.run(|| -> Result<_> {
             let half = || -> Result<Connection> {
