@@ -305,6 +305,8 @@ impl Collector {
             let soon = matches!(row.outlook, Outlook::Now | Outlook::In(_));
             soon || row.failed_total + row.own_failed > 0
         };
+        // One that has failed for its own range alone is not urgent, and comes later.
+        rows.sort_by_key(|row| !pressed(row));
         let pressed = rows.iter().take(NAMED_PATHS).take_while(|row| pressed(row)).count();
         self.ports.name_takers(&mut rows[..pressed], || tracker.census());
         for row in rows {
