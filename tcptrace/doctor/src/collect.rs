@@ -408,7 +408,9 @@ impl Collector {
             return String::new();
         }
         let namespaces = tracker.namespaces();
-        match namespaces.path(netns) {
+        // Of a recording, the path may lead to another namespace by now, or be another host's.
+        let is_live = self.setup.own_netns.is_some();
+        match namespaces.path(netns).filter(|_| is_live) {
             Some(path) => format!("nsenter --net={path} "),
             None => format!("in network namespace {}: ", namespaces.long(netns)),
         }

@@ -1,6 +1,6 @@
 use std::fmt::Write as _;
 
-use tcptrace_model::{Accounts, Gap, script};
+use tcptrace_model::{Accounts, Gap, NetnsName, script};
 
 use super::*;
 use crate::finding::Severity;
@@ -184,6 +184,25 @@ fn commands_are_for_the_namespace_that_they_are_about() {
         format!("{head}{of_second}{}ms snapshot over{tail}", s * 1000)
     };
     let text = format!("0ms begin\n{}{}", two(0), two(10));
+    // Of a recording, even where a file led to it: by now that may lead to another.
+    let named = NetnsName::new(0, 6, Some("blue"), false).at(Some("/proc/7/ns/net"));
+    let mut tracker = Tracker::default();
+    tracker.apply(&Input::NetnsName(Box::new(named)), &mut |_| {});
+    assert_eq!(tracker.namespaces().path(6), Some("/proc/7/ns/net"));
+    for (own_netns, enter) in
+        [(None, "in network namespace blue (6): "), (Some(5), "nsenter --net=/proc/7/ns/net ")]
+    {
+        let mut watch = Watch::new(Setup { own_netns, ..Setup::recorded() }, Span::WHOLE);
+        for input in script::inputs(
+            &scan(0, "", "")
+                .replace("snapshot over", "snapshot 6\n0ms snapshot end\n0ms snapshot over"),
+        )
+        .unwrap()
+        {
+            watch.input(&input, &tracker);
+        }
+        assert_eq!(watch.host().unwrap().spaces[1].enter, enter);
+    }
     let watch = watch(&text, Span::WHOLE);
     let host = watch.host().unwrap();
     let enter: Vec<_> = host.spaces.iter().map(|space| (space.netns, &*space.enter)).collect();
