@@ -1,15 +1,10 @@
 //! Any bytes as a recording: read to their end or to an error, in bounded memory, without a panic.
 //!
 //! Sums would keep the fuzzer out, so the contents of a block are also read without theirs.
-//!
-//! ```sh
-//! cargo install cargo-fuzz
-//! cargo +nightly fuzz run recording fuzz/corpus/recording tcptrace/tests/recordings -- -runs=10000000
-//! ```
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use tcptrace::record::{Block, Contents, Decoder, Found, Memory, Reader};
+use tcptrace_record::{Block, Contents, Decoder, Found, Memory, Reader};
 
 fn decode(bytes: &[u8]) {
     let mut memory = Memory::default();

@@ -10,7 +10,7 @@ pub struct Subcommand {
 }
 
 /// All of them, in the order of `--help`.
-pub const LAB: [Subcommand; 7] = [
+pub const LAB: [Subcommand; 8] = [
     Subcommand {
         name: "setup",
         about: "Install what this machine lacks to build the kernel objects and run every test",
@@ -23,6 +23,10 @@ pub const LAB: [Subcommand; 7] = [
     Subcommand {
         name: "vm-test",
         about: "Run the kernel tests on real Debian kernels under qemu (needs no root)",
+    },
+    Subcommand {
+        name: "fuzz",
+        about: "Run the fuzz targets: recordings, netlink, BTF and whatever else is parsed from outside",
     },
     Subcommand {
         name: "bench",

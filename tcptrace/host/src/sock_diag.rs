@@ -23,6 +23,8 @@ use nix::sys::time::{TimeVal, TimeValLike};
 use zerocopy::IntoBytes;
 
 mod bound;
+#[cfg(fuzzing)]
+pub mod fuzz;
 mod socket;
 mod wire;
 

@@ -17,6 +17,7 @@ mod child;
 mod deny;
 mod deploy_test;
 mod dist;
+mod fuzz;
 mod kernel_tests;
 #[cfg(test)]
 mod limits;
@@ -61,6 +62,8 @@ enum Command {
     Test(test::Args),
     #[command(about = about("vm-test"))]
     VmTest(Box<vm::VmTestArgs>),
+    #[command(about = about("fuzz"))]
+    Fuzz(fuzz::Args),
     #[command(about = about("bench"))]
     Bench(bench::Args),
     #[command(about = about("dist"))]
@@ -93,6 +96,7 @@ fn dispatch(command: Command) -> Result<ExitCode> {
         Command::BuildEbpf(args) => build_ebpf::main(&args),
         Command::Test(args) => test::main(&args),
         Command::VmTest(args) => vm::run(&args),
+        Command::Fuzz(args) => fuzz::main(&args),
         Command::Bench(args) => bench::main(args),
         Command::Dist(args) => dist::main(&args),
         Command::DeployTest(args) => deploy_test::main(&args),

@@ -20,7 +20,7 @@ use crate::toolchain::{self, Compiler, Linker, NIGHTLY};
 const BPF_LINKER: &str = "0.13.0";
 
 /// Programs that tests start, the Debian package of each, and what is lost without it.
-const PROGRAMS: [(&str, &str, &str); 16] = [
+const PROGRAMS: [(&str, &str, &str); 17] = [
     ("ip", "iproute2", "no kernel test can make its network namespace"),
     ("ss", "iproute2", "nothing that is not ours says what state connections are in"),
     ("nft", "nftables", "no test makes a peer vanish for the command"),
@@ -34,6 +34,7 @@ const PROGRAMS: [(&str, &str, &str); 16] = [
     ("tmux", "tmux", "no test looks at the screens of tcptrace top"),
     ("tcpstates", "libbpf-tools", "the benchmark has no other tracer to compare with"),
     ("valgrind", "valgrind", "no test counts what an input costs in full tables"),
+    ("c++", "g++", "no fuzz target can be built: libFuzzer is C++"),
     ("mandoc", "mandoc", "only groff, where it is installed, checks the manual pages"),
     ("rpm2cpio", "rpm", "`cargo xtask dist` does not verify the RPM package by unpacking it"),
     ("cpio", "cpio", "`cargo xtask dist` does not verify the RPM package by unpacking it"),
@@ -43,8 +44,10 @@ const PROGRAMS: [(&str, &str, &str); 16] = [
 type CargoTool = (&'static str, &'static str, &'static str);
 
 /// What the tests use.
-const FOR_TESTS: &[CargoTool] =
-    &[("cargo-deny", "0.20.2", "licenses, sources and duplicates of dependencies are not checked")];
+const FOR_TESTS: &[CargoTool] = &[
+    ("cargo-deny", "0.20.2", "licenses, sources and duplicates of dependencies are not checked"),
+    ("cargo-fuzz", "0.13.2", "no fuzz target is run"),
+];
 
 /// What only `cargo xtask dist` uses: a minute each to build.
 const FOR_PACKAGES: &[CargoTool] = &[
