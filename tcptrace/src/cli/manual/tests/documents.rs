@@ -1,28 +1,49 @@
 //! What the documents tell people to type is valid, and where they lead to exists.
 
-use std::path::Path;
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
 
 use super::{parsed, words};
 
-/// What people read.
-const DOCUMENTS: [(&str, &str); 9] = [
-    ("ARCHITECTURE.md", include_str!("../../../../../ARCHITECTURE.md")),
-    ("CONTRIBUTING.md", include_str!("../../../../../CONTRIBUTING.md")),
-    ("README.md", include_str!("../../../../../README.md")),
-    ("docs/COST.md", include_str!("../../../../../docs/COST.md")),
-    ("docs/OUTPUT.md", include_str!("../../../../../docs/OUTPUT.md")),
-    ("docs/RECIPES.md", include_str!("../../../../../docs/RECIPES.md")),
-    ("docs/RECORDING.md", include_str!("../../../../../docs/RECORDING.md")),
-    ("docs/SERVE.md", include_str!("../../../../../docs/SERVE.md")),
-    ("docs/USAGE.md", include_str!("../../../../../docs/USAGE.md")),
-];
+fn workspace() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap()
+}
 
-/// The lines of the shell that `document` tells people to type, continued lines joined.
+/// What people read: the Markdown files at the root and everything in `docs`, by their paths from the root.
+fn documents() -> Vec<(PathBuf, String)> {
+    fn add(folder: &Path, deep: bool, found: &mut Vec<(PathBuf, String)>) {
+        for entry in fs::read_dir(workspace().join(folder)).unwrap() {
+            let entry = entry.unwrap();
+            let path = folder.join(entry.file_name());
+            if entry.file_type().unwrap().is_dir() {
+                if deep {
+                    add(&path, deep, found);
+                }
+            } else if path.extension().is_some_and(|extension| extension == "md") {
+                let text = fs::read_to_string(workspace().join(&path)).unwrap();
+                found.push((path, text));
+            }
+        }
+    }
+    let mut found = Vec::new();
+    add(Path::new(""), false, &mut found);
+    add(Path::new("docs"), true, &mut found);
+    found.sort();
+    found
+}
+
+/// The lines of the shell that `document` tells people to type, continued lines joined: all of a block
+/// that is `sh`, and what is behind the prompt in one that is `console`.
 fn typed(document: &str) -> Vec<String> {
     let mut lines = Vec::new();
-    for block in document.split("```sh\n").skip(1) {
-        let block = block.split("```").next().unwrap_or_default();
-        lines.extend(block.replace("\\\n", " ").lines().map(|line| line.trim().to_owned()));
+    for (language, prompt) in [("sh", ""), ("console", "$ ")] {
+        for block in document.split(&format!("```{language}\n")).skip(1) {
+            let block = block.split("```").next().unwrap_or_default().replace("\\\n", " ");
+            let lines_of_it = block.lines().filter_map(|line| line.trim().strip_prefix(prompt));
+            lines.extend(lines_of_it.map(str::to_owned));
+        }
     }
     lines
 }
@@ -31,8 +52,9 @@ fn typed(document: &str) -> Vec<String> {
 #[test]
 fn every_command_in_the_documentation_is_valid() {
     let mut count = 0;
-    for (name, document) in DOCUMENTS {
-        for line in typed(document) {
+    for (path, document) in documents() {
+        let name = path.display();
+        for line in typed(&document) {
             // What a shell makes of variables is not known here.
             let through_xtask =
                 line.replace("cargo xtask run", "tcptrace").replace(" --release", "");
@@ -46,22 +68,38 @@ fn every_command_in_the_documentation_is_valid() {
     assert!(count > 20, "only {count} commands were found");
 }
 
+/// Where the links, pictures and sources of a document lead.
+fn links(document: &str) -> impl Iterator<Item = &str> {
+    let after = |before: &'static str, end: &'static [char]| {
+        document.split(before).skip(1).map(move |link| link.split(end).next().unwrap_or_default())
+    };
+    after("](", &[')', '#', ' '])
+        .chain(after("src=\"", &['"']))
+        .chain(after("srcset=\"", &['"']))
+        .filter(|link| !link.is_empty() && !link.contains("://"))
+}
+
 #[test]
 fn every_link_in_the_documentation_leads_to_a_file() {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
     let mut count = 0;
-    for (name, document) in DOCUMENTS {
-        let directory = root.join(name).parent().unwrap().to_owned();
-        for link in document.split("](").skip(1) {
-            let link = link.split([')', '#', ' ']).next().unwrap_or_default();
-            if link.is_empty() || link.contains("://") {
-                continue;
-            }
-            assert!(directory.join(link).exists(), "{name}: {link}");
+    for (name, document) in documents() {
+        let directory = workspace().join(&name).parent().unwrap().to_owned();
+        for link in links(&document) {
+            assert!(directory.join(link).exists(), "{}: {link}", name.display());
             count += 1;
         }
     }
     assert!(count > 20, "only {count} links were found");
+}
+
+#[test]
+fn every_command_is_in_the_documentation() {
+    let usage = fs::read_to_string(workspace().join("docs/USAGE.md")).unwrap();
+    for command in crate::cli::args::command().get_subcommands().map(clap::Command::get_name) {
+        let is_there = usage.contains(&format!("`tcptrace {command}"))
+            || usage.lines().any(|line| line.starts_with("## ") && line.contains(command));
+        assert!(is_there, "docs/USAGE.md has nothing about `tcptrace {command}`");
+    }
 }
 
 /// Files that name a package or an image of this version.
