@@ -53,5 +53,7 @@ mod netlink;
 mod sys;
 #[path = "../kernel/unsupported.rs"]
 mod unsupported;
+#[path = "../laws/validator.rs"]
+mod validator;
 #[path = "../kernel/wait.rs"]
 mod wait;

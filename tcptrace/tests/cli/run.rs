@@ -13,6 +13,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use crate::validator;
+
 use nix::{
     sys::signal::{SigHandler, Signal, kill, signal},
     unistd::Pid,
@@ -165,6 +167,7 @@ impl Running {
         let stdout = self.stdout.take().map_or_else(Vec::new, |reader| reader.join().unwrap());
         let mut stderr = std::mem::take(&mut self.heard);
         stderr.extend(self.stderr.iter());
+        held_to_the_schema(&stdout);
         Ended { code: status.code(), stdout, stderr }
     }
 
@@ -181,6 +184,19 @@ impl Drop for Running {
         // No error matters: it may have ended.
         let _ = self.child.kill();
         let _ = self.child.wait();
+    }
+}
+
+/// How many lines of one run are held to the schema: some tests print hundreds of thousands.
+const HELD: usize = 1000;
+
+/// Wants what is JSON to be as `docs/tcptrace.schema.json` says; a last line may be cut.
+fn held_to_the_schema(stdout: &[u8]) {
+    if stdout.starts_with(br#"{"v":"#) {
+        let lines = stdout.split_inclusive(|byte| *byte == b'\n').take(HELD);
+        for line in lines.filter_map(|line| line.strip_suffix(b"\n")) {
+            validator::check(std::str::from_utf8(line).unwrap());
+        }
     }
 }
 

@@ -21,6 +21,7 @@ use serde_json::Value;
 use crate::{
     net::Netns,
     run::{DEADLINE, Running, can_trace, command, run, tcptrace, until},
+    validator,
     witness::{output, path, ss},
 };
 
@@ -95,7 +96,11 @@ fn get_request(path: &str) -> String {
 
 /// What is answered at a socket for `path`.
 pub fn get(socket: &Path, path: &str) -> (u16, String) {
-    ask(socket, &get_request(path))
+    let (status, body) = ask(socket, &get_request(path));
+    if status == 200 && path.starts_with("/api/v1/") {
+        body.lines().for_each(|line| drop(validator::check(line)));
+    }
+    (status, body)
 }
 
 fn split(answer: &str) -> (u16, String) {

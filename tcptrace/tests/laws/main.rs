@@ -9,4 +9,6 @@ mod findings;
 mod growth;
 mod host;
 mod recordings;
+mod schema;
+mod validator;
 mod views;
