@@ -37,6 +37,7 @@ mod serve;
 mod streams;
 mod stuck;
 mod top;
+mod tutorials;
 mod witness;
 
 #[path = "../kernel/child.rs"]

@@ -66,6 +66,7 @@ pub const CLI: Tests = Tests {
         "misuse",
         "peers",
         "backends",
+        "tutorials",
     ],
 };
 

@@ -93,6 +93,48 @@ fn every_link_in_the_documentation_leads_to_a_file() {
 }
 
 #[test]
+fn the_book_has_every_page() {
+    let summary = fs::read_to_string(workspace().join("docs/SUMMARY.md")).unwrap();
+    let pages: Vec<&str> = links(&summary).collect();
+    for (name, _) in documents() {
+        let Ok(page) = name.strip_prefix("docs") else { continue };
+        let page = page.to_str().unwrap();
+        let times = pages.iter().filter(|it| **it == page).count();
+        let expected = usize::from(page != "SUMMARY.md");
+        assert_eq!(times, expected, "docs/SUMMARY.md: {page}");
+    }
+}
+
+#[test]
+fn every_link_to_a_heading_leads_to_one() {
+    // As GitHub and mdbook make anchors of headings.
+    let anchor = |heading: &str| -> String {
+        let heading = heading.trim_start_matches('#').trim().to_lowercase();
+        let kept = heading.chars().filter(|c| c.is_alphanumeric() || matches!(c, ' ' | '-' | '_'));
+        kept.map(|c| if c == ' ' { '-' } else { c }).collect()
+    };
+    let mut count = 0;
+    for (name, document) in documents() {
+        for link in document.split("](").skip(1) {
+            let link = link.split([')', ' ']).next().unwrap_or_default();
+            let Some((file, to)) = link.split_once('#') else { continue };
+            if file.contains("://") {
+                continue;
+            }
+            let path = match file {
+                "" => workspace().join(&name),
+                file => workspace().join(&name).parent().unwrap().join(file),
+            };
+            let text = fs::read_to_string(path).unwrap();
+            let there = text.lines().any(|line| line.starts_with('#') && anchor(line) == to);
+            assert!(there, "{}: {link}", name.display());
+            count += 1;
+        }
+    }
+    assert!(count > 10, "only {count} links were found");
+}
+
+#[test]
 fn every_command_is_in_the_documentation() {
     let usage = fs::read_to_string(workspace().join("docs/USAGE.md")).unwrap();
     for command in crate::cli::args::command().get_subcommands().map(clap::Command::get_name) {
