@@ -36,6 +36,27 @@ fn words(text: &str) -> String {
     words.filter(|word| word.contains(|c: char| c.is_alphabetic())).collect::<Vec<_>>().join(" ")
 }
 
+/// The first part of a quotation that is not in `said`, behind those before it.
+fn missing(quoted: &str, said: &str) -> Option<String> {
+    let said = words(said);
+    let mut rest = said.as_str();
+    for part in quoted.split("\n...\n").map(words).filter(|part| !part.is_empty()) {
+        match rest.split_once(&part) {
+            Some((_, after)) => rest = after,
+            None => return Some(part),
+        }
+    }
+    None
+}
+
+#[test]
+fn a_quotation_is_held_to_the_output() {
+    let said = "WARNING  close-wait\nseen  20 in CLOSE_WAIT: leaky,\n      pid 7";
+    assert_eq!(missing("WARNING  close-wait\n...\n12 in CLOSE_WAIT: leaky, pid 9", said), None);
+    assert_eq!(missing("CRITICAL  close-wait", said).as_deref(), Some("CRITICAL close-wait"));
+    assert_eq!(missing("leaky, pid\n...\nWARNING", said).as_deref(), Some("WARNING"));
+}
+
 #[test]
 fn words_have_no_numbers() {
     assert_eq!(
@@ -97,17 +118,8 @@ fn lacks(document: &str) -> Option<String> {
     }
     for (number, text) in quoted {
         let said = output(number);
-        let words_of_it = words(&said);
-        let mut rest = words_of_it.as_str();
-        for part in text.split("\n...\n").map(words).filter(|part| !part.is_empty()) {
-            match rest.split_once(&part) {
-                Some((_, after)) => rest = after,
-                None => {
-                    return Some(format!(
-                        "{part:?}, after its block {number}, which printed:\n{said}"
-                    ));
-                }
-            }
+        if let Some(part) = missing(text, &said) {
+            return Some(format!("{part:?}, after its block {number}, which printed:\n{said}"));
         }
     }
     None

@@ -108,6 +108,7 @@ fn everything(workspace: &Path, args: &Args) -> Vec<Step> {
         ("kernel object", Box::new(|| steps::kernel_object(workspace, toolchain))),
         ("pure tests", Box::new(|| steps::pure_tests(workspace))),
         ("documentation tests", Box::new(|| steps::doc_tests(workspace))),
+        ("book", Box::new(|| steps::book(workspace))),
     ];
     if args.kernels {
         beside.push(("required kernels", Box::new(|| Ok(vm::prove_required()?.into()))));

@@ -1,6 +1,6 @@
 //! The steps of `cargo xtask test` that neither load programs nor boot kernels: each proves one thing.
 
-use std::path::Path;
+use std::{path::Path, process::Command};
 
 use anyhow::Result;
 use xtask::sh;
@@ -114,4 +114,15 @@ pub fn pure_tests(workspace: &Path) -> Result<Outcome> {
 /// The examples in the documentation.
 pub fn doc_tests(workspace: &Path) -> Result<Outcome> {
     run(workspace, &["test", "--quiet", "--locked", "--doc"])
+}
+
+/// That mdbook makes the book of `docs` without a complaint. Its links are held by unit tests.
+pub fn book(workspace: &Path) -> Result<Outcome> {
+    if sh::which("mdbook").is_none() {
+        let why = "not built: mdbook is not installed (cargo install mdbook); unit tests check its \
+                   pages and links";
+        return Ok(Outcome::Skipped(why.to_owned()));
+    }
+    sh::run(Command::new("mdbook").current_dir(workspace).arg("build"))?;
+    Ok(Outcome::Passed)
 }
