@@ -26,7 +26,7 @@ const STATES: [(TcpState, &str, &str); 9] = [
 pub(super) fn columns() -> Vec<Column> {
     let mut all = whence();
     all.extend([
-        Column::time("begin", "when it began: connect(), or the end of the handshake", |row| {
+        Column::time("begin", "when it began: `connect()`, or the end of the handshake", |row| {
             row.about.real_ns(row.it.birth?.mono_ns)
         }),
         Column::time("closed", "when it went to CLOSE or into TIME_WAIT", |row| {
@@ -38,7 +38,7 @@ pub(super) fn columns() -> Vec<Column> {
         Column::word("state", "`CLOSE`, or the state at the end of the recording", |row| {
             Some(row.it.state.name())
         }),
-        Column::bool("failed", "a connect() that came to nothing: no connection", |row| {
+        Column::bool("failed", "a failed `connect()`: not a connection", |row| {
             Some(row.it.failed())
         }),
         Column::word("opened", "`connect` or `accept`", |row| match row.it.birth?.opened {
@@ -51,8 +51,7 @@ pub(super) fn columns() -> Vec<Column> {
     all.extend([
         Column::u32(
             "holder_pid",
-            "process that has it open at the last snapshot; of several the \
-             one that was started last; null once it is closed",
+            "holder: process that had it open at the last snapshot; of several, the one that started last; null once closed",
             |row| row.it.holder?.task.pid(),
         ),
         Column::text("holder_comm", "its name, escaped", |row, out| {
@@ -61,23 +60,23 @@ pub(super) fn columns() -> Vec<Column> {
         Column::u32("holders", "how many processes have it open", |row| {
             Some(row.it.holder?.holders)
         }),
-        Column::u32("also_held_by_pid", "of several the one that was started first", |row| {
+        Column::u32("also_held_by_pid", "of several, the one that started first", |row| {
             row.it.holder?.also()?.pid()
         }),
-        Column::i64("handshake_ns", "how long connect() took", |row| row.it.handshake_ns()),
+        Column::i64("handshake_ns", "duration of `connect()`", |row| row.it.handshake_ns()),
         Column::i64("life_ns", "from `begin` to `closed`", |row| ns(row.it.life())),
         Column::bool("at_least", "`life_ns` is a lower bound", |row| at_least(row.it.life())),
-        Column::i64("within_ns", "how far off `life_ns` may be", |row| within(row.it.life())),
+        Column::i64("within_ns", "maximum error of `life_ns`", |row| within(row.it.life())),
         Column::i64("tx_bytes", "payload that the peer acknowledged", |row| {
             Some(row.it.traffic?.sent)
         }),
-        Column::bool("tx_at_most", "`tx_bytes` may be one too many", |row| {
+        Column::bool("tx_at_most", "`tx_bytes` may be one too high", |row| {
             Some(row.it.traffic?.sent_at_most)
         }),
         Column::i64("rx_bytes", "payload received", |row| Some(row.it.traffic?.received)),
         Column::i64("rtt_ns", "smoothed round-trip time at the end", |row| row.it.traffic?.srtt_ns),
-        Column::u32("retransmits", "segments sent again", |row| Some(row.it.retransmits()?.count)),
-        Column::bool("retransmits_at_least", "`retransmits` is a snapshot's: or more", |row| {
+        Column::u32("retransmits", "retransmitted segments", |row| Some(row.it.retransmits()?.count)),
+        Column::bool("retransmits_at_least", "`retransmits` is from a snapshot: a lower bound", |row| {
             Some(row.it.retransmits()?.at_least)
         }),
     ]);
@@ -87,7 +86,7 @@ pub(super) fn columns() -> Vec<Column> {
     }));
     all.push(Column::text(
         "bounds",
-        "the states, with blanks between, whose time is a lower bound",
+        "states whose time is a lower bound, separated by blanks",
         |row, out| {
             let bounds = row.it.times.iter().filter(|(_, age)| matches!(age, Age::AtLeast(_)));
             for (state, _) in bounds {

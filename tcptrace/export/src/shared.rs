@@ -179,33 +179,29 @@ pub(super) fn whence<T: Told>() -> Vec<Column<T>> {
         Column::<T>::text("host", "name of the host", |row, out| {
             put(out, &escape(row.about.header.host.as_bytes()))
         }),
-        Column::<T>::text(
-            "boot_id",
-            "the boot of the host: changes when it is booted",
-            |row, out| put(out, &escape(row.about.header.boot_id().unwrap_or_default().as_bytes())),
-        ),
+        Column::<T>::text("boot_id", "ID of the host's boot", |row, out| {
+            put(out, &escape(row.about.header.boot_id().unwrap_or_default().as_bytes()))
+        }),
         Column::<T>::text(
             "run",
-            "the recording: the same in the rows of all its files",
+            "ID of the recording; the same in all of its files",
             |row, out| put(out, &escape(row.about.header.run.as_bytes())),
         ),
-        Column::<T>::time("time", "when, on the wall clock", |row| {
-            row.about.real_ns(row.it.mono_ns())
-        }),
-        Column::<T>::wide("time_ns", "the same in nanoseconds since 1970, UTC", |row| {
+        Column::<T>::time("time", "wall-clock time", |row| row.about.real_ns(row.it.mono_ns())),
+        Column::<T>::wide("time_ns", "`time` in nanoseconds since 1970, UTC", |row| {
             row.about.real_ns(row.it.mono_ns()).and_then(|ns| u64::try_from(ns).ok())
         }),
-        Column::<T>::wide("mono_ns", "the same on `CLOCK_MONOTONIC`, ns since boot", |row| {
+        Column::<T>::wide("mono_ns", "`CLOCK_MONOTONIC`, ns since boot", |row| {
             Some(row.it.mono_ns())
         }),
         Column::<T>::wide(
             "conn",
-            "tells connections apart within a `run` and a `--since`; the same in both tables",
+            "ID of the connection within a `run` and a `--since`; the same in both tables",
             |row| Some(row.it.id()),
         ),
         Column::<T>::wide(
             "cookie",
-            "the kernel's number for the socket (`ss -e`), which its minisock inherits",
+            "socket cookie (`ss -e`), which its minisock inherits",
             |row| row.it.cookie(),
         ),
     ]
@@ -218,7 +214,7 @@ pub(super) fn ends<T: Told>() -> Vec<Column<T>> {
     }
     vec![
         Column::<T>::u32("netns", "inode of the network namespace", |row| row.it.netns()),
-        Column::<T>::word("family", "`ipv4`, `ipv6`: what is on the wire", |row| {
+        Column::<T>::word("family", "`ipv4` or `ipv6`, as on the wire", |row| {
             Some(row.it.tuple().family().name())
         }),
         Column::<T>::bool("mapped", "an IPv6 socket that speaks IPv4", |row| {
@@ -234,13 +230,12 @@ pub(super) fn ends<T: Told>() -> Vec<Column<T>> {
         Column::<T>::u16("rport", "the peer's port", |row| port(row.it.tuple().rport)),
         Column::<T>::u16(
             "service_port",
-            "the port of the service: the local one of what was accepted, the peer's of what was \
-             connected from here, else the lower",
+            "port of the service: the local one of accepted connections, the peer's of outgoing ones, else the lower",
             |row| service_port(row.it.tuple(), row.it.birth()),
         ),
         Column::<T>::bool(
             "mptcp",
-            "it is a subflow of an MPTCP socket, which may have fallen back to plain TCP",
+            "subflow of an MPTCP socket, which may have fallen back to plain TCP",
             |row| row.it.mptcp(),
         ),
     ]
@@ -249,7 +244,7 @@ pub(super) fn ends<T: Told>() -> Vec<Column<T>> {
 /// Whose it is.
 pub(super) fn owners<T: Told>() -> Vec<Column<T>> {
     vec![
-        Column::<T>::u32("pid", "process that owns it: that opened or accepted it", |row| {
+        Column::<T>::u32("pid", "owner: process that opened or accepted it", |row| {
             row.it.owner()?.task.pid()
         }),
         Column::<T>::u32("uid", "its user", |row| Some(row.it.owner()?.task.uid)),
@@ -261,13 +256,17 @@ pub(super) fn owners<T: Told>() -> Vec<Column<T>> {
             "how the owner is known: `connect`, `accept`, `listener`, `close`, `snapshot`",
             |row| Some(row.it.owner()?.from.name()),
         ),
-        Column::<T>::u32("tid", "its thread that did", |row| Some(row.it.owner()?.task.tid)),
+        Column::<T>::u32("tid", "thread of the owner that did so", |row| {
+            Some(row.it.owner()?.task.tid)
+        }),
         Column::<T>::text("thread", "that thread's name, escaped", |row, out| {
             row.it.owner().is_some_and(|owner| shown(out, owner.task.thread))
         }),
-        Column::<T>::u32("closer_pid", "process whose FIN or RST left first from here", |row| {
-            row.it.closer()?.task.pid()
-        }),
+        Column::<T>::u32(
+            "closer_pid",
+            "closer: process whose FIN or RST left first from this host",
+            |row| row.it.closer()?.task.pid(),
+        ),
         Column::<T>::text("closer_comm", "its name, escaped", |row, out| {
             row.it.closer().is_some_and(|closer| shown(out, closer.task.name()))
         }),
@@ -282,7 +281,7 @@ pub(super) fn owners<T: Told>() -> Vec<Column<T>> {
         }),
         Column::<T>::text(
             "unit",
-            "by that the systemd unit, container or pod, as `--by unit` has it",
+            "systemd unit, container or pod according to `cgroup`, as in `--by unit`",
             |row, out| {
                 let cgroup = row.it.cgroup().and_then(|id| row.about.cgroups.get(id));
                 cgroup.is_some_and(|cgroup| put(out, &escape(cgroup.name().as_bytes())))

@@ -29,9 +29,9 @@ pub(super) fn columns() -> Vec<Column> {
     all.extend([
         Column::word("old", "the state left", |row| Some(row.it.old.name())),
         Column::word("new", "the state entered", |row| Some(row.it.new.name())),
-        Column::i64("ns", "time in the state left", |row| ns(row.it.in_old)),
+        Column::i64("ns", "time in the old state", |row| ns(row.it.in_old)),
         Column::bool("at_least", "`ns` is a lower bound", |row| at_least(row.it.in_old)),
-        Column::i64("within_ns", "how far off `ns` may be, where a timer dated it", |row| {
+        Column::i64("within_ns", "maximum error of `ns`, where a timer dated it", |row| {
             within(row.it.in_old)
         }),
     ]);

@@ -287,7 +287,7 @@ fn recipes_say_what_the_views_say() {
         let columns = ["service_port", "time_waits", "expired"];
         assert_eq!(of("TIME_WAIT by service", &columns), time_waits, "{engine}");
         assert_eq!(of("Resets by peer", &["raddr", "how", "resets"]), resets, "{engine}");
-        let by_state = answers["What goes on at a time"].iter().map(|row| {
+        let by_state = answers["Transitions per minute"].iter().map(|row| {
             let text = |column: &str| row[column].as_str().unwrap().to_owned();
             (vec![text("old"), text("new")], [number(&row["transitions"])])
         });
