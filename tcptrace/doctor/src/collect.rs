@@ -15,7 +15,7 @@ use super::facts::{
     Counted, HostFacts, Listening, Losses, NetnsFacts, Reading, Setting, Watched, Who,
 };
 use tcptrace_model::{
-    Change, Found, Holder, Input, Knobs, NetStat, SnapFull, SnapSocket, Snapshot, TcpState,
+    Change, Found, Holder, Input, NetStat, SnapFull, SnapSocket, Snapshot, Sysctls, TcpState,
     hash::{Map, Set},
 };
 use tcptrace_stats::{
@@ -43,7 +43,7 @@ const UNPLACED: &str = "the hook in force (tracepoint) does not tell the namespa
 #[derive(Clone, Debug)]
 pub struct Setup {
     /// As in [`HostFacts::defaults`].
-    pub defaults: Result<Knobs, String>,
+    pub defaults: Result<Sysctls, String>,
     /// As in [`HostFacts::files`].
     pub files: Vec<Setting>,
     /// As in [`Watched::events`].
@@ -125,7 +125,7 @@ struct Scan {
 /// One namespace, so far.
 #[derive(Default)]
 struct Space {
-    knobs: Knobs,
+    sysctls: Sysctls,
     /// Of the scan of all sockets that came first.
     first: Option<(u64, Reading)>,
     /// Of those of the last minute, some seconds apart.
@@ -176,9 +176,9 @@ impl Collector {
     pub(super) fn input(&mut self, input: &Input) -> bool {
         self.ports.input(input);
         match input {
-            Input::Knobs(knobs) => {
-                if let Some(space) = self.space(knobs.netns) {
-                    space.knobs = knobs.knobs.clone();
+            Input::Sysctls(sysctls) => {
+                if let Some(space) = self.space(sysctls.netns) {
+                    space.sysctls = sysctls.sysctls.clone();
                 }
             }
             Input::Counters(counters) => {
@@ -336,7 +336,7 @@ impl Collector {
                 name: tracker.namespaces().name(netns).map(Into::into),
                 called: tracker.namespaces().long(netns),
                 enter: self.enter(netns, tracker),
-                knobs: space.knobs.clone(),
+                sysctls: space.sysctls.clone(),
                 counters: Counted::default(),
                 states: space.sockets.states.clone(),
                 listeners: space.listeners(),

@@ -9,7 +9,7 @@ use std::{
 };
 
 use tcptrace_model::{
-    How, Initiator, Knobs, NetStat, Opened, ProcessName, SockStat, TcpState, Tuple,
+    How, Initiator, NetStat, Opened, ProcessName, SockStat, Sysctls, TcpState, Tuple,
 };
 use tcptrace_stats::{
     ports,
@@ -22,7 +22,7 @@ pub struct HostFacts {
     /// What was watched.
     pub watched: Watched,
     /// What a namespace of this kernel begins with, or why that is not known.
-    pub defaults: Result<Knobs, String>,
+    pub defaults: Result<Sysctls, String>,
     /// What the host's sysctl files set.
     pub files: Vec<Setting>,
     /// Its network namespaces, in the order of their inodes.
@@ -93,7 +93,7 @@ pub struct NetnsFacts {
     /// only one, or that of who asks.
     pub enter: String,
     /// Its sysctls.
-    pub knobs: Knobs,
+    pub sysctls: Sysctls,
     /// The kernel's counters.
     pub counters: Counted,
     /// Sockets by state at the last look; in TIME_WAIT and FIN_WAIT2 minisocks are among them.

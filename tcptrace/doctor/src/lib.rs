@@ -1,15 +1,15 @@
 //! `tcptrace doctor`: what the sysctls of a host mean for what is happening on it.
 //!
 //! Pure: facts are gathered from inputs and changes ([`collect`]), each rule is a function of them
-//! ([`rules`]) that is asked again and again ([`watch`]), and so is what is said of a sysctl ([`knobs`]) and of a line of a sysctl file
+//! ([`rules`]) that is asked again and again ([`watch`]), and so is what is said of a sysctl ([`sysctls`]) and of a line of a sysctl file
 //! ([`sysctl_file`]). How it is shown is not decided here.
 
 pub mod collect;
 pub mod facts;
 pub mod finding;
-pub mod knobs;
 pub mod rules;
 pub mod sysctl_file;
+pub mod sysctls;
 pub mod watch;
 
 use finding::{Finding, Severity};

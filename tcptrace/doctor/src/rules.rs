@@ -79,7 +79,7 @@ pub mod testing {
         facts::{COUNTERS, Counted, Ended, Listening, Losses, Reading, Waiting, Watched, Who},
         finding::About,
     };
-    use tcptrace_model::{Comm, How, Opened, TcpState, Tuple, script::fresh_knobs};
+    use tcptrace_model::{Comm, How, Opened, TcpState, Tuple, script::fresh_sysctls};
     use tcptrace_stats::{
         ports::{Flow, Outlook, Path, Row},
         stuck::Cause,
@@ -92,7 +92,7 @@ pub mod testing {
         NetnsFacts {
             netns: 1,
             lists_bound: true,
-            knobs: fresh_knobs(),
+            sysctls: fresh_sysctls(),
             counters: Counted { first: Some(stat), last: Some(stat), why: None, seconds: 5.0 },
             ..NetnsFacts::default()
         }
@@ -101,7 +101,7 @@ pub mod testing {
     pub(crate) fn host(space: NetnsFacts) -> HostFacts {
         HostFacts {
             watched: Watched { seconds: 5.0, events: Ok(()), lost: Losses::default() },
-            defaults: Ok(fresh_knobs()),
+            defaults: Ok(fresh_sysctls()),
             files: Vec::new(),
             spaces: vec![space],
         }

@@ -6,11 +6,11 @@
 use super::{
     facts::Setting,
     finding::Severity,
-    knobs::{self as ours, Spec},
+    sysctls::{self as ours, Spec},
 };
 use tcptrace_model::{
-    Knob, Knobs,
-    knobs::{number as parse, ports, range},
+    Sysctl, Sysctls,
+    sysctls::{number as parse, ports, range},
     task::escape,
 };
 
@@ -174,8 +174,8 @@ pub struct Judged {
 pub fn judge(
     setting: &Setting,
     kernel: &Kernel,
-    defaults: &Result<Knobs, String>,
-    now: Option<&Knobs>,
+    defaults: &Result<Sysctls, String>,
+    now: Option<&Sysctls>,
 ) -> Judged {
     let (effect, says) = match spec(&setting.key) {
         Some(spec) => judge_ours(spec, setting, kernel, defaults, now),
@@ -211,8 +211,8 @@ fn judge_ours(
     spec: &Spec,
     setting: &Setting,
     kernel: &Kernel,
-    defaults: &Result<Knobs, String>,
-    now: Option<&Knobs>,
+    defaults: &Result<Sysctls, String>,
+    now: Option<&Sysctls>,
 ) -> (Effect, String) {
     let value = match kernel {
         Kernel::Lacks => return (Effect::Nothing, format!("no such sysctl: {}", spec.absent)),
@@ -244,8 +244,8 @@ fn judge_ours(
         _ => {}
     }
     match now.map(|now| spec.value(now)) {
-        Some(Knob::Is(now)) if words(&now) == value => says += "; it is so now",
-        Some(Knob::Is(now)) => says += &format!("; it is '{}' now", shown(now.as_bytes())),
+        Some(Sysctl::Is(now)) if words(&now) == value => says += "; it is so now",
+        Some(Sysctl::Is(now)) => says += &format!("; it is '{}' now", shown(now.as_bytes())),
         _ => {}
     }
     if let Kernel::NotAsked(why) = kernel {
@@ -265,11 +265,11 @@ fn words(text: &str) -> String {
 }
 
 /// Where a value of a sysctl costs more than it brings: why.
-fn harm(knob: &str, value: &str, default: Option<&str>) -> Option<&'static str> {
+fn harm(sysctl: &str, value: &str, default: Option<&str>) -> Option<&'static str> {
     let number = parse(value).ok();
     let below = |least: Option<i64>| Some(number? < least?);
     let below_default = || below(default.and_then(|default| parse(default).ok())).unwrap_or(false);
-    let says = match knob {
+    let says = match sysctl {
         "tcp_tw_recycle" if number != Some(0) => {
             "drops SYNs of clients behind NAT, at random as they see it"
         }
@@ -313,7 +313,7 @@ fn harm(knob: &str, value: &str, default: Option<&str>) -> Option<&'static str> 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tcptrace_model::script::fresh_knobs;
+    use tcptrace_model::script::fresh_sysctls;
 
     fn set(key: &str, value: &str) -> Line {
         Line::Set { key: key.to_owned(), value: value.to_owned() }
@@ -363,7 +363,7 @@ mod tests {
     fn judged(key: &str, value: &str, kernel: &Kernel) -> Judged {
         let setting =
             Setting { file: "f".to_owned(), line: 1, key: key.to_owned(), value: value.to_owned() };
-        judge(&setting, kernel, &Ok(fresh_knobs()), Some(&fresh_knobs()))
+        judge(&setting, kernel, &Ok(fresh_sysctls()), Some(&fresh_sysctls()))
     }
 
     #[test]

@@ -439,7 +439,9 @@ mod tests {
             assert_eq!(leaves, Err(nix::Error::EPERM));
             let here = super::super::netns::namespaces().unwrap().found.swap_remove(0);
             here.open_diag().unwrap();
-            assert!(super::super::sysctl::knobs(&here).unwrap().tcp_fin_timeout.value().is_some());
+            assert!(
+                super::super::sysctl::sysctls(&here).unwrap().tcp_fin_timeout.value().is_some()
+            );
             super::super::netstat::read(&here).unwrap();
             let none = std::collections::HashSet::new();
             assert!(super::super::process::holders(&none).unwrap().files > 0);

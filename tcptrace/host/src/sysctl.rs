@@ -15,7 +15,7 @@ use std::{
 use nix::sched::{CloneFlags, unshare};
 
 use super::netns::Netns;
-use tcptrace_model::knobs::{self, BadValue, Knob, Knobs};
+use tcptrace_model::sysctls::{self, BadValue, Sysctl, Sysctls};
 
 const ROOT: &str = "/proc/sys/net";
 
@@ -23,11 +23,11 @@ const ROOT: &str = "/proc/sys/net";
 /// single read() only, and cuts it at what that asks for (`proc_do_large_bitmap()`).
 const LONGEST: usize = 256 << 10;
 
-/// Reads the knobs of `netns`, some 20 small files. What cannot be read is in the values.
+/// Reads the sysctls of `netns`, some 20 small files. What cannot be read is in the values.
 ///
 /// # Errors
 /// If the namespace cannot be entered, or is there no more (`NotFound`).
-pub fn knobs(netns: &Netns) -> io::Result<Knobs> {
+pub fn sysctls(netns: &Netns) -> io::Result<Sysctls> {
     netns.run(|| read_all(Path::new(ROOT)))
 }
 
@@ -55,7 +55,7 @@ pub fn in_fresh_netns<T: Send>(job: impl FnOnce() -> T + Send) -> io::Result<T> 
 ///
 /// # Errors
 /// As [`in_fresh_netns`].
-pub fn defaults() -> io::Result<Knobs> {
+pub fn defaults() -> io::Result<Sysctls> {
     in_fresh_netns(|| read_all(Path::new(ROOT)))
 }
 
@@ -98,34 +98,34 @@ pub fn exists(name: &str) -> bool {
 }
 
 /// Those of the thread's namespace, under `root`.
-fn read_all(root: &Path) -> Knobs {
+fn read_all(root: &Path) -> Sysctls {
     let mut buffer = vec![0; LONGEST];
     // Without /proc/sys every file would look absent.
     let missing = std::fs::metadata(root.join("ipv4")).err();
     let mut reader = Reader { root, missing, buffer: &mut buffer };
-    Knobs {
-        tcp_syncookies: reader.read("ipv4/tcp_syncookies", knobs::number),
-        tcp_tw_reuse: reader.read("ipv4/tcp_tw_reuse", knobs::number),
-        tcp_tw_reuse_delay: reader.read("ipv4/tcp_tw_reuse_delay", knobs::number),
-        tcp_tw_recycle: reader.read("ipv4/tcp_tw_recycle", knobs::number),
-        tcp_fin_timeout: reader.read("ipv4/tcp_fin_timeout", knobs::number),
-        tcp_keepalive_time: reader.read("ipv4/tcp_keepalive_time", knobs::number),
-        tcp_keepalive_intvl: reader.read("ipv4/tcp_keepalive_intvl", knobs::number),
-        tcp_keepalive_probes: reader.read("ipv4/tcp_keepalive_probes", knobs::number),
-        ip_local_port_range: reader.read("ipv4/ip_local_port_range", knobs::range),
-        ip_local_reserved_ports: reader.read("ipv4/ip_local_reserved_ports", knobs::ports),
-        tcp_max_syn_backlog: reader.read("ipv4/tcp_max_syn_backlog", knobs::number),
-        somaxconn: reader.read("core/somaxconn", knobs::number),
-        tcp_max_tw_buckets: reader.read("ipv4/tcp_max_tw_buckets", knobs::number),
-        tcp_max_orphans: reader.read("ipv4/tcp_max_orphans", knobs::number),
-        tcp_orphan_retries: reader.read("ipv4/tcp_orphan_retries", knobs::number),
-        tcp_retries2: reader.read("ipv4/tcp_retries2", knobs::number),
-        tcp_syn_retries: reader.read("ipv4/tcp_syn_retries", knobs::number),
-        tcp_syn_linear_timeouts: reader.read("ipv4/tcp_syn_linear_timeouts", knobs::number),
-        tcp_rto_max_ms: reader.read("ipv4/tcp_rto_max_ms", knobs::number),
-        tcp_rfc1337: reader.read("ipv4/tcp_rfc1337", knobs::number),
-        tcp_abort_on_overflow: reader.read("ipv4/tcp_abort_on_overflow", knobs::number),
-        tcp_timestamps: reader.read("ipv4/tcp_timestamps", knobs::number),
+    Sysctls {
+        tcp_syncookies: reader.read("ipv4/tcp_syncookies", sysctls::number),
+        tcp_tw_reuse: reader.read("ipv4/tcp_tw_reuse", sysctls::number),
+        tcp_tw_reuse_delay: reader.read("ipv4/tcp_tw_reuse_delay", sysctls::number),
+        tcp_tw_recycle: reader.read("ipv4/tcp_tw_recycle", sysctls::number),
+        tcp_fin_timeout: reader.read("ipv4/tcp_fin_timeout", sysctls::number),
+        tcp_keepalive_time: reader.read("ipv4/tcp_keepalive_time", sysctls::number),
+        tcp_keepalive_intvl: reader.read("ipv4/tcp_keepalive_intvl", sysctls::number),
+        tcp_keepalive_probes: reader.read("ipv4/tcp_keepalive_probes", sysctls::number),
+        ip_local_port_range: reader.read("ipv4/ip_local_port_range", sysctls::range),
+        ip_local_reserved_ports: reader.read("ipv4/ip_local_reserved_ports", sysctls::ports),
+        tcp_max_syn_backlog: reader.read("ipv4/tcp_max_syn_backlog", sysctls::number),
+        somaxconn: reader.read("core/somaxconn", sysctls::number),
+        tcp_max_tw_buckets: reader.read("ipv4/tcp_max_tw_buckets", sysctls::number),
+        tcp_max_orphans: reader.read("ipv4/tcp_max_orphans", sysctls::number),
+        tcp_orphan_retries: reader.read("ipv4/tcp_orphan_retries", sysctls::number),
+        tcp_retries2: reader.read("ipv4/tcp_retries2", sysctls::number),
+        tcp_syn_retries: reader.read("ipv4/tcp_syn_retries", sysctls::number),
+        tcp_syn_linear_timeouts: reader.read("ipv4/tcp_syn_linear_timeouts", sysctls::number),
+        tcp_rto_max_ms: reader.read("ipv4/tcp_rto_max_ms", sysctls::number),
+        tcp_rfc1337: reader.read("ipv4/tcp_rfc1337", sysctls::number),
+        tcp_abort_on_overflow: reader.read("ipv4/tcp_abort_on_overflow", sysctls::number),
+        tcp_timestamps: reader.read("ipv4/tcp_timestamps", sysctls::number),
     }
 }
 
@@ -136,22 +136,22 @@ struct Reader<'a> {
 }
 
 impl Reader<'_> {
-    fn read<T>(&mut self, name: &str, parse: fn(&str) -> Result<T, BadValue>) -> Knob<T> {
+    fn read<T>(&mut self, name: &str, parse: fn(&str) -> Result<T, BadValue>) -> Sysctl<T> {
         let path = self.root.join(name);
         let unreadable = |why: &dyn Display| {
-            Knob::Unreadable(format!("cannot read {}: {why}", path.display()).into())
+            Sysctl::Unreadable(format!("cannot read {}: {why}", path.display()).into())
         };
         if let Some(error) = &self.missing {
             return unreadable(error);
         }
         let read = File::open(&path).and_then(|mut file| file.read(self.buffer));
         match read {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Knob::Absent,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Sysctl::Absent,
             Err(error) => unreadable(&error),
             Ok(length) if length == self.buffer.len() => unreadable(&"it is too long"),
             Ok(length) => match std::str::from_utf8(&self.buffer[..length]) {
                 Err(error) => unreadable(&error),
-                Ok(text) => parse(text).map_or_else(|bad| unreadable(&bad), Knob::Is),
+                Ok(text) => parse(text).map_or_else(|bad| unreadable(&bad), Sysctl::Is),
             },
         }
     }
@@ -163,13 +163,13 @@ mod tests {
 
     use super::super::{fresh_netns, netns};
     use super::*;
-    use tcptrace_model::knobs::PortRange;
+    use tcptrace_model::sysctls::PortRange;
 
     #[test]
     fn absent_is_told_from_unreadable() {
         let root = tempfile::tempdir().unwrap();
         let none = read_all(root.path());
-        let Knob::Unreadable(why) = &none.tcp_fin_timeout else { panic!("{none:?}") };
+        let Sysctl::Unreadable(why) = &none.tcp_fin_timeout else { panic!("{none:?}") };
         assert!(why.contains("tcp_fin_timeout: No such file or directory"), "{why}");
 
         let ipv4 = root.path().join("ipv4");
@@ -179,16 +179,16 @@ mod tests {
         fs::write(ipv4.join("tcp_rfc1337"), [0xff]).unwrap();
         fs::create_dir(ipv4.join("tcp_timestamps")).unwrap();
         fs::write(ipv4.join("tcp_syncookies"), "1".repeat(LONGEST)).unwrap();
-        let knobs = read_all(root.path());
-        assert_eq!(knobs.tcp_fin_timeout, Knob::Is(30));
-        assert_eq!(knobs.tcp_tw_recycle, Knob::Absent);
-        for (knob, says) in [
-            (&knobs.tcp_tw_reuse, "'yes \\u{1b}[31m' is not what"),
-            (&knobs.tcp_rfc1337, "invalid utf-8"),
-            (&knobs.tcp_timestamps, "Is a directory"),
-            (&knobs.tcp_syncookies, "too long"),
+        let sysctls = read_all(root.path());
+        assert_eq!(sysctls.tcp_fin_timeout, Sysctl::Is(30));
+        assert_eq!(sysctls.tcp_tw_recycle, Sysctl::Absent);
+        for (sysctl, says) in [
+            (&sysctls.tcp_tw_reuse, "'yes \\u{1b}[31m' is not what"),
+            (&sysctls.tcp_rfc1337, "invalid utf-8"),
+            (&sysctls.tcp_timestamps, "Is a directory"),
+            (&sysctls.tcp_syncookies, "too long"),
         ] {
-            let why = knob.known().unwrap_err();
+            let why = sysctl.known().unwrap_err();
             assert!(why.contains(says), "{why}");
         }
     }
@@ -200,7 +200,7 @@ mod tests {
             return;
         }
         let own = netns::namespaces().unwrap().found.swap_remove(0);
-        let before = knobs(&own).unwrap();
+        let before = sysctls(&own).unwrap();
         let settings = [
             ("ipv4/tcp_fin_timeout", "17"),
             ("ipv4/tcp_tw_recycle", "1"),
@@ -213,28 +213,28 @@ mod tests {
         for refused in &tried[2..] {
             assert!(matches!(refused, Tried::Refused(_)), "{tried:?}");
         }
-        assert_eq!(knobs(&own).unwrap(), before);
-        assert_eq!(defaults().unwrap().tcp_fin_timeout, Knob::Is(60), "nothing was left behind");
+        assert_eq!(sysctls(&own).unwrap(), before);
+        assert_eq!(defaults().unwrap().tcp_fin_timeout, Sysctl::Is(60), "nothing was left behind");
         assert!(exists("net/ipv4/tcp_fin_timeout") && !exists("net/ipv4/tcp_tw_recycle"));
     }
 
     #[test]
     fn the_values_are_those_of_the_namespace_to_the_last_port() {
         let own = netns::namespaces().unwrap().found.swap_remove(0);
-        let outside = knobs(&own).unwrap();
+        let outside = sysctls(&own).unwrap();
         assert!(outside.tcp_fin_timeout.value().is_some(), "{outside:?}");
         fresh_netns::run(|| {
             // 32,767 ranges of one port each: more than any page.
             let odd: Vec<_> = (1..u16::MAX).step_by(2).map(|port| port.to_string()).collect();
             fs::write("/proc/sys/net/ipv4/ip_local_reserved_ports", odd.join(",")).unwrap();
             fs::write("/proc/sys/net/ipv4/ip_local_port_range", "40000 40099").unwrap();
-            let knobs = read_all(Path::new(ROOT));
+            let sysctls = read_all(Path::new(ROOT));
             let range = PortRange { low: 40000, high: 40099 };
-            assert_eq!(knobs.ip_local_port_range, Knob::Is(range));
-            let reserved = knobs.ip_local_reserved_ports.value().unwrap();
+            assert_eq!(sysctls.ip_local_port_range, Sysctl::Is(range));
+            let reserved = sysctls.ip_local_reserved_ports.value().unwrap();
             assert_eq!(reserved.len(), odd.len());
             assert_eq!(reserved.last(), Some(&PortRange { low: 65533, high: 65533 }));
         });
-        assert_eq!(knobs(&own).unwrap(), outside, "the other namespace is another");
+        assert_eq!(sysctls(&own).unwrap(), outside, "the other namespace is another");
     }
 }

@@ -8,9 +8,9 @@ use tcptrace_common::counters::Hook;
 use super::{
     counters::NetnsCounters,
     event::{Accept, Minisock, Reset, Transition},
-    knobs::NetnsKnobs,
     netns::NetnsName,
     state::TcpState,
+    sysctls::NetnsSysctls,
     task::Task,
     tcp_info::SnapInfo,
     tuple::Tuple,
@@ -63,7 +63,7 @@ pub enum Input {
     /// A process that a snapshot has told to hold sockets has ended since.
     Exited(Exited),
     /// The sysctls of a network namespace: when it is first reached, and when they have changed.
-    Knobs(Box<NetnsKnobs>),
+    Sysctls(Box<NetnsSysctls>),
     /// What a network namespace is called.
     NetnsName(Box<NetnsName>),
     /// The kernel's counters of a network namespace: with each snapshot of all its sockets.
@@ -96,7 +96,7 @@ impl Input {
             }
             Self::Snapshot(Snapshot::End(end)) => end.mono_ns,
             Self::Exited(exited) => exited.mono_ns,
-            Self::Knobs(knobs) => knobs.mono_ns,
+            Self::Sysctls(sysctls) => sysctls.mono_ns,
             Self::Counters(counters) => counters.mono_ns,
             Self::NetnsName(named) => named.mono_ns,
             Self::End(accounts) => accounts.mono_ns,

@@ -10,13 +10,13 @@ pub mod event;
 pub mod filter;
 pub mod hash;
 pub mod input;
-pub mod knobs;
 pub mod moment;
 pub mod netns;
 pub mod script;
 pub mod select;
 pub mod sock_id;
 pub mod state;
+pub mod sysctls;
 pub mod task;
 pub mod tcp_info;
 pub mod text;
@@ -37,10 +37,10 @@ pub use input::{
     Accounts, BoundPort, Clock, Event, Exited, Gap, GapBecause, Gaps, Holder, Input, Lost,
     MinisocksBy, Queues, SnapFull, SnapSocket, Snapshot, SnapshotEnd, SynQueue, Unseen,
 };
-pub use knobs::{Knob, Knobs, NetnsKnobs, PortRange};
 pub use netns::NetnsName;
 pub use sock_id::SockId;
 pub use state::{StateSet, TcpState};
+pub use sysctls::{NetnsSysctls, PortRange, Sysctl, Sysctls};
 pub use task::{Comm, ProcessName, Task};
 pub use tcp_info::{SnapInfo, TcpInfo, Timer, Wait, WaitFor};
 pub use tuple::{Family, Tuple};

@@ -18,7 +18,7 @@
 //! 1ms cgroup 7 /system.slice/app.service
 //! 1ms snapshot end syn-queue=3 time-wait=9 lacks-some
 //! 1ms snapshot over
-//! 1ms knobs 5 ip_local_port_range=40000-40099 tcp_tw_reuse=0 tcp_timestamps=1
+//! 1ms sysctls 5 ip_local_port_range=40000-40099 tcp_tw_reuse=0 tcp_timestamps=1
 //! 1ms counters 5 ListenOverflows=3 tw=7   (and the gauges tw and orphan)
 //! 2ms lost 17
 //! 3ms clock 1000000000
@@ -46,11 +46,11 @@ use tcptrace_common::counters::Hook;
 pub use late_leak::late_leak;
 
 use crate::{
-    Accept, AtClose, BoundPort, Clock, Comm, Event, Exited, Holder, Input, Knob, Knobs, Linger,
-    Lost, Minisock, MinisockEvent, MinisocksBy, NetStat, NetnsCounters, NetnsKnobs, NetnsName,
-    PortRange, Reset, ResetDirection, RstReason, SnapFull, SnapInfo, SnapSocket, Snapshot,
-    SnapshotEnd, SockFacts, StateSet, Stopper, SynQueue, Task, TcpInfo, TcpState, Timer, Totals,
-    Transition, Tuple, knobs,
+    Accept, AtClose, BoundPort, Clock, Comm, Event, Exited, Holder, Input, Linger, Lost, Minisock,
+    MinisockEvent, MinisocksBy, NetStat, NetnsCounters, NetnsName, NetnsSysctls, PortRange, Reset,
+    ResetDirection, RstReason, SnapFull, SnapInfo, SnapSocket, Snapshot, SnapshotEnd, SockFacts,
+    StateSet, Stopper, SynQueue, Sysctl, Sysctls, Task, TcpInfo, TcpState, Timer, Totals,
+    Transition, Tuple, sysctls,
 };
 
 /// A connection that is closed here, expires after 60 s, and was opened at 1 ms.
@@ -64,30 +64,30 @@ pub const ACTIVE: &str = "0ms begin\n\
     60009ms tw=b expired TIME_WAIT 10.0.0.1:7 10.0.0.2:443 cookie=1 netns=5 expires=60008ms\n";
 
 /// The sysctls of a network namespace that was just made, by the kernel's defaults.
-pub fn fresh_knobs() -> Knobs {
-    Knobs {
-        tcp_syncookies: Knob::Is(1),
-        tcp_tw_reuse: Knob::Is(2),
-        tcp_tw_reuse_delay: Knob::Is(1000),
-        tcp_tw_recycle: Knob::Absent,
-        tcp_fin_timeout: Knob::Is(60),
-        tcp_keepalive_time: Knob::Is(7200),
-        tcp_keepalive_intvl: Knob::Is(75),
-        tcp_keepalive_probes: Knob::Is(9),
-        ip_local_port_range: Knob::Is(PortRange { low: 32768, high: 60999 }),
-        ip_local_reserved_ports: Knob::Is(Vec::new()),
-        tcp_max_syn_backlog: Knob::Is(1024),
-        somaxconn: Knob::Is(4096),
-        tcp_max_tw_buckets: Knob::Is(100_000),
-        tcp_max_orphans: Knob::Is(100_000),
-        tcp_orphan_retries: Knob::Is(0),
-        tcp_retries2: Knob::Is(15),
-        tcp_syn_retries: Knob::Is(6),
-        tcp_syn_linear_timeouts: Knob::Is(4),
-        tcp_rto_max_ms: Knob::Is(120_000),
-        tcp_rfc1337: Knob::Is(0),
-        tcp_abort_on_overflow: Knob::Is(0),
-        tcp_timestamps: Knob::Is(1),
+pub fn fresh_sysctls() -> Sysctls {
+    Sysctls {
+        tcp_syncookies: Sysctl::Is(1),
+        tcp_tw_reuse: Sysctl::Is(2),
+        tcp_tw_reuse_delay: Sysctl::Is(1000),
+        tcp_tw_recycle: Sysctl::Absent,
+        tcp_fin_timeout: Sysctl::Is(60),
+        tcp_keepalive_time: Sysctl::Is(7200),
+        tcp_keepalive_intvl: Sysctl::Is(75),
+        tcp_keepalive_probes: Sysctl::Is(9),
+        ip_local_port_range: Sysctl::Is(PortRange { low: 32768, high: 60999 }),
+        ip_local_reserved_ports: Sysctl::Is(Vec::new()),
+        tcp_max_syn_backlog: Sysctl::Is(1024),
+        somaxconn: Sysctl::Is(4096),
+        tcp_max_tw_buckets: Sysctl::Is(100_000),
+        tcp_max_orphans: Sysctl::Is(100_000),
+        tcp_orphan_retries: Sysctl::Is(0),
+        tcp_retries2: Sysctl::Is(15),
+        tcp_syn_retries: Sysctl::Is(6),
+        tcp_syn_linear_timeouts: Sysctl::Is(4),
+        tcp_rto_max_ms: Sysctl::Is(120_000),
+        tcp_rfc1337: Sysctl::Is(0),
+        tcp_abort_on_overflow: Sysctl::Is(0),
+        tcp_timestamps: Sysctl::Is(1),
     }
 }
 
@@ -192,13 +192,13 @@ fn input(line: &str) -> Result<Input> {
             };
             Input::NetnsName(Box::new(NetnsName::new(mono_ns, netns, Some(name), gone)))
         }
-        "knobs" => {
+        "sysctls" => {
             let netns = word()?.parse()?;
-            let mut knobs = Knobs::default();
+            let mut sysctls = Sysctls::default();
             for word in words {
-                knob(&mut knobs, word)?;
+                sysctl(&mut sysctls, word)?;
             }
-            Input::Knobs(Box::new(NetnsKnobs { mono_ns, netns, knobs }))
+            Input::Sysctls(Box::new(NetnsSysctls { mono_ns, netns, sysctls }))
         }
         "counters" => {
             let netns = word()?.parse()?;
@@ -394,25 +394,25 @@ fn info<'a>(cookie: &str, name: &str, words: impl Iterator<Item = &'a str>) -> R
 }
 
 /// `NAME=VALUE`; a range is `LOW-HIGH`.
-fn knob(knobs: &mut Knobs, word: &str) -> Result<()> {
+fn sysctl(sysctls: &mut Sysctls, word: &str) -> Result<()> {
     let (name, value) = word.split_once('=').context("no key=value")?;
-    let number = || knobs::number(value);
+    let number = || sysctls::number(value);
     match name {
-        "tcp_tw_reuse" => knobs.tcp_tw_reuse = Knob::Is(number()?),
-        "tcp_tw_reuse_delay" => knobs.tcp_tw_reuse_delay = Knob::Is(number()?),
-        "tcp_fin_timeout" => knobs.tcp_fin_timeout = Knob::Is(number()?),
-        "tcp_timestamps" => knobs.tcp_timestamps = Knob::Is(number()?),
-        "tcp_retries2" => knobs.tcp_retries2 = Knob::Is(number()?),
-        "tcp_orphan_retries" => knobs.tcp_orphan_retries = Knob::Is(number()?),
-        "tcp_syn_retries" => knobs.tcp_syn_retries = Knob::Is(number()?),
-        "tcp_rto_max_ms" => knobs.tcp_rto_max_ms = Knob::Is(number()?),
+        "tcp_tw_reuse" => sysctls.tcp_tw_reuse = Sysctl::Is(number()?),
+        "tcp_tw_reuse_delay" => sysctls.tcp_tw_reuse_delay = Sysctl::Is(number()?),
+        "tcp_fin_timeout" => sysctls.tcp_fin_timeout = Sysctl::Is(number()?),
+        "tcp_timestamps" => sysctls.tcp_timestamps = Sysctl::Is(number()?),
+        "tcp_retries2" => sysctls.tcp_retries2 = Sysctl::Is(number()?),
+        "tcp_orphan_retries" => sysctls.tcp_orphan_retries = Sysctl::Is(number()?),
+        "tcp_syn_retries" => sysctls.tcp_syn_retries = Sysctl::Is(number()?),
+        "tcp_rto_max_ms" => sysctls.tcp_rto_max_ms = Sysctl::Is(number()?),
         "ip_local_port_range" => {
-            knobs.ip_local_port_range = Knob::Is(knobs::range(&value.replace('-', " "))?);
+            sysctls.ip_local_port_range = Sysctl::Is(sysctls::range(&value.replace('-', " "))?);
         }
         "ip_local_reserved_ports" => {
-            knobs.ip_local_reserved_ports = Knob::Is(knobs::ports(value)?);
+            sysctls.ip_local_reserved_ports = Sysctl::Is(sysctls::ports(value)?);
         }
-        _ => bail!("unknown knob {name}"),
+        _ => bail!("unknown sysctl {name}"),
     }
     Ok(())
 }

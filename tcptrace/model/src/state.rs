@@ -65,6 +65,25 @@ impl TcpState {
         }
     }
 
+    /// The name as a label of a metric, in lower case, as node_exporter's `node_tcp_connection_states` and
+    /// OpenTelemetry's `network.connection.state` have it.
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Established => "established",
+            Self::SynSent => "syn_sent",
+            Self::SynRecv => "syn_recv",
+            Self::FinWait1 => "fin_wait1",
+            Self::FinWait2 => "fin_wait2",
+            Self::TimeWait => "time_wait",
+            Self::Close => "close",
+            Self::CloseWait => "close_wait",
+            Self::LastAck => "last_ack",
+            Self::Listen => "listen",
+            Self::Closing => "closing",
+            Self::NewSynRecv => "new_syn_recv",
+        }
+    }
+
     /// Whether one step leads from `self` to `new`: what `tcp_set_state()` and
     /// `inet_csk_clone_lock()` do, the hand-over to a minisock included.
     pub const fn may_become(self, new: Self) -> bool {
@@ -181,6 +200,9 @@ mod tests {
         for state in TcpState::ALL {
             assert_eq!(TcpState::from_kernel(state as u8), Some(state));
         }
+        assert!(
+            TcpState::ALL.iter().all(|state| state.label() == state.name().to_ascii_lowercase())
+        );
         assert_eq!(TcpState::from_kernel(0), None);
         assert_eq!(TcpState::from_kernel(13), None);
     }

@@ -157,28 +157,28 @@ impl How {
             Self::RstLinger0 => "rst-linger0",
             Self::RstUnreadData => "rst-unread-data",
             Self::RstReceived => "rst-received",
-            Self::RstSent(RstWhy::DataAfterClose) => "rst-sent: data-after-close",
-            Self::RstSent(RstWhy::Disconnect) => "rst-sent: disconnect",
-            Self::RstSent(RstWhy::ListenerClosed) => "rst-sent: listener-closed",
-            Self::RstSent(RstWhy::Linger2) => "rst-sent: linger2",
-            Self::RstSent(RstWhy::DataForMinisock) => "rst-sent: data-for-minisock",
-            Self::RstSent(RstWhy::Mptcp) => "rst-sent: mptcp",
-            Self::RstSent(RstWhy::Other) => "rst-sent: other",
+            Self::RstSent(RstWhy::DataAfterClose) => "rst-sent-data-after-close",
+            Self::RstSent(RstWhy::Disconnect) => "rst-sent-disconnect",
+            Self::RstSent(RstWhy::ListenerClosed) => "rst-sent-listener-closed",
+            Self::RstSent(RstWhy::Linger2) => "rst-sent-linger2",
+            Self::RstSent(RstWhy::DataForMinisock) => "rst-sent-data-for-minisock",
+            Self::RstSent(RstWhy::Mptcp) => "rst-sent-mptcp",
+            Self::RstSent(RstWhy::Other) => "rst-sent-other",
             Self::Refused => "refused",
             Self::Unreachable => "unreachable",
-            Self::Timeout(Timeout::Syn) => "timeout: syn",
-            Self::Timeout(Timeout::SynAck) => "timeout: synack",
-            Self::Timeout(Timeout::Retransmit) => "timeout: retransmit",
-            Self::Timeout(Timeout::Keepalive) => "timeout: keepalive",
-            Self::Timeout(Timeout::User) => "timeout: user",
+            Self::Timeout(Timeout::Syn) => "timeout-syn",
+            Self::Timeout(Timeout::SynAck) => "timeout-synack",
+            Self::Timeout(Timeout::Retransmit) => "timeout-retransmit",
+            Self::Timeout(Timeout::Keepalive) => "timeout-keepalive",
+            Self::Timeout(Timeout::User) => "timeout-user",
             Self::OrphanGaveUp => "orphan-gave-up",
             Self::OrphanLimit => "orphan-limit",
             Self::SockDestroy => "sock-destroy",
             Self::NetnsExit => "netns-exit",
             Self::ConnectAbandoned => "connect-abandoned",
             Self::NoLocalPort => "no-local-port",
-            Self::Dropped(DropWhy::Repair) => "dropped: repair",
-            Self::Dropped(DropWhy::Disconnect) => "dropped: disconnect",
+            Self::Dropped(DropWhy::Repair) => "dropped-repair",
+            Self::Dropped(DropWhy::Disconnect) => "dropped-disconnect",
             Self::Unknown => "unknown",
         }
     }
@@ -305,7 +305,7 @@ impl Verdict {
     }
 }
 
-/// [`Verdict::how`] in full: `rst-sent: disconnect`, `unknown: no-rst`.
+/// [`Verdict::how`] in full: `rst-sent-disconnect`, `unknown: no-rst`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct InFull {
     how: How,

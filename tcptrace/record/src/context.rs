@@ -4,7 +4,7 @@
 
 use std::collections::{HashMap, VecDeque};
 
-use tcptrace_model::{Clock, Input, MinisocksBy, NetnsKnobs, NetnsName};
+use tcptrace_model::{Clock, Input, MinisocksBy, NetnsName, NetnsSysctls};
 use tcptrace_track::{cgroups, namespaces};
 
 /// Network namespaces whose sysctls are kept; the oldest goes.
@@ -20,8 +20,8 @@ pub struct Context {
     cgroup_bytes: usize,
     /// In the order in which they were first told.
     cgroup_order: VecDeque<u64>,
-    knobs: HashMap<u32, Box<NetnsKnobs>>,
-    knob_order: VecDeque<u32>,
+    sysctls: HashMap<u32, Box<NetnsSysctls>>,
+    sysctl_order: VecDeque<u32>,
     names: HashMap<u32, Box<NetnsName>>,
     name_order: VecDeque<u32>,
 }
@@ -33,7 +33,7 @@ pub fn lasts(input: &Input) -> bool {
         Input::Begin { .. }
             | Input::Clock(_)
             | Input::Cgroup { .. }
-            | Input::Knobs(_)
+            | Input::Sysctls(_)
             | Input::NetnsName(_)
     )
 }
@@ -71,15 +71,15 @@ impl Context {
                     self.names.remove(&oldest);
                 }
             }
-            Input::Knobs(knobs) => {
-                let netns = knobs.netns;
-                if self.knobs.insert(netns, knobs).is_none() {
-                    self.knob_order.push_back(netns);
+            Input::Sysctls(sysctls) => {
+                let netns = sysctls.netns;
+                if self.sysctls.insert(netns, sysctls).is_none() {
+                    self.sysctl_order.push_back(netns);
                 }
-                if self.knob_order.len() > NAMESPACES
-                    && let Some(oldest) = self.knob_order.pop_front()
+                if self.sysctl_order.len() > NAMESPACES
+                    && let Some(oldest) = self.sysctl_order.pop_front()
                 {
-                    self.knobs.remove(&oldest);
+                    self.sysctls.remove(&oldest);
                 }
             }
             _ => {}
@@ -104,9 +104,9 @@ impl Context {
             .cgroup_order
             .iter()
             .filter_map(|&id| Some(Input::Cgroup { id, path: self.cgroups.get(&id)?.clone() }));
-        let knobs = self.knob_order.iter().filter_map(|netns| self.knobs.get(netns).cloned());
+        let sysctls = self.sysctl_order.iter().filter_map(|netns| self.sysctls.get(netns).cloned());
         let names = self.name_order.iter().filter_map(|netns| self.names.get(netns).cloned());
         let named = cgroups.chain(names.map(Input::NetnsName));
-        begin.into_iter().chain(clock).chain(named).chain(knobs.map(Input::Knobs))
+        begin.into_iter().chain(clock).chain(named).chain(sysctls.map(Input::Sysctls))
     }
 }

@@ -13,9 +13,9 @@ use super::{
     wire::{Cursor, Malformed, put_bytes, put_i64, put_u64},
 };
 use tcptrace_model::{
-    Accounts, BoundPort, Clock, Exited, Gap, GapBecause, Gaps, Holder, Input, Knob, Knobs, Lost,
-    MinisocksBy, NetStat, NetnsCounters, NetnsKnobs, NetnsName, PortRange, Snapshot, SnapshotEnd,
-    SockStat, SynQueue, Unseen, counters::Counters, text::harmless,
+    Accounts, BoundPort, Clock, Exited, Gap, GapBecause, Gaps, Holder, Input, Lost, MinisocksBy,
+    NetStat, NetnsCounters, NetnsName, NetnsSysctls, PortRange, Snapshot, SnapshotEnd, SockStat,
+    SynQueue, Sysctl, Sysctls, Unseen, counters::Counters, text::harmless,
 };
 
 /// The first of the tags that this module has; the last is 0x7f.
@@ -30,7 +30,7 @@ const SNAP_OPEN_MINISOCKS: u8 = 0x46;
 const SNAP_BEGIN: u8 = 0x47;
 const SNAP_END: u8 = 0x48;
 const SNAP_OVER: u8 = 0x49;
-const KNOBS: u8 = 0x4a;
+const SYSCTLS: u8 = 0x4a;
 const END: u8 = 0x4b;
 const SNAP_SYN_QUEUE: u8 = 0x4c;
 const COUNTERS: u8 = 0x4d;
@@ -109,11 +109,11 @@ fn body_of(out: &mut Vec<u8>, input: &Input) -> u8 {
             put_u64(out, u64::from(*started));
             EXITED
         }
-        Input::Knobs(knobs) => {
-            put_u64(out, knobs.mono_ns);
-            put_u64(out, u64::from(knobs.netns));
-            put_knobs(out, &knobs.knobs);
-            KNOBS
+        Input::Sysctls(sysctls) => {
+            put_u64(out, sysctls.mono_ns);
+            put_u64(out, u64::from(sysctls.netns));
+            put_sysctls(out, &sysctls.sysctls);
+            SYSCTLS
         }
         Input::NetnsName(named) => {
             put_u64(out, named.mono_ns);
@@ -228,10 +228,10 @@ pub(super) fn get(tag: u8, from: &mut Cursor<'_>) -> Result<Option<Input>, Malfo
             },
         }),
         CGROUP => Input::Cgroup { id: from.u64()?, path: from.text_of(PATH_BYTES)? },
-        KNOBS => Input::Knobs(Box::new(NetnsKnobs {
+        SYSCTLS => Input::Sysctls(Box::new(NetnsSysctls {
             mono_ns: from.u64()?,
             netns: from.u32()?,
-            knobs: get_knobs(from)?,
+            sysctls: get_sysctls(from)?,
         })),
         COUNTERS => Input::Counters(Box::new(NetnsCounters {
             mono_ns: from.u64()?,
@@ -368,7 +368,7 @@ fn get_counters(from: &mut Cursor<'_>) -> Result<Counters, Malformed> {
     Ok(counters)
 }
 
-/// A value of a knob.
+/// A value of a sysctl.
 trait Value: Sized {
     fn put(&self, out: &mut Vec<u8>);
     fn get(from: &mut Cursor<'_>) -> Result<Self, Malformed>;
@@ -420,7 +420,7 @@ impl Value for Vec<PortRange> {
     }
 }
 
-impl<T: Value> Value for Knob<T> {
+impl<T: Value> Value for Sysctl<T> {
     fn put(&self, out: &mut Vec<u8>) {
         match self {
             Self::Is(value) => {
@@ -445,11 +445,11 @@ impl<T: Value> Value for Knob<T> {
     }
 }
 
-/// Each knob by its name, so that one that comes or goes needs no new version.
-macro_rules! knobs {
+/// Each sysctl by its name, so that one that comes or goes needs no new version.
+macro_rules! sysctls {
     ($($name:ident),* $(,)?) => {
-        fn put_knobs(out: &mut Vec<u8>, knobs: &Knobs) {
-            let Knobs { $($name),* } = knobs;
+        fn put_sysctls(out: &mut Vec<u8>, sysctls: &Sysctls) {
+            let Sysctls { $($name),* } = sysctls;
             $(
                 put_bytes(out, stringify!($name).as_bytes());
                 let mut value = Vec::new();
@@ -458,23 +458,23 @@ macro_rules! knobs {
             )*
         }
 
-        fn get_knobs(from: &mut Cursor<'_>) -> Result<Knobs, Malformed> {
-            let mut knobs = Knobs::default();
+        fn get_sysctls(from: &mut Cursor<'_>) -> Result<Sysctls, Malformed> {
+            let mut sysctls = Sysctls::default();
             while !from.is_empty() {
                 let (name, mut value) = (from.bytes()?, Cursor::new(from.bytes()?));
                 match name {
                     $(name if name == stringify!($name).as_bytes() => {
-                        knobs.$name = Value::get(&mut value)?;
+                        sysctls.$name = Value::get(&mut value)?;
                     })*
                     _ => {} // one of a later version
                 }
             }
-            Ok(knobs)
+            Ok(sysctls)
         }
     };
 }
 
-knobs!(
+sysctls!(
     tcp_syncookies,
     tcp_tw_reuse,
     tcp_tw_reuse_delay,

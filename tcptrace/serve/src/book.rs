@@ -396,7 +396,7 @@ mod tests {
     fn what_is_stuck_has_the_label_of_whose_it_is() {
         let close_waits = |text: &str| -> Vec<(String, u64)> {
             let lines = text.lines().filter(|line| {
-                line.starts_with("tcptrace_stuck_sockets{") && line.contains("\"CLOSE_WAIT\"")
+                line.starts_with("tcptrace_stuck_sockets{") && line.contains("\"close_wait\"")
             });
             let split = lines.map(|line| line.rsplit_once(' ').unwrap());
             let parsed = split.map(|(name, count)| (name.to_owned(), count.parse().unwrap()));
@@ -420,7 +420,7 @@ mod tests {
             // One that has just got its label, too.
             (metrics(&resets(&["a"]), label), ",owner=\"a\""),
         ] {
-            for (name, how) in [("no-local-port", 0), ("timeout: syn", 0), ("refused", 0)] {
+            for (name, how) in [("no-local-port", 0), ("timeout-syn", 0), ("refused", 0)] {
                 let line =
                     format!("tcptrace_connects_failed_total{{how=\"{name}\"{owner}}} {how}\n");
                 assert!(text.contains(&line), "{line}{text}");

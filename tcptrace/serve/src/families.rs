@@ -141,7 +141,7 @@ impl Moment {
         let name = "tcptrace_connections";
         let family = to.gauge(name, "TCP connections in each state, as ss counts them");
         for (label, state, count) in &self.figures.connections {
-            family.is(&labelled(&[("state", state.name())], self.by(), label), *count);
+            family.is(&labelled(&[("state", state.label())], self.by(), label), *count);
         }
         let name = "tcptrace_transitions";
         let help = "Transitions from one state to another, those into and out of TIME_WAIT too";
@@ -157,14 +157,14 @@ impl Moment {
         let help = "Time that connections were in a state when they left it, where it is known";
         let family = to.family(Kind::Histogram, name, help);
         for (state, buckets) in since.durations() {
-            family.histogram(&[("state", state.name())], buckets);
+            family.histogram(&[("state", state.label())], buckets);
         }
         let name = "tcptrace_state_durations_left_out";
         let help = "Connections that left a state whose time in it is not known, \
                     as for those from before: they are in no bucket";
         let family = to.counter(name, help);
         for (state, buckets) in since.durations() {
-            family.is(&[("state", state.name())], buckets.left_out());
+            family.is(&[("state", state.label())], buckets.left_out());
         }
         let name = "tcptrace_time_wait_lifetime_seconds";
         let help = "How long TIME_WAITs lived, by why they ended";
@@ -235,7 +235,7 @@ impl Moment {
             let help = "Connections that are stuck, by state and by what they wait for";
             let family = to.gauge(name, help);
             for (label, state, cause, count) in stuck {
-                let pairs = [("state", state.name()), ("cause", cause.name())];
+                let pairs = [("state", state.label()), ("cause", cause.name())];
                 family.is(&labelled(&pairs, self.by(), label), *count);
             }
         }
@@ -267,10 +267,10 @@ impl Moment {
         let help = "Transitions that did not follow from what was known";
         to.counter("tcptrace_anomalies", help).is(&[], counts.anomalies);
         let help = "Connections that were otherwise in the kernel's tables than events told";
-        to.counter("tcptrace_drifted", help).is(&[], counts.drifted);
+        to.counter("tcptrace_state_corrections", help).is(&[], counts.corrected);
         let help = "TIME_WAITs of whose end no event told: their timers were due, and the kernel's \
                     tables had them no more";
-        to.counter("tcptrace_untold_ends", help).is(&[], counts.untold);
+        to.counter("tcptrace_unobserved_expiries", help).is(&[], counts.unobserved_expiries);
         let help = "Connections forgotten to bound memory";
         to.counter("tcptrace_evicted", help).is(&[], counts.evicted);
         if self.figures.label.is_some() {

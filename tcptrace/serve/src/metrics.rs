@@ -69,7 +69,7 @@ mod tests {
         let figures = figures("0ms begin\n1ms tick\n");
         let text = openmetrics(moment(figures)).unwrap();
         for state in COUNTED {
-            let line = format!("tcptrace_connections{{state=\"{state}\"}} 0\n");
+            let line = format!("tcptrace_connections{{state=\"{}\"}} 0\n", state.label());
             assert!(text.contains(&line), "{line}{text}");
         }
         assert!(text.ends_with("# EOF\n"));

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use tcptrace_host::clock;
 use tcptrace_model::{
-    BoundPort, Input, NetnsCounters, NetnsKnobs, NetnsName, SnapInfo, SnapSocket, Snapshot,
+    BoundPort, Input, NetnsCounters, NetnsName, NetnsSysctls, SnapInfo, SnapSocket, Snapshot,
     SnapshotEnd, SynQueue,
 };
 
@@ -94,7 +94,7 @@ pub(super) struct Space {
     pub(super) bound: BTreeMap<u16, Bound>,
     pub(super) end: SnapshotEnd,
     /// Its sysctls, unless they are known to be as they were.
-    pub(super) knobs: Option<Box<NetnsKnobs>>,
+    pub(super) sysctls: Option<Box<NetnsSysctls>>,
     pub(super) counters: Option<Box<NetnsCounters>>,
 }
 
@@ -112,7 +112,7 @@ impl Space {
             syn_queues: BTreeMap::new(),
             bound: BTreeMap::new(),
             end,
-            knobs: None,
+            sysctls: None,
             counters: None,
         }
     }
@@ -149,11 +149,11 @@ impl Round {
                 syn_queues,
                 bound,
                 end,
-                knobs,
+                sysctls,
                 counters,
             } = space;
-            if let Some(knobs) = knobs {
-                sink(Input::Knobs(knobs));
+            if let Some(sysctls) = sysctls {
+                sink(Input::Sysctls(sysctls));
             }
             if let Some(counters) = counters {
                 sink(Input::Counters(counters));

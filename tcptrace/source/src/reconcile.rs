@@ -14,7 +14,7 @@ use super::{
     snapshot::{Job, Reader},
 };
 use tcptrace_host::clock;
-use tcptrace_model::{Exited, Input, Knobs};
+use tcptrace_model::{Exited, Input, Sysctls};
 
 /// The least between two rounds.
 const SOON_NS: u64 = 1_000_000_000;
@@ -98,7 +98,7 @@ pub(super) struct Reconciler {
     /// The namespace of the last event.
     last_seen: u32,
     /// The sysctls of each namespace, as they were last told.
-    knobs: HashMap<u32, Knobs>,
+    sysctls: HashMap<u32, Sysctls>,
     names: Told,
     said: HashSet<String>,
     remarks: Vec<String>,
@@ -119,7 +119,7 @@ impl Reconciler {
             wanted: BTreeSet::new(),
             not_found: HashSet::new(),
             last_seen: 0,
-            knobs: HashMap::new(),
+            sysctls: HashMap::new(),
             names: Told::default(),
             said: HashSet::new(),
             remarks: Vec::new(),
@@ -203,11 +203,11 @@ impl Reconciler {
         for space in round.spaces.iter_mut().filter(|_| !round.minisocks_alone) {
             self.seen.insert(space.netns, None);
             self.wanted.remove(&space.netns);
-            let now = space.knobs.as_ref().map(|knobs| &knobs.knobs);
-            if now == self.knobs.get(&space.netns) {
-                space.knobs = None;
+            let now = space.sysctls.as_ref().map(|sysctls| &sysctls.sysctls);
+            if now == self.sysctls.get(&space.netns) {
+                space.sysctls = None;
             } else if let Some(now) = now {
-                self.knobs.insert(space.netns, now.clone());
+                self.sysctls.insert(space.netns, now.clone());
             }
         }
         if round.all {
@@ -228,7 +228,7 @@ impl Reconciler {
             self.seen.retain(|_, hidden| {
                 hidden.is_none_or(|since| now.saturating_sub(since) < forget_ns)
             });
-            self.knobs.retain(|netns, _| self.seen.contains_key(netns));
+            self.sysctls.retain(|netns, _| self.seen.contains_key(netns));
         }
         self.names.compare(&mut round);
         for remark in std::mem::take(&mut round.remarks) {

@@ -26,7 +26,7 @@ use tcptrace_host::{
     sysctl,
 };
 use tcptrace_model::{
-    BoundPort, Exited, NetnsCounters, NetnsKnobs, Queues, SnapFull, SnapInfo, SnapSocket,
+    BoundPort, Exited, NetnsCounters, NetnsSysctls, Queues, SnapFull, SnapInfo, SnapSocket,
     SnapshotEnd, SynQueue, TcpState, Tuple, Unseen, filter::Filter,
 };
 
@@ -119,11 +119,11 @@ impl Tables {
             date(&mut sockets, &infos, mono_ns)?;
         }
         let end = SnapshotEnd { mono_ns, lacks_some: dump.interrupted, unseen, lists_bound };
-        let knobs = if minisocks_alone {
+        let sysctls = if minisocks_alone {
             None
         } else {
-            match sysctl::knobs(netns) {
-                Ok(knobs) => Some(Box::new(NetnsKnobs { mono_ns, netns: inode, knobs })),
+            match sysctl::sysctls(netns) {
+                Ok(sysctls) => Some(Box::new(NetnsSysctls { mono_ns, netns: inode, sysctls })),
                 Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(error),
                 // Not known, as where no dump has told them: the sockets are told all the same.
                 Err(_) => None,
@@ -143,7 +143,7 @@ impl Tables {
             syn_queues,
             bound,
             end,
-            knobs,
+            sysctls,
             counters,
         })
     }

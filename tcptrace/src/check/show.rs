@@ -1,7 +1,7 @@
 //! How `tcptrace check` is shown: columns of at most 80 characters, or one JSON object.
 //!
 //! ```json
-//! {"v":1,"type":"check","tcptrace":"0.1.0","kernel":"6.18.5","works":true,"hook":"tp_btf",
+//! {"v":2,"type":"check","tcptrace":"0.1.0","kernel":"6.18.5","works":true,"hook":"tp_btf",
 //!  "rows":[{"topic":"kernel","name":"BTF","verdict":"ok","found":"/sys/kernel/btf/vmlinux","means":null}]}
 //! ```
 //! `kernel` and `hook` are null where there is none; `topic` is `kernel`, `privileges`, `hooks` or
@@ -28,7 +28,7 @@ pub fn json(report: &Report) -> serde_json::Result<String> {
         #[serde(flatten)]
         report: &'a Report,
     }
-    serde_json::to_string(&Line { v: 1, r#type: "check", report }).map(|line| line + "\n")
+    serde_json::to_string(&Line { v: 2, r#type: "check", report }).map(|line| line + "\n")
 }
 
 /// The report as a table.
@@ -124,7 +124,7 @@ HOOKS
     #[test]
     fn the_object_is_the_one_that_is_documented() {
         let line = json(&report()).unwrap();
-        assert!(line.starts_with(r#"{"v":1,"type":"check","tcptrace":"0.1.0","kernel":"6.1.0-"#));
+        assert!(line.starts_with(r#"{"v":2,"type":"check","tcptrace":"0.1.0","kernel":"6.1.0-"#));
         let object: serde_json::Value = serde_json::from_str(&line).unwrap();
         assert_eq!(object["works"], false);
         assert_eq!(object["hook"], serde_json::Value::Null);

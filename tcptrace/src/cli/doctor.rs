@@ -30,7 +30,7 @@ use tcptrace_host::{
     netns::{self, Netns, NetnsId},
     sysctl, sysctl_files,
 };
-use tcptrace_model::{Input, Knobs, MinisocksBy, Snapshot, filter::Filter, task::escape};
+use tcptrace_model::{Input, MinisocksBy, Snapshot, Sysctls, filter::Filter, task::escape};
 use tcptrace_pipeline::Analysis;
 use tcptrace_probe::{ProbeError, TimeWaitChoice};
 use tcptrace_source::{
@@ -188,7 +188,7 @@ fn judge_file(path: &Path, output: ReportFormat) -> Result<ExitCode> {
     let settings = sysctl_file::settings(&file, &lines);
     let kernel = ask(&settings);
     let defaults = sysctl::defaults().map_err(|error| error.to_string());
-    let now = own_knobs();
+    let now = own_sysctls();
     let mut asked = settings.iter().zip(&kernel);
     let judged: Vec<Judged> = lines
         .iter()
@@ -247,7 +247,7 @@ fn ask(settings: &[Setting]) -> Vec<Kernel> {
         .collect()
 }
 
-fn own_knobs() -> Option<Knobs> {
+fn own_sysctls() -> Option<Sysctls> {
     let own = netns::namespaces().ok()?.found.into_iter().next()?;
-    sysctl::knobs(&own).ok()
+    sysctl::sysctls(&own).ok()
 }

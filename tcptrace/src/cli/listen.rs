@@ -378,17 +378,17 @@ pub(super) fn summary(accounts: &Accounts, counts: Counts, lost_says: &str) {
     if counts.anomalies > 0 {
         say(&format!("{} transitions did not follow from what was known", counts.anomalies));
     }
-    if counts.drifted > 0 {
+    if counts.corrected > 0 {
         say(&format!(
             "{} connections were otherwise in the kernel's tables than their events told",
-            counts.drifted
+            counts.corrected
         ));
     }
-    if counts.untold > 0 {
+    if counts.unobserved_expiries > 0 {
         say(&format!(
             "{} TIME_WAITs ended without an event: their timers were due, and the kernel's tables had \
              them no more",
-            counts.untold
+            counts.unobserved_expiries
         ));
     }
     if counts.evicted > 0 {

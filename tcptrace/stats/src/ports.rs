@@ -32,7 +32,7 @@ use takers::Counted;
 
 use super::keyed::Keyed;
 use tcptrace_model::{
-    Birth, BoundPort, Change, Found, How, Input, MinisocksBy, NetnsKnobs, Opened, Task, TcpState,
+    Birth, BoundPort, Change, Found, How, Input, MinisocksBy, NetnsSysctls, Opened, Task, TcpState,
     Tuple,
     hash::{Map, Set},
 };
@@ -242,11 +242,11 @@ impl Ports {
                 self.hz = *hz;
                 self.time_wait_seen = *minisocks != MinisocksBy::Nothing;
             }
-            Input::Knobs(knobs) => {
-                let NetnsKnobs { netns, knobs, .. } = &**knobs;
+            Input::Sysctls(sysctls) => {
+                let NetnsSysctls { netns, sysctls, .. } = &**sysctls;
                 // Of more it is not known what they allow, which is said.
                 if self.limits.len() < NAMESPACES || self.limits.get_mut(netns).is_some() {
-                    self.limits.insert(*netns, Limits::of(knobs));
+                    self.limits.insert(*netns, Limits::of(sysctls));
                 }
             }
             _ => {}

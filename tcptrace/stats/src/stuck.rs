@@ -335,9 +335,9 @@ impl Survey {
                 self.hz = *hz;
                 return;
             }
-            Input::Knobs(knobs) => {
-                if self.limits.len() < SPACES || self.limits.contains_key(&knobs.netns) {
-                    self.limits.insert(knobs.netns, Limits::new(&knobs.knobs, self.hz));
+            Input::Sysctls(sysctls) => {
+                if self.limits.len() < SPACES || self.limits.contains_key(&sysctls.netns) {
+                    self.limits.insert(sysctls.netns, Limits::new(&sysctls.sysctls, self.hz));
                 } else {
                     self.crowded = true;
                 }

@@ -104,7 +104,11 @@ fn is_served(serving: &Serving, ss: &BTreeMap<String, u64>) -> serve::Samples {
     let metrics = until("the counts of ss in the metrics", || {
         let metrics = serving.metrics();
         let count = |state: &String| {
-            serve::sum(&metrics, "tcptrace_connections{", &format!("state=\"{state}\""))
+            serve::sum(
+                &metrics,
+                "tcptrace_connections{",
+                &format!("state=\"{}\"", state.to_ascii_lowercase()),
+            )
         };
         let all = serve::sum(&metrics, "tcptrace_connections{", "state=\"") as u64;
         let same = ss.iter().all(|(state, number)| count(state) == *number as f64);
@@ -187,7 +191,8 @@ fn all_views_of_one_scenario_agree_with_each_other_and_with_ss() {
         let left = moved.iter().filter(|line| line["old"] == state).count() as u64;
         let measured = sum(&hist["rows"], "count", |row| row["state"] == state);
         assert_eq!(measured, left, "hist and live, {state}: {hist}");
-        let name = format!("tcptrace_state_duration_seconds_count{{state=\"{state}\"}}");
+        let label = state.to_ascii_lowercase();
+        let name = format!("tcptrace_state_duration_seconds_count{{state=\"{label}\"}}");
         assert_eq!(metrics.get(&name), Some(&(left as f64)), "serve and live, {state}");
     }
     let page = directory.path().join("page.html");

@@ -36,7 +36,7 @@ fn where_tracing_works_it_says_by_what_and_ends_with_0() {
     let ended = run(tcptrace(&["check", "-o", "json"]));
     assert_eq!(ended.code, Some(0));
     let report = object(&ended);
-    assert_eq!((&report["v"], &report["type"]), (&1.into(), &"check".into()));
+    assert_eq!((&report["v"], &report["type"]), (&2.into(), &"check".into()));
     assert_eq!(report["works"], true);
     let hook = report["hook"].as_str().unwrap();
     assert_eq!(row(&report, hook)["verdict"], "ok");

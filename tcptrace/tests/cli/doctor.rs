@@ -45,9 +45,9 @@ fn a_quiet_namespace_is_well_and_a_leak_is_a_warning() {
     let json = run(tcptrace(&[&arguments[..], &["-o", "json"]].concat()));
     assert_eq!(json.code, Some(1), "{json:?}");
     let report: Value = serde_json::from_str(json.text()).unwrap();
-    assert_eq!((&report["v"], &report["severity"]), (&1.into(), &"warning".into()));
+    assert_eq!((&report["v"], &report["severity"]), (&2.into(), &"warning".into()));
     assert_eq!(report["findings"][0]["netns"], netns.inode());
-    assert_eq!(report["namespaces"][0]["knobs"].as_array().unwrap().len(), 20);
+    assert_eq!(report["namespaces"][0]["sysctls"].as_array().unwrap().len(), 20);
 }
 
 #[test]

@@ -55,7 +55,7 @@ const MISUSE: &[(&[&str], &[&str])] = &[
     (&["closers", "--by", "reason"], &["--by reason: that is `tcptrace hist time-wait`"]),
     (&["closers", "--sort", "name"], &["unknown column 'name'", "closed, local, remote"]),
     (&["closers", "--top", "0"], &["--top", "at least 1"]),
-    (&["conns", "--how", "rest"], &["unknown end 'rest'", "rst-received", "timeout: syn"]),
+    (&["conns", "--how", "rest"], &["unknown end 'rest'", "rst-received", "timeout-syn"]),
     (&["conns", "--closed-by", "me"], &["unknown side 'me'", "local, remote, both, none"]),
     (&["conns", "-p", "nginx"], &["'nginx'", "--pid"]),
     (&["conns", "--cgroup", "nginx.service"], &["--cgroup nginx.service: no cgroup", "or an id"]),

@@ -252,7 +252,7 @@ fn a_collector_gets_what_is_served() {
     assert_eq!(sum(&last, "tcptrace_closes_total", "initiator=\"remote\""), number_of);
     let into = "tcptrace_transitions_total{from=\"FIN_WAIT2\",to=\"TIME_WAIT\"}";
     assert_eq!(last[into], number_of);
-    let established = "tcptrace_state_duration_seconds_bucket{le=\"+Inf\",state=\"ESTABLISHED\"}";
+    let established = "tcptrace_state_duration_seconds_bucket{le=\"+Inf\",state=\"established\"}";
     assert_eq!(last[established], 2.0 * number_of);
 }
 

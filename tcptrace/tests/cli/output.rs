@@ -144,7 +144,7 @@ fn json_is_an_object_a_line_and_the_account_balances() {
         let objects = objects(&ended);
         assert_eq!(steps(&objects), CLIENT, "{hook}");
         for object in objects.iter().filter(|o| o["type"] == "transition") {
-            assert_eq!((&object["v"], object["rport"].to_string()), (&1.into(), server.port()));
+            assert_eq!((&object["v"], object["rport"].to_string()), (&2.into(), server.port()));
             assert_eq!(object["netns"].is_null(), hook == "tracepoint", "{object}");
         }
         let summary = objects.last().unwrap();

@@ -52,7 +52,7 @@ fn what_was_there_before_is_counted_as_ss_has_it() {
     let ended = run(tcptrace(&arguments));
     assert_eq!(ended.code, Some(0), "{ended:?}");
     let line: Value = serde_json::from_str(ended.text().lines().next().unwrap()).unwrap();
-    assert_eq!((&line["v"], &line["type"]), (&1.into(), &"ports".into()));
+    assert_eq!((&line["v"], &line["type"]), (&2.into(), &"ports".into()));
     let space = &line["namespaces"][0];
     assert_eq!(
         (&space["netns"], &space["range"], &space["offered"], &space["bound"]),

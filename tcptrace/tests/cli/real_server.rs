@@ -151,6 +151,6 @@ fn every_time_wait_of_a_real_server_is_accounted_for() {
             (format!("nginx :{}", SERVER.port()), REQUESTS, 0, REQUESTS, alive)
         ]
     );
-    let drifted: u64 = lines.iter().filter_map(|line| line["drifted"].as_u64()).sum();
-    assert_eq!(drifted, 0);
+    let corrected: u64 = lines.iter().filter_map(|line| line["corrected"].as_u64()).sum();
+    assert_eq!(corrected, 0);
 }

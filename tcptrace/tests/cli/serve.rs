@@ -180,7 +180,7 @@ fn metrics_are_what_happened_and_what_ss_counts() {
     assert_eq!(sum(&samples, "tcptrace_closes_total", "initiator=\"remote\""), number);
     let into = "tcptrace_transitions_total{from=\"FIN_WAIT2\",to=\"TIME_WAIT\"}";
     assert_eq!(value(into), number);
-    assert_eq!(value("tcptrace_state_duration_seconds_count{state=\"ESTABLISHED\"}"), 2.0 * number);
+    assert_eq!(value("tcptrace_state_duration_seconds_count{state=\"established\"}"), 2.0 * number);
     assert_eq!(value("tcptrace_events_lost_total{hook=\"set_state\"}"), 0.0);
     assert_eq!(value("tcptrace_time_wait_overflow_total"), 0.0);
     assert_eq!(sum(&samples, "tcptrace_hook_attached", "hook=\"set_state\""), 1.0);
@@ -188,7 +188,7 @@ fn metrics_are_what_happened_and_what_ss_counts() {
     until("the counts of ss", || {
         let (samples, ss) = (serving.metrics(), ss(&netns).unwrap());
         let same = |state: &str| {
-            let label = format!("state=\"{state}\"");
+            let label = format!("state=\"{}\"", state.to_ascii_lowercase());
             let counted = sum(&samples, "tcptrace_connections{", &label);
             counted == ss.get(state).copied().unwrap_or(0) as f64
         };
@@ -235,7 +235,7 @@ fn an_answer_is_the_line_of_the_command_of_its_name() {
         let first: Value = serde_json::from_str(printed.text().lines().next().unwrap()).unwrap();
         let keys = |value: &Value| value.as_object().unwrap().keys().cloned().collect::<Vec<_>>();
         assert_eq!(keys(&served), keys(&first), "{name}");
-        assert_eq!((&served["v"], &served["type"]), (&1.into(), &name.into()));
+        assert_eq!((&served["v"], &served["type"]), (&2.into(), &name.into()));
     }
     assert_eq!(serving.get("/api/v1/no-such").0, 404);
     let (status, page) = serving.get("/");
@@ -563,8 +563,8 @@ fn every_alert_fires_in_its_own_case_and_only_there() {
         assert!(samples.keys().any(is), "{series} is not served: {samples:?}");
     }
     for (name, label) in [
-        ("tcptrace_closes_total", "how=\"timeout: retransmit\""),
-        ("tcptrace_connects_failed_total", "how=\"timeout: syn\""),
+        ("tcptrace_closes_total", "how=\"timeout-retransmit\""),
+        ("tcptrace_connects_failed_total", "how=\"timeout-syn\""),
         ("tcptrace_connects_failed_total", "how=\"no-local-port\""),
     ] {
         assert!(samples.keys().any(|key| key.starts_with(name) && key.contains(label)), "{label}");

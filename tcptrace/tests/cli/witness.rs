@@ -167,8 +167,8 @@ fn a_socket_that_connects_again_counts_as_in_ss() {
         until("more lines", || (states.lines().len() > seen + 5 * seconds).then_some(()));
     }
     assert_eq!(states.agree(&netns), counts);
-    let drifted: u64 = states.lines().iter().filter_map(|line| line["drifted"].as_u64()).sum();
-    assert_eq!(drifted, 0);
+    let corrected: u64 = states.lines().iter().filter_map(|line| line["corrected"].as_u64()).sum();
+    assert_eq!(corrected, 0);
     let once = run(tcptrace(&["states", "-o", "json", "-N", &path(&netns)]));
     assert_eq!(self::counts(&serde_json::from_str(once.text()).unwrap()), counts);
     drop((before, traced));
@@ -221,8 +221,8 @@ fn states_are_those_of_ss() {
         assert!(counts.get(state).is_some_and(|&count| count >= at_least), "{state}: {counts:?}");
     }
     // Nothing had to be corrected on the way.
-    let drifted: u64 = states.lines().iter().filter_map(|line| line["drifted"].as_u64()).sum();
-    assert_eq!(drifted, 0);
+    let corrected: u64 = states.lines().iter().filter_map(|line| line["corrected"].as_u64()).sum();
+    assert_eq!(corrected, 0);
     // One look at the tables says the same.
     let once = run(tcptrace(&["states", "-o", "json", "-N", &path(&netns)]));
     assert_eq!(self::counts(&serde_json::from_str(once.text()).unwrap()), counts);

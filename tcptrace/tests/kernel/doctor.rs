@@ -11,7 +11,7 @@ use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
 use socket2::{SockRef, Socket};
 use tcptrace::{
-    doctor::{collect::Setup, facts::NetnsFacts, knobs},
+    doctor::{collect::Setup, facts::NetnsFacts, sysctls},
     host::{
         netns::{self, NetnsId},
         sock_diag::{DiagSocket, Family as DiagFamily, SockDiag, StateMask, lists_bound},
@@ -417,11 +417,11 @@ fn the_defaults_are_those_of_an_empty_namespace() -> Result<()> {
     let netns = Netns::new()?;
     let id = NetnsId { inode: netns.inode(), device: NetnsId::own()?.device };
     let path = netns.path();
-    let knobs =
-        sysctl::knobs(&netns::Netns { id, path, name: None, is_ip_netns: false, pid: None })?;
-    let space = NetnsFacts { knobs, ..NetnsFacts::default() };
-    for spec in knobs::ALL {
-        let value = spec.value(&space.knobs);
+    let sysctls =
+        sysctl::sysctls(&netns::Netns { id, path, name: None, is_ip_netns: false, pid: None })?;
+    let space = NetnsFacts { sysctls, ..NetnsFacts::default() };
+    for spec in sysctls::ALL {
+        let value = spec.value(&space.sysctls);
         let (default, own) = spec.default(&defaults);
         ensure!(own, "{}: the default is not this kernel's word", spec.name);
         match (spec.short(), value.value()) {

@@ -1,5 +1,5 @@
 //! What `doctor` advises, applied as it is written, and the symptom watched until it is gone. (What
-//! else its texts claim of sysctls is held to the kernel in `knobs`.)
+//! else its texts claim of sysctls is held to the kernel in `sysctls`.)
 
 use std::time::{Duration, Instant};
 

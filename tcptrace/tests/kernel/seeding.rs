@@ -149,7 +149,7 @@ impl Seeded {
 
     fn nothing_strange(&self) -> Result<()> {
         let counts = self.tracker.counts();
-        ensure!(counts.drifted == 0 && counts.anomalies == 0, "{counts:?}");
+        ensure!(counts.corrected == 0 && counts.anomalies == 0, "{counts:?}");
         Ok(())
     }
 }

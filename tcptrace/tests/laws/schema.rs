@@ -93,5 +93,5 @@ fn every_command_that_has_json_is_held_to_the_schema() {
 #[test]
 #[should_panic(expected = "surprise")]
 fn a_key_that_the_schema_does_not_have_is_found() {
-    validator::check(r#"{"v":1,"type":"missed","count":1,"mono_ns":"5","surprise":1}"#);
+    validator::check(r#"{"v":2,"type":"missed","count":1,"mono_ns":"5","surprise":1}"#);
 }

@@ -196,7 +196,7 @@ fn ports_that_are_bound_are_shown_without_a_connection_and_whose_they_are() {
         (20000..20030).map(|port| format!("0ms bound {port} pid=7 comm=binds\n")).collect();
     let mut stage = Stage::new(SMALL, Style { color: false, ascii: false });
     stage.tell(&format!(
-        "0ms begin\n0ms snapshot open\n0ms knobs 5 ip_local_port_range=20000-20029 \
+        "0ms begin\n0ms snapshot open\n0ms sysctls 5 ip_local_port_range=20000-20029 \
          ip_local_reserved_ports= tcp_tw_reuse=0\n0ms snapshot 5\n{bound}0ms snapshot end \
          lists-bound\n0ms snapshot over\n2ms tick\n1002ms tick\n"
     ));

@@ -159,8 +159,8 @@ pub(super) struct Rounds {
     limit: usize,
     /// The most sockets of a round that there was no room for.
     left_out: u64,
-    drifted: u64,
-    untold: u64,
+    corrected: u64,
+    unobserved_expiries: u64,
 }
 
 impl Rounds {
@@ -172,8 +172,8 @@ impl Rounds {
             doubts: Set::default(),
             limit,
             left_out: 0,
-            drifted: 0,
-            untold: 0,
+            corrected: 0,
+            unobserved_expiries: 0,
         }
     }
 
@@ -183,13 +183,13 @@ impl Rounds {
     }
 
     /// Sockets that were corrected, since two rounds had them otherwise.
-    pub(super) fn drifted(&self) -> u64 {
-        self.drifted
+    pub(super) fn corrected(&self) -> u64 {
+        self.corrected
     }
 
     /// Minisocks whose end only rounds told.
-    pub(super) fn untold(&self) -> u64 {
-        self.untold
+    pub(super) fn unobserved_expiries(&self) -> u64 {
+        self.unobserved_expiries
     }
 
     /// Whether the last round had something otherwise than it was known.
@@ -284,10 +284,10 @@ impl Rounds {
                     }
                     let began_ns = round.spaces.get(&netns).map_or(now, |space| space.began_ns);
                     if row.is_none() && known.end_untold(place, began_ns, out) {
-                        self.untold += 1;
+                        self.unobserved_expiries += 1;
                         continue;
                     }
-                    self.drifted += 1;
+                    self.corrected += 1;
                     out(conn.gone(now, &known.processes));
                     known.forget(place);
                     if let Some(row) = row {
@@ -313,7 +313,7 @@ impl Rounds {
                 }
                 // A connect() whose local port is chosen late waits in the gate where there is a
                 // filter on it: that is no drift.
-                self.drifted += u64::from(row.state != TcpState::SynSent);
+                self.corrected += u64::from(row.state != TcpState::SynSent);
             }
             plant(known, &round, netns, &row, now, out);
         }

@@ -117,7 +117,7 @@ pub(super) struct Sampling {
     /// The last time that records of RSTs were noticed to be lost.
     lost_ns: Option<u64>,
     resynchronised: u64,
-    drifted: u64,
+    corrected: u64,
 }
 
 impl Keyed for Mini {
@@ -161,7 +161,7 @@ impl Sampling {
             let_go: 0,
             lost_ns: None,
             resynchronised: 0,
-            drifted: 0,
+            corrected: 0,
         }
     }
 
@@ -184,8 +184,8 @@ impl Sampling {
     }
 
     /// Minisocks that two looks had and nothing else.
-    pub(super) fn drifted(&self) -> u64 {
-        self.drifted
+    pub(super) fn corrected(&self) -> u64 {
+        self.corrected
     }
 
     /// All connections in here. One that is held back is still where it was.
@@ -445,7 +445,7 @@ impl Sampling {
                     conn.ending = full.ending;
                     self.resynchronised += 1;
                 } else {
-                    self.drifted += 1;
+                    self.corrected += 1;
                 }
             }
             if conn.id == 0 {

@@ -37,9 +37,9 @@ pub struct Counts {
     pub tracked: u64,
     /// Sockets that a later snapshot had and the tracker had not, or the other way round, or in
     /// another state.
-    pub drifted: u64,
+    pub corrected: u64,
     /// Minisocks of whose end nothing told: their timers were due, and snapshots had them no more.
-    pub untold: u64,
+    pub unobserved_expiries: u64,
 }
 
 /// A connection, and how it stands.
@@ -120,8 +120,8 @@ impl Tracker {
                 + self.pending.evicted()
                 + self.rounds.left_out(),
             tracked: (self.known.len() + self.sampling.len()) as u64,
-            drifted: self.rounds.drifted() + self.sampling.drifted(),
-            untold: self.rounds.untold(),
+            corrected: self.rounds.corrected() + self.sampling.corrected(),
+            unobserved_expiries: self.rounds.unobserved_expiries(),
         }
     }
 
@@ -256,7 +256,7 @@ impl Tracker {
             }
             Input::Exited(exited) => self.known.processes.ended(exited.tgid, exited.started),
             Input::NetnsName(_) => self.namespaces.input(input),
-            Input::Clock(_) | Input::Knobs(_) | Input::Counters(_) => {}
+            Input::Clock(_) | Input::Sysctls(_) | Input::Counters(_) => {}
         }
     }
 

@@ -140,7 +140,7 @@ impl View for ClosersView {
             | Input::Cgroup { .. }
             | Input::NetnsName(_)
             | Input::Exited(_)
-            | Input::Knobs(_)
+            | Input::Sysctls(_)
             | Input::Counters(_) => {}
         }
     }

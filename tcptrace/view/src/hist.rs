@@ -143,7 +143,7 @@ impl View for HistView {
             | Input::Cgroup { .. }
             | Input::NetnsName(_)
             | Input::Exited(_)
-            | Input::Knobs(_)
+            | Input::Sysctls(_)
             | Input::Counters(_) => {}
         }
     }

@@ -38,7 +38,7 @@ impl Json {
         self.hz = hz;
     }
 
-    /// `{"v":1,"type":"transition",…}`
+    /// `{"v":2,"type":"transition",…}`
     pub(super) fn transition(
         &mut self,
         moved: &Moved,
@@ -49,7 +49,7 @@ impl Json {
         let mut line = std::mem::take(&mut self.line);
         line.clear();
         let out = &mut line;
-        out.put_slice(br#"{"v":1,"type":"transition","time":"#);
+        out.put_slice(br#"{"v":2,"type":"transition","time":"#);
         self.wall.put_json(out, moved.mono_ns);
         out.put_slice(br#","mono_ns":""#);
         put_u64(out, moved.mono_ns);
@@ -169,21 +169,21 @@ impl Json {
         self.line = line;
     }
 
-    /// `{"v":1,"type":"left_out",…}`: what `--rate-limit` did not print.
+    /// `{"v":2,"type":"left_out",…}`: what `--rate-limit` did not print.
     pub(super) fn left_out(&self, count: u64, mono_ns: u64, out: &mut BytesMut) {
         line(
             out,
-            &format_args!(r#"{{"v":1,"type":"left_out","count":{count},"mono_ns":"{mono_ns}"}}"#),
+            &format_args!(r#"{{"v":2,"type":"left_out","count":{count},"mono_ns":"{mono_ns}"}}"#),
         );
     }
 
-    /// `{"v":1,"type":"summary",…}`
+    /// `{"v":2,"type":"summary",…}`
     pub(super) fn summary(&self, a: &Accounts, out: &mut BytesMut) {
         let missed = a.missed.map_or("null".to_owned(), |missed| missed.to_string());
         line(
             out,
             &format_args!(
-                r#"{{"v":1,"type":"summary","seconds":{:.1},"seen":{},"delivered":{},"filtered":{},"lost":{},"missed":{missed},"gaps":{},"gap_seconds":{:.3},"complete":{}}}"#,
+                r#"{{"v":2,"type":"summary","seconds":{:.1},"seen":{},"delivered":{},"filtered":{},"lost":{},"missed":{missed},"gaps":{},"gap_seconds":{:.3},"complete":{}}}"#,
                 a.seconds,
                 a.seen,
                 a.delivered,
@@ -312,7 +312,7 @@ mod tests {
              comm=other cookie=9b2d netns=4026531840 linger=500\n",
         );
         let expected = serde_json::json!({
-            "v": 1, "type": "transition", "time": "2026-11-22T07:00:00.005412000Z",
+            "v": 2, "type": "transition", "time": "2026-11-22T07:00:00.005412000Z",
             "mono_ns": "5412000", "skaddr": "0xffff888102da40c0", "cookie": "39725",
             "netns": 4026531840_u32, "family": "ipv4", "mapped": false, "laddr": "10.0.0.1",
             "lport": 40001, "raddr": "10.0.0.2", "rport": 443, "old": "SYN_SENT",
@@ -340,7 +340,7 @@ mod tests {
         let text = std::str::from_utf8(&out).unwrap();
         // The example in the documentation has all fields, in this order.
         let documented = include_str!("../../../docs/OUTPUT.md");
-        let example = documented.lines().find(|line| line.starts_with("{\"v\":1")).unwrap();
+        let example = documented.lines().find(|line| line.starts_with("{\"v\":2")).unwrap();
         let object: serde_json::Map<String, serde_json::Value> =
             serde_json::from_str(example).unwrap();
         let written: serde_json::Map<String, serde_json::Value> =

@@ -38,17 +38,17 @@ pub(crate) fn json(input: &Input, out: &mut BytesMut) {
     let _ = match input {
         Input::Lost(lost) => writeln!(
             out,
-            r#"{{"v":1,"type":"lost","hook":"{}","count":{},"mono_ns":"{}"}}"#,
+            r#"{{"v":2,"type":"lost","hook":"{}","count":{},"mono_ns":"{}"}}"#,
             lost.hook.name(),
             lost.count,
             lost.mono_ns
         ),
         Input::Missed { count, mono_ns } if *count > 0 => {
-            writeln!(out, r#"{{"v":1,"type":"missed","count":{count},"mono_ns":"{mono_ns}"}}"#)
+            writeln!(out, r#"{{"v":2,"type":"missed","count":{count},"mono_ns":"{mono_ns}"}}"#)
         }
         Input::Gap(gap) => writeln!(
             out,
-            r#"{{"v":1,"type":"gap","from_mono_ns":"{}","mono_ns":"{}","seconds":{:.3},"because":"{}"}}"#,
+            r#"{{"v":2,"type":"gap","from_mono_ns":"{}","mono_ns":"{}","seconds":{:.3},"because":"{}"}}"#,
             gap.from_ns,
             gap.mono_ns,
             gap.ns() as f64 / 1e9,

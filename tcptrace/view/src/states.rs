@@ -42,7 +42,7 @@ pub struct StatesView {
     schedule: Schedule,
     header: bool,
     last: Vec<Option<Flow>>,
-    drifted: u64,
+    corrected: u64,
     /// Local for people, else UTC.
     wall: WallClock,
     json: Json,
@@ -57,7 +57,7 @@ impl StatesView {
             schedule: Schedule::new(lines),
             header,
             last: Vec::new(),
-            drifted: 0,
+            corrected: 0,
             wall: match format {
                 Format::Table => WallClock::local_time_of_day(),
                 Format::Json | Format::Csv => WallClock::utc(),
@@ -67,12 +67,12 @@ impl StatesView {
     }
 
     /// It is `now`, and nothing of before is to come: prints what is due.
-    fn reach(&mut self, now: u64, drifted: u64, out: &mut BytesMut) {
+    fn reach(&mut self, now: u64, corrected: u64, out: &mut BytesMut) {
         if self.is_done() {
             return;
         }
         if self.schedule.may_begin(now) {
-            self.print(now, drifted, out);
+            self.print(now, corrected, out);
             return;
         }
         let (Some(last), Some(end)) = (self.schedule.last_ns(), self.schedule.due_ns()) else {
@@ -81,12 +81,12 @@ impl StatesView {
         if now >= end {
             // Where output or ring were held up, one line for all intervals that are over.
             let every = (end - last).max(1);
-            self.print(last + (now - last) / every * every, drifted, out);
+            self.print(last + (now - last) / every * every, corrected, out);
         }
     }
 
-    fn print(&mut self, mono_ns: u64, drifted: u64, out: &mut BytesMut) {
-        let line = self.line(mono_ns, drifted);
+    fn print(&mut self, mono_ns: u64, corrected: u64, out: &mut BytesMut) {
+        let line = self.line(mono_ns, corrected);
         match self.format {
             Format::Table => {
                 let time = self.wall.at(mono_ns).map_or("-", |(text, _)| text);
@@ -103,10 +103,10 @@ impl StatesView {
         }
         self.last = line.rows.iter().map(|row| row.flow).collect();
         self.schedule.printed_at(mono_ns);
-        self.drifted = drifted;
+        self.corrected = corrected;
     }
 
-    fn line(&self, mono_ns: u64, drifted: u64) -> Line {
+    fn line(&self, mono_ns: u64, corrected: u64) -> Line {
         let states = COUNTED.into_iter().chain([TcpState::Close]);
         let rows = states.enumerate().map(|(index, state)| Row {
             state,
@@ -117,7 +117,7 @@ impl StatesView {
             mono_ns,
             since_ns: self.schedule.since_ns(mono_ns),
             rows: rows.collect(),
-            drifted: drifted - self.drifted.min(drifted),
+            corrected: corrected - self.corrected.min(corrected),
         }
     }
 }
@@ -153,10 +153,10 @@ impl View for StatesView {
                 Format::Json => loss::json(input, out),
                 Format::Csv => {} // a row of another kind would break the reader; stderr says it
             },
-            Input::Tick { mono_ns } => self.reach(*mono_ns, tracker.counts().drifted, out),
+            Input::Tick { mono_ns } => self.reach(*mono_ns, tracker.counts().corrected, out),
             Input::End(accounts) => {
                 if self.schedule.may_end() {
-                    self.print(accounts.mono_ns, tracker.counts().drifted, out);
+                    self.print(accounts.mono_ns, tracker.counts().corrected, out);
                 }
                 if self.format == Format::Json {
                     self.json.summary(accounts, out);
@@ -170,7 +170,7 @@ impl View for StatesView {
         if let Change::Moved(moved) = change
             && self.schedule.is_over(moved.mono_ns)
         {
-            self.reach(moved.mono_ns, self.drifted, out);
+            self.reach(moved.mono_ns, self.corrected, out);
         }
         self.counts.change(change);
     }

@@ -90,7 +90,7 @@ impl StatesByView {
     }
 
     fn json_line(&mut self, mono_ns: u64, groups: &[(Group, Counts)], out: &mut BytesMut) {
-        out.put_slice(br#"{"v":1,"type":"states","time":"#);
+        out.put_slice(br#"{"v":2,"type":"states","time":"#);
         self.wall.put_json(out, mono_ns);
         let rows: Vec<_> = groups
             .iter()

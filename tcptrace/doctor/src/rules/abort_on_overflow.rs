@@ -6,7 +6,7 @@ use crate::{
 };
 
 pub(super) fn rule(_: &HostFacts, space: &NetnsFacts) -> Outcome {
-    let on = match space.knobs.tcp_abort_on_overflow.known() {
+    let on = match space.sysctls.tcp_abort_on_overflow.known() {
         Ok(&value) => value != 0,
         Err(why) => return Outcome::Unseen(format!("tcp_abort_on_overflow is not known: {why}")),
     };
@@ -35,13 +35,13 @@ pub(super) fn rule(_: &HostFacts, space: &NetnsFacts) -> Outcome {
 #[cfg(test)]
 mod tests {
     use super::{super::testing::*, *};
-    use tcptrace_model::Knob;
+    use tcptrace_model::Sysctl;
 
     #[test]
     fn it_is_a_warning_where_it_hurts() {
         assert_fine(rule, space());
         let mut space = space();
-        space.knobs.tcp_abort_on_overflow = Knob::Is(1);
+        space.sysctls.tcp_abort_on_overflow = Sysctl::Is(1);
         assert_eq!(found(rule, space.clone()).severity, Severity::Info);
         count(&mut space, "ListenOverflows", 0, 1);
         assert_eq!(found(rule, space).severity, Severity::Warning);

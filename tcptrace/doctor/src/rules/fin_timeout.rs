@@ -10,7 +10,7 @@ use tcptrace_model::TcpState;
 const DEFAULT_S: i64 = 60;
 
 pub(super) fn rule(_: &HostFacts, space: &NetnsFacts) -> Outcome {
-    let seconds = match space.knobs.tcp_fin_timeout.known() {
+    let seconds = match space.sysctls.tcp_fin_timeout.known() {
         Ok(&seconds) => seconds,
         Err(why) => return Outcome::Unseen(format!("tcp_fin_timeout is not known: {why}")),
     };
@@ -41,13 +41,13 @@ pub(super) fn rule(_: &HostFacts, space: &NetnsFacts) -> Outcome {
 #[cfg(test)]
 mod tests {
     use super::{super::testing::*, *};
-    use tcptrace_model::Knob;
+    use tcptrace_model::Sysctl;
 
     #[test]
     fn lowered_it_is_told() {
         for (seconds, is_fine) in [(60, true), (120, true), (59, false)] {
             let mut space = space();
-            space.knobs.tcp_fin_timeout = Knob::Is(seconds);
+            space.sysctls.tcp_fin_timeout = Sysctl::Is(seconds);
             if is_fine {
                 assert_fine(rule, space);
             } else {

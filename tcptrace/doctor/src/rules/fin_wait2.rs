@@ -19,7 +19,7 @@ pub(super) fn rule(_: &HostFacts, space: &NetnsFacts) -> Outcome {
         SOME.. => Severity::Info,
         _ => return Outcome::Fine,
     };
-    let timeout = match space.knobs.tcp_fin_timeout.known() {
+    let timeout = match space.sysctls.tcp_fin_timeout.known() {
         Ok(seconds) => format!("tcp_fin_timeout ends each after {seconds} s"),
         Err(why) => format!("tcp_fin_timeout is not known: {why}"),
     };
@@ -27,7 +27,7 @@ pub(super) fn rule(_: &HostFacts, space: &NetnsFacts) -> Outcome {
         "have the peer close: most likely the leak is there",
         "a change of the peer",
     )];
-    if space.knobs.tcp_fin_timeout.value().is_none_or(|&seconds| seconds > LOWERED_S) {
+    if space.sysctls.tcp_fin_timeout.value().is_none_or(|&seconds| seconds > LOWERED_S) {
         helps.push(Help::command(
             space.sysctl("net.ipv4.tcp_fin_timeout", LOWERED_S),
             "a peer that closes later than that gets a RST for its FIN",
@@ -55,7 +55,7 @@ pub(super) fn rule(_: &HostFacts, space: &NetnsFacts) -> Outcome {
 mod tests {
     use super::{super::testing::*, *};
     use crate::facts::{Waiting, Who};
-    use tcptrace_model::{Knob, TcpState};
+    use tcptrace_model::{Sysctl, TcpState};
     use tcptrace_stats::stuck::Cause;
 
     fn with(lasting: u64) -> NetnsFacts {
@@ -84,7 +84,7 @@ mod tests {
     fn it_is_not_advised_to_lower_what_is_low() {
         for (seconds, advises) in [(LOWERED_S + 1, true), (LOWERED_S, false), (5, false)] {
             let mut space = with(SOME);
-            space.knobs.tcp_fin_timeout = Knob::Is(seconds);
+            space.sysctls.tcp_fin_timeout = Sysctl::Is(seconds);
             let helps = found(rule, space).helps;
             assert_eq!(helps.iter().any(|help| help.words().contains("=30")), advises, "{seconds}");
         }

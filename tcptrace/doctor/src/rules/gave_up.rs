@@ -72,7 +72,7 @@ mod tests {
             let about = found(rule, space);
             assert_eq!(about.severity, severity);
             // One owner is named once, and the parts add up to what was traced.
-            let says = "traced: 5 in 5.0 s, by app :80 (5): timeout: syn (3), orphan-gave-up (2)";
+            let says = "traced: 5 in 5.0 s, by app :80 (5): timeout-syn (3), orphan-gave-up (2)";
             assert!(about.seen.ends_with(says), "{}", about.seen);
         }
     }

@@ -4,7 +4,7 @@ use crate::{
     facts::{HostFacts, NetnsFacts},
     finding::{About, Help, Outcome, Severity},
 };
-use tcptrace_model::{How, Knob, TcpState, Timeout};
+use tcptrace_model::{How, Sysctl, TcpState, Timeout};
 use tcptrace_stats::stuck::Cause;
 
 /// From so many connections on, dead ones among them are to be expected.
@@ -13,12 +13,12 @@ const MANY: u64 = 100;
 const LONG_S: i64 = 7200;
 
 pub(super) fn rule(_: &HostFacts, space: &NetnsFacts) -> Outcome {
-    let knobs = &space.knobs;
-    let known = |knob: &Knob<i64>| knob.known().copied().map_err(str::to_owned);
+    let sysctls = &space.sysctls;
+    let known = |sysctl: &Sysctl<i64>| sysctl.known().copied().map_err(str::to_owned);
     let after = || {
-        let time = known(&knobs.tcp_keepalive_time)?;
-        let intvl = known(&knobs.tcp_keepalive_intvl)?;
-        let probes = known(&knobs.tcp_keepalive_probes)?;
+        let time = known(&sysctls.tcp_keepalive_time)?;
+        let intvl = known(&sysctls.tcp_keepalive_intvl)?;
+        let probes = known(&sysctls.tcp_keepalive_probes)?;
         Ok::<_, String>(time.saturating_add(intvl.saturating_mul(probes)))
     };
     let after_s = match after() {
@@ -75,7 +75,7 @@ mod tests {
     fn with(open: u64, time_s: i64) -> NetnsFacts {
         let mut space = space();
         space.states.insert(TcpState::Established, open);
-        space.knobs.tcp_keepalive_time = Knob::Is(time_s);
+        space.sysctls.tcp_keepalive_time = Sysctl::Is(time_s);
         ended(&mut space, How::Timeout(Timeout::Retransmit), 1);
         space
     }

@@ -17,7 +17,7 @@ pub(super) fn rule(_: &HostFacts, space: &NetnsFacts) -> Outcome {
     };
     // Orphans are those of the host; their limit is to be read in its first namespace only.
     let orphans = counters.last.as_ref().map_or(0, |last| last.sockets.orphan);
-    let limit = space.knobs.tcp_max_orphans.value().copied();
+    let limit = space.sysctls.tcp_max_orphans.value().copied();
     let near = limit.filter(|&limit| orphans.saturating_mul(PART) >= limit && orphans > 0);
     let severity = match (ended, near) {
         (1.., _) => Severity::Critical,
@@ -79,7 +79,7 @@ mod tests {
     #[test]
     fn resets_are_critical_also_where_the_limit_is_not_to_be_read() {
         let mut space = with(0);
-        space.knobs.tcp_max_orphans = tcptrace_model::Knob::Absent;
+        space.sysctls.tcp_max_orphans = tcptrace_model::Sysctl::Absent;
         assert_fine(rule, space.clone());
         count(&mut space, "TCPAbortOnMemory", 3, 1);
         let about = found(rule, space);

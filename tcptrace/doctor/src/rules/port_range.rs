@@ -14,7 +14,7 @@ const USUAL_LOW: u16 = 32_768;
 const NAMED: usize = 5;
 
 pub(super) fn rule(_: &HostFacts, space: &NetnsFacts) -> Outcome {
-    let limits = match Limits::of(&space.knobs) {
+    let limits = match Limits::of(&space.sysctls) {
         Ok(limits) => limits,
         Err(why) => return Outcome::Unseen(why),
     };
@@ -37,7 +37,7 @@ pub(super) fn rule(_: &HostFacts, space: &NetnsFacts) -> Outcome {
         more => format!(" and {more} more"),
     };
     let mut reserve = list(usize::MAX);
-    if let Some(reserved) = space.knobs.ip_local_reserved_ports.value() {
+    if let Some(reserved) = space.sysctls.ip_local_reserved_ports.value() {
         // A write replaces the whole list.
         for ports in reserved {
             reserve += &format!(",{ports}");
@@ -67,12 +67,12 @@ pub(super) fn rule(_: &HostFacts, space: &NetnsFacts) -> Outcome {
 #[cfg(test)]
 mod tests {
     use super::{super::testing::*, *};
-    use tcptrace_model::{Knob, knobs};
+    use tcptrace_model::{Sysctl, sysctls};
 
     fn with(range: &str, reserved: &str, port: u16) -> NetnsFacts {
         let mut space = space();
-        space.knobs.ip_local_port_range = Knob::Is(knobs::range(range).unwrap());
-        space.knobs.ip_local_reserved_ports = Knob::Is(knobs::ports(reserved).unwrap());
+        space.sysctls.ip_local_port_range = Sysctl::Is(sysctls::range(range).unwrap());
+        space.sysctls.ip_local_reserved_ports = Sysctl::Is(sysctls::ports(reserved).unwrap());
         space.listeners = vec![listening(port, 0, 128)];
         space
     }

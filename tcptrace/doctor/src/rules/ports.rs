@@ -53,8 +53,8 @@ pub(super) fn rule(host: &HostFacts, space: &NetnsFacts) -> Outcome {
         "keep connections open and reuse them (HTTP keep-alive, a connection pool)",
         "a change of the client; nothing else removes the cause",
     )];
-    let reuse = space.knobs.tcp_tw_reuse.value().copied().unwrap_or(0);
-    let timestamps = space.knobs.tcp_timestamps.value().copied().unwrap_or(0);
+    let reuse = space.sysctls.tcp_tw_reuse.value().copied().unwrap_or(0);
+    let timestamps = space.sysctls.tcp_timestamps.value().copied().unwrap_or(0);
     if worst.time_wait > Some(worst.reusable.unwrap_or(0)) && reuse != 1 && timestamps != 0 {
         helps.push(Help::command(
             space.sysctl("net.ipv4.tcp_tw_reuse", 1),
@@ -206,7 +206,7 @@ fn words(row: &Row, host: &HostFacts) -> String {
 #[cfg(test)]
 mod tests {
     use super::{super::testing::*, *};
-    use tcptrace_model::{Comm, Knob, knobs};
+    use tcptrace_model::{Comm, Sysctl, sysctls};
     use tcptrace_stats::ports::{Limits, Taker};
 
     fn with(outlook: Outlook) -> NetnsFacts {
@@ -238,12 +238,12 @@ mod tests {
     /// 30 ports, of which so many are bound.
     fn bound(count: u64) -> NetnsFacts {
         let mut space = space();
-        space.knobs.ip_local_port_range = Knob::Is(knobs::range("20000 20029").unwrap());
+        space.sysctls.ip_local_port_range = Sysctl::Is(sysctls::range("20000 20029").unwrap());
         let taker = Taker { name: Some(Comm::from("binds").into()), pid: Some(7), ports: count };
         space.bound = Some(Space {
             netns: Some(1),
             called: None,
-            limits: Limits::of(&space.knobs),
+            limits: Limits::of(&space.sysctls),
             bound: count,
             inactive: Some(count - 1),
             bound_by: Takers { most: vec![taker], ..Takers::default() },
@@ -304,8 +304,8 @@ mod tests {
         assert!(advises(with(Outlook::Now)));
         for (reuse, timestamps) in [(1, 1), (2, 0)] {
             let mut space = with(Outlook::Now);
-            space.knobs.tcp_tw_reuse = Knob::Is(reuse);
-            space.knobs.tcp_timestamps = Knob::Is(timestamps);
+            space.sysctls.tcp_tw_reuse = Sysctl::Is(reuse);
+            space.sysctls.tcp_timestamps = Sysctl::Is(timestamps);
             assert!(!advises(space), "{reuse} {timestamps}");
         }
     }

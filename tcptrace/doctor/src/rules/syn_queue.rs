@@ -13,7 +13,7 @@ pub(super) fn rule(_: &HostFacts, space: &NetnsFacts) -> Outcome {
     let (Some(dropped), Some(cookies)) = grew else {
         return Outcome::Unseen(counters.unknown(DROP));
     };
-    let off = space.knobs.tcp_syncookies.value() == Some(&0);
+    let off = space.sysctls.tcp_syncookies.value() == Some(&0);
     let severity = match (dropped, cookies) {
         // Without cookies a flood of SYNs shuts everybody else out.
         (1.., _) => Severity::Critical,
@@ -71,7 +71,7 @@ pub(super) fn rule(_: &HostFacts, space: &NetnsFacts) -> Outcome {
 #[cfg(test)]
 mod tests {
     use super::{super::testing::*, *};
-    use tcptrace_model::Knob;
+    use tcptrace_model::Sysctl;
 
     #[test]
     fn drops_are_worse_than_cookies() {
@@ -87,7 +87,7 @@ mod tests {
     #[test]
     fn cookies_that_are_off_are_told() {
         let mut space = space();
-        space.knobs.tcp_syncookies = Knob::Is(0);
+        space.sysctls.tcp_syncookies = Sysctl::Is(0);
         let about = found(rule, space);
         assert_eq!(about.severity, Severity::Info);
         assert!(about.helps[0].words().ends_with("tcp_syncookies=1"));

@@ -19,7 +19,7 @@ pub(super) fn rule(_: &HostFacts, space: &NetnsFacts) -> Outcome {
     // Minisocks in FIN_WAIT2 count as well.
     let minisocks = space.counters.last.as_ref().map_or(0, |last| last.sockets.tw);
     let taken = u64::try_from(minisocks).unwrap_or(0).max(count);
-    let limit = space.knobs.tcp_max_tw_buckets.value().and_then(|&n| u64::try_from(n).ok());
+    let limit = space.sysctls.tcp_max_tw_buckets.value().and_then(|&n| u64::try_from(n).ok());
     let near = limit.filter(|&limit| {
         taken > 0 && taken.saturating_mul(100) >= limit.saturating_mul(NEAR_PERCENT)
     });
@@ -72,12 +72,12 @@ pub(super) fn rule(_: &HostFacts, space: &NetnsFacts) -> Outcome {
 #[cfg(test)]
 mod tests {
     use super::{super::testing::*, *};
-    use tcptrace_model::Knob;
+    use tcptrace_model::Sysctl;
 
     fn with(count: u64, limit: i64) -> NetnsFacts {
         let mut space = space();
         space.states.insert(TcpState::TimeWait, count);
-        space.knobs.tcp_max_tw_buckets = Knob::Is(limit);
+        space.sysctls.tcp_max_tw_buckets = Sysctl::Is(limit);
         space
     }
 

@@ -9,7 +9,7 @@ use crate::{
 const NEAR_PERCENT: i64 = 80;
 
 pub(super) fn rule(host: &HostFacts, space: &NetnsFacts) -> Outcome {
-    let now = match space.knobs.tcp_max_tw_buckets.known() {
+    let now = match space.sysctls.tcp_max_tw_buckets.known() {
         Ok(&now) => now,
         Err(why) => return Outcome::Unseen(format!("tcp_max_tw_buckets is not known: {why}")),
     };
@@ -58,11 +58,11 @@ pub(super) fn rule(host: &HostFacts, space: &NetnsFacts) -> Outcome {
 #[cfg(test)]
 mod tests {
     use super::{super::testing::*, *};
-    use tcptrace_model::Knob;
+    use tcptrace_model::Sysctl;
 
     fn with(value: i64) -> NetnsFacts {
         let mut space = space();
-        space.knobs.tcp_max_tw_buckets = Knob::Is(value);
+        space.sysctls.tcp_max_tw_buckets = Sysctl::Is(value);
         space
     }
 

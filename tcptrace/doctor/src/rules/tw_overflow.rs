@@ -16,13 +16,13 @@ pub(super) fn rule(host: &HostFacts, space: &NetnsFacts) -> Outcome {
         (0, 1..) => Severity::Info,
         (0, 0) => return Outcome::Fine,
     };
-    let limit = match space.knobs.tcp_max_tw_buckets.known() {
+    let limit = match space.sysctls.tcp_max_tw_buckets.known() {
         Ok(limit) => limit.to_string(),
         Err(why) => format!("not known: {why}"),
     };
-    let value = |knobs: &tcptrace_model::Knobs| knobs.tcp_max_tw_buckets.value().copied();
+    let value = |sysctls: &tcptrace_model::Sysctls| sysctls.tcp_max_tw_buckets.value().copied();
     let default = host.defaults.as_ref().ok().and_then(value);
-    let default = match (default, value(&space.knobs)) {
+    let default = match (default, value(&space.sysctls)) {
         // Already there or above: twice as many.
         (Some(default), Some(now)) if default <= now => now.saturating_mul(2),
         (Some(default), _) => default,
@@ -61,7 +61,7 @@ pub(super) fn rule(host: &HostFacts, space: &NetnsFacts) -> Outcome {
 #[cfg(test)]
 mod tests {
     use super::{super::testing::*, *};
-    use tcptrace_model::Knob;
+    use tcptrace_model::Sysctl;
 
     #[test]
     fn now_is_a_warning_and_before_a_note() {
@@ -78,7 +78,7 @@ mod tests {
         for (now, advised) in [(10, 100_000), (100_000, 200_000), (300_000, 600_000)] {
             let mut space = space();
             count(&mut space, "TCPTimeWaitOverflow", 0, 1);
-            space.knobs.tcp_max_tw_buckets = Knob::Is(now);
+            space.sysctls.tcp_max_tw_buckets = Sysctl::Is(now);
             let help = found(rule, space).helps.swap_remove(0).words();
             assert!(help.ends_with(&format!("={advised}")), "{help}");
         }

@@ -6,7 +6,7 @@ use crate::{
 };
 
 pub(super) fn rule(host: &HostFacts, space: &NetnsFacts) -> Outcome {
-    let on = space.knobs.tcp_tw_recycle.value().is_some_and(|&value| value != 0);
+    let on = space.sysctls.tcp_tw_recycle.value().is_some_and(|&value| value != 0);
     // Files are the host's: told once.
     let is_first = host.spaces.first().is_some_and(|first| first.netns == space.netns);
     let mut places = host
@@ -49,15 +49,15 @@ pub(super) fn rule(host: &HostFacts, space: &NetnsFacts) -> Outcome {
 mod tests {
     use super::{super::testing::*, *};
     use crate::facts::Setting;
-    use tcptrace_model::Knob;
+    use tcptrace_model::Sysctl;
 
     #[test]
     fn on_is_critical_and_a_line_in_a_file_a_note_told_once() {
         assert_fine(rule, space());
         let mut off = space();
-        off.knobs.tcp_tw_recycle = Knob::Is(0);
+        off.sysctls.tcp_tw_recycle = Sysctl::Is(0);
         assert_fine(rule, off.clone());
-        off.knobs.tcp_tw_recycle = Knob::Is(1);
+        off.sysctls.tcp_tw_recycle = Sysctl::Is(1);
         assert_eq!(found(rule, off).severity, Severity::Critical);
         let mut host = host(space());
         host.spaces.push(NetnsFacts { netns: 2, ..space() });

@@ -6,14 +6,14 @@ use crate::{
 };
 
 pub(super) fn rule(_: &HostFacts, space: &NetnsFacts) -> Outcome {
-    let timestamps = match space.knobs.tcp_timestamps.known() {
+    let timestamps = match space.sysctls.tcp_timestamps.known() {
         Ok(&value) => value,
         Err(why) => return Outcome::Unseen(format!("tcp_timestamps is not known: {why}")),
     };
     if timestamps != 0 {
         return Outcome::Fine;
     }
-    let reuse = space.knobs.tcp_tw_reuse.value() == Some(&1);
+    let reuse = space.sysctls.tcp_tw_reuse.value() == Some(&1);
     Outcome::Found(About {
         severity: if reuse { Severity::Warning } else { Severity::Info },
         is_forecast: false,
@@ -39,7 +39,7 @@ pub(super) fn rule(_: &HostFacts, space: &NetnsFacts) -> Outcome {
 #[cfg(test)]
 mod tests {
     use super::{super::testing::*, *};
-    use tcptrace_model::Knob;
+    use tcptrace_model::Sysctl;
 
     #[test]
     fn reuse_without_timestamps_is_a_warning() {
@@ -50,8 +50,8 @@ mod tests {
             (0, 1, Some(Severity::Warning)),
         ] {
             let mut space = space();
-            space.knobs.tcp_timestamps = Knob::Is(timestamps);
-            space.knobs.tcp_tw_reuse = Knob::Is(reuse);
+            space.sysctls.tcp_timestamps = Sysctl::Is(timestamps);
+            space.sysctls.tcp_tw_reuse = Sysctl::Is(reuse);
             match severity {
                 None => assert_fine(rule, space),
                 Some(severity) => assert_eq!(found(rule, space).severity, severity),

@@ -29,7 +29,7 @@ fn scan(s: u64, sockets: &str, counters: &str) -> String {
     let ms = s * 1000;
     let sockets: String = sockets.lines().map(|line| format!("{ms}ms socket {line}\n")).collect();
     format!(
-        "{ms}ms snapshot open\n{ms}ms knobs 5\n\
+        "{ms}ms snapshot open\n{ms}ms sysctls 5\n\
          {ms}ms counters 5 ActiveOpens=0 PassiveOpens=0 {counters}\n\
          {ms}ms snapshot 5\n{sockets}{ms}ms snapshot end\n{ms}ms snapshot over\n{ms}ms tick\n"
     )
@@ -214,9 +214,9 @@ fn commands_are_for_the_namespace_that_they_are_about() {
 #[test]
 fn a_forecast_that_did_not_come_true_is_no_finding() {
     let mut text = "0ms begin\n".to_owned();
-    let knobs = "knobs 5 ip_local_port_range=20000-20099 ip_local_reserved_ports=65535 tcp_tw_reuse=0 tcp_timestamps=1";
+    let sysctls = "sysctls 5 ip_local_port_range=20000-20099 ip_local_reserved_ports=65535 tcp_tw_reuse=0 tcp_timestamps=1";
     for s in (0..=600).step_by(10) {
-        text += &scan(s, "", "ListenOverflows=0").replace("knobs 5", knobs);
+        text += &scan(s, "", "ListenOverflows=0").replace("sysctls 5", sysctls);
         if s == 100 {
             for n in 0..50_u64 {
                 let (id, port) = (0x900 + n, 20_000 + n);

@@ -24,7 +24,7 @@ pub fn late_leak(count: u64, from_s: u64, until_s: u64, end_s: u64) -> String {
                 let _ = writeln!(text, "{at}ms sk={sk:x} LAST_ACK>CLOSE {of}");
             }
         }
-        let _ = writeln!(text, "{ms}ms snapshot open\n{ms}ms knobs 5");
+        let _ = writeln!(text, "{ms}ms snapshot open\n{ms}ms sysctls 5");
         let _ =
             writeln!(text, "{ms}ms counters 5 ActiveOpens={s} PassiveOpens={s} ListenOverflows=0");
         let _ = writeln!(text, "{ms}ms snapshot 5");

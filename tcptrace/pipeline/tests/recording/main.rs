@@ -13,10 +13,10 @@ use std::{
 };
 
 use tcptrace_model::{
-    Accept, Accounts, AtClose, BoundPort, Clock, Comm, Event, GapBecause, Holder, Input, Knob,
-    Knobs, Linger, Lost, Minisock, MinisockEvent, NetStat, NetnsCounters, NetnsKnobs, NetnsName,
-    PortRange, Reset, ResetDirection, RstReason, Snapshot, SnapshotEnd, SockFacts, SockStat,
-    Stopper, Task, TcpState, Totals, Transition, Tuple, filter::Filter, script,
+    Accept, Accounts, AtClose, BoundPort, Clock, Comm, Event, GapBecause, Holder, Input, Linger,
+    Lost, Minisock, MinisockEvent, NetStat, NetnsCounters, NetnsName, NetnsSysctls, PortRange,
+    Reset, ResetDirection, RstReason, Snapshot, SnapshotEnd, SockFacts, SockStat, Stopper, Sysctl,
+    Sysctls, Task, TcpState, Totals, Transition, Tuple, filter::Filter, script,
 };
 use tcptrace_pipeline::Analysis;
 use tcptrace_record::{
@@ -256,17 +256,17 @@ fn every_input_comes_back() {
     let mut inputs = scripted();
     let end = inputs.pop().unwrap();
     inputs.extend([
-        Input::Knobs(Box::new(NetnsKnobs {
+        Input::Sysctls(Box::new(NetnsSysctls {
             mono_ns: 5,
             netns: 9,
-            knobs: Knobs {
-                tcp_fin_timeout: Knob::Is(-1),
-                ip_local_reserved_ports: Knob::Is(vec![
+            sysctls: Sysctls {
+                tcp_fin_timeout: Sysctl::Is(-1),
+                ip_local_reserved_ports: Sysctl::Is(vec![
                     PortRange { low: 1, high: 2 },
                     PortRange { low: 9, high: 9 },
                 ]),
-                tcp_max_orphans: Knob::Unreadable("Permission denied".into()),
-                ..Knobs::default()
+                tcp_max_orphans: Sysctl::Unreadable("Permission denied".into()),
+                ..Sysctls::default()
             },
         })),
         Input::Counters(Box::new(NetnsCounters {

@@ -352,8 +352,8 @@ pub(super) fn losses(facts: &Facts) -> Markup {
     rows.extend(
         [
             ("transitions that did not follow from what was known", doubts.anomalies),
-            ("connections that a snapshot had otherwise", doubts.drifted),
-            ("TIME_WAITs that ended without an event", doubts.untold),
+            ("connections that a snapshot had otherwise", doubts.corrected),
+            ("TIME_WAITs that ended without an event", doubts.unobserved_expiries),
             ("sockets forgotten to bound memory", doubts.evicted),
             ("records that could not be understood", malformed),
         ]

@@ -77,7 +77,7 @@ fn ports_of(script: &str) -> String {
 
 #[test]
 fn who_takes_ports_is_named_and_bound_ports_are_shown_without_a_connection() {
-    let begin = "0ms begin\n0ms snapshot open\n0ms knobs 5 ip_local_port_range=20000-20029 \
+    let begin = "0ms begin\n0ms snapshot open\n0ms sysctls 5 ip_local_port_range=20000-20029 \
                  ip_local_reserved_ports= tcp_tw_reuse=0\n0ms snapshot 5\n";
     let end = "0ms snapshot end lists-bound\n0ms snapshot over\n2ms tick\n1002ms tick\n";
     let bound: String =

@@ -219,7 +219,7 @@ mod tests {
         let name = "tcptrace_state_duration_seconds";
         let Data::Histogram(histogram) = data(&metrics, name) else { panic!() };
         let state = |point: &&HistogramDataPoint| {
-            point.attributes == attributes(&[("state", "ESTABLISHED")])
+            point.attributes == attributes(&[("state", "established")])
         };
         let point = histogram.data_points.iter().find(state).unwrap();
         assert_eq!(point.bucket_counts.len(), point.explicit_bounds.len() + 1);

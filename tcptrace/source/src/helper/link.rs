@@ -182,13 +182,19 @@ pub(super) fn exchange(
         }
         let last = round.spaces.last_mut().filter(|_| open);
         match (piece, last) {
-            (Piece::Space { netns, began_ns, name, path, knobs, counters }, None) => {
+            (Piece::Space { netns, began_ns, name, path, sysctls, counters }, None) => {
                 if round.spaces.len() >= SPACES {
                     return Err(WireError::TooMuch);
                 }
                 open = true;
-                let space =
-                    Space { began_ns, name, path, knobs, counters, ..Space::gone(netns, began_ns) };
+                let space = Space {
+                    began_ns,
+                    name,
+                    path,
+                    sysctls,
+                    counters,
+                    ..Space::gone(netns, began_ns)
+                };
                 round.spaces.push(space);
             }
             (Piece::Sockets(mut sockets), Some(space)) => space.sockets.append(&mut sockets),

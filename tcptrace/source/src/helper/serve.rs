@@ -135,10 +135,10 @@ fn hand_over_space(
         syn_queues,
         bound,
         mut end,
-        knobs,
+        sysctls,
         counters,
     } = space;
-    let mut sent = frames.send(&Piece::Space { netns, began_ns, name, path, knobs, counters })?;
+    let mut sent = frames.send(&Piece::Space { netns, began_ns, name, path, sysctls, counters })?;
     let mut sockets = sockets.into_iter();
     while sent < *room && sockets.len() > 0 {
         sent += frames.send(&Piece::Sockets(sockets.by_ref().take(SOCKETS).collect()))?;

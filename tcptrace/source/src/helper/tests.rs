@@ -16,9 +16,9 @@ use super::{
     wire::{Frames, MAX_FRAME, Piece, SOCKETS, Used, WireError},
 };
 use tcptrace_model::{
-    BoundPort, Comm, Holder, NetStat, NetnsCounters, NetnsKnobs, Queues, SnapFull, SnapInfo,
+    BoundPort, Comm, Holder, NetStat, NetnsCounters, NetnsSysctls, Queues, SnapFull, SnapInfo,
     SnapSocket, SnapshotEnd, SynQueue, Task, TcpInfo, TcpState, Timer, Tuple, Unseen,
-    knobs::{Knob, Knobs, PortRange},
+    sysctls::{PortRange, Sysctl, Sysctls},
 };
 
 /// Room for all.
@@ -98,11 +98,11 @@ fn info(cookie: u64) -> SnapInfo {
 /// Of three namespaces: one with all that there can be, two without.
 fn round(sockets: usize) -> Round {
     let ports = (1..u16::MAX).step_by(2).map(|port| PortRange { low: port, high: port });
-    let knobs = Knobs {
-        tcp_fin_timeout: Knob::Is(-1),
-        tcp_timestamps: Knob::Unreadable("why".into()),
-        ip_local_reserved_ports: Knob::Is(ports.collect()),
-        ..Knobs::default()
+    let sysctls = Sysctls {
+        tcp_fin_timeout: Sysctl::Is(-1),
+        tcp_timestamps: Sysctl::Unreadable("why".into()),
+        ip_local_reserved_ports: Sysctl::Is(ports.collect()),
+        ..Sysctls::default()
     };
     let mut stat = NetStat::default();
     stat.tcp_ext.insert("TWKilled".to_owned(), i64::MIN);
@@ -128,7 +128,7 @@ fn round(sockets: usize) -> Round {
             unseen: Unseen { syn_queue: 1, fin_wait2: 2, time_wait: 3 },
             lists_bound: true,
         },
-        knobs: Some(Box::new(NetnsKnobs { mono_ns: 2, netns: 9, knobs })),
+        sysctls: Some(Box::new(NetnsSysctls { mono_ns: 2, netns: 9, sysctls })),
         counters: Some(Box::new(NetnsCounters { mono_ns: 2, netns: 9, counters: Ok(stat) })),
     };
     let unread = NetnsCounters { mono_ns: 2, netns: 8, counters: Err("no".into()) };
@@ -214,7 +214,7 @@ fn a_frame_has_one_piece_and_that_in_its_place() {
         began_ns: 2,
         name: None,
         path: None,
-        knobs: None,
+        sysctls: None,
         counters: None,
     });
     let sockets = piece(&Piece::Sockets(vec![socket(1)]));

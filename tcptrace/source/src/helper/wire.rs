@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use thiserror::Error;
 
 use tcptrace_model::{
-    BoundPort, NetnsCounters, NetnsKnobs, SnapInfo, SnapSocket, SnapshotEnd, SynQueue,
+    BoundPort, NetnsCounters, NetnsSysctls, SnapInfo, SnapSocket, SnapshotEnd, SynQueue,
 };
 
 /// Bytes of a frame, at most. The longest that is sent is [`SOCKETS`] of some 130 bytes.
@@ -37,7 +37,7 @@ pub(super) enum Piece {
         began_ns: u64,
         name: Option<Box<str>>,
         path: Option<Box<str>>,
-        knobs: Option<Box<NetnsKnobs>>,
+        sysctls: Option<Box<NetnsSysctls>>,
         counters: Option<Box<NetnsCounters>>,
     },
     Sockets(Vec<SnapSocket>),

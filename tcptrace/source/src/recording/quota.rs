@@ -6,7 +6,7 @@
 
 use std::collections::HashMap;
 
-use tcptrace_model::{Input, Knob, Snapshot, TcpState};
+use tcptrace_model::{Input, Snapshot, Sysctl, TcpState};
 
 /// Network namespaces of which anything is remembered.
 const SPACES: usize = 1 << 14;
@@ -47,21 +47,21 @@ impl Quota {
     /// Whether there is room for `input`, which may be cut to what there is room for.
     pub(super) fn admits(&mut self, input: &mut Input) -> bool {
         let admitted = match input {
-            Input::Knobs(knobs) => {
-                let ranges = match &knobs.knobs.ip_local_reserved_ports {
-                    Knob::Is(ranges) => ranges.len(),
+            Input::Sysctls(sysctls) => {
+                let ranges = match &sysctls.sysctls.ip_local_reserved_ports {
+                    Sysctl::Is(ranges) => ranges.len(),
                     _ => 0,
                 };
-                let had = self.spaces.get(&knobs.netns).map_or(0, |space| space.ranges);
+                let had = self.spaces.get(&sysctls.netns).map_or(0, |space| space.ranges);
                 let fits = self.all.ranges - had + ranges <= RANGES;
-                self.space(knobs.netns).is_some_and(|space| {
+                self.space(sysctls.netns).is_some_and(|space| {
                     space.ranges = if fits { ranges } else { 0 };
                     true
                 }) && {
                     self.all.ranges = self.all.ranges - had + if fits { ranges } else { 0 };
                     if !fits {
                         let why = "there are too many ranges in this recording".into();
-                        knobs.knobs.ip_local_reserved_ports = Knob::Unreadable(why);
+                        sysctls.sysctls.ip_local_reserved_ports = Sysctl::Unreadable(why);
                         self.left_out += 1;
                     }
                     true
@@ -132,23 +132,23 @@ impl Quota {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tcptrace_model::{Knobs, NetnsKnobs, PortRange, script};
+    use tcptrace_model::{NetnsSysctls, PortRange, Sysctls, script};
 
-    fn knobs(netns: u32, ranges: u16) -> Input {
+    fn sysctls(netns: u32, ranges: u16) -> Input {
         let range = |at: u16| PortRange { low: 2 * at, high: 2 * at };
-        let ip_local_reserved_ports = Knob::Is((0..ranges).map(range).collect());
-        let knobs = Knobs { ip_local_reserved_ports, ..Knobs::default() };
-        Input::Knobs(Box::new(NetnsKnobs { mono_ns: 1, netns, knobs }))
+        let ip_local_reserved_ports = Sysctl::Is((0..ranges).map(range).collect());
+        let sysctls = Sysctls { ip_local_reserved_ports, ..Sysctls::default() };
+        Input::Sysctls(Box::new(NetnsSysctls { mono_ns: 1, netns, sysctls }))
     }
 
     #[test]
     fn more_namespaces_than_there_is_room_for_are_left_out_with_their_dumps() {
         let mut quota = Quota::default();
         for netns in 0..SPACES as u32 {
-            assert!(quota.admits(&mut knobs(netns, 0)));
+            assert!(quota.admits(&mut sysctls(netns, 0)));
         }
-        assert!(!quota.admits(&mut knobs(u32::MAX, 0)));
-        assert!(quota.admits(&mut knobs(7, 0)), "a known one may change");
+        assert!(!quota.admits(&mut sysctls(u32::MAX, 0)));
+        assert!(quota.admits(&mut sysctls(7, 0)), "a known one may change");
         let text = format!(
             "1ms snapshot open\n1ms snapshot {}\n1ms socket LISTEN 5 10.0.0.1:7 0.0.0.0:0\n\
              1ms snapshot end\n1ms snapshot 7\n1ms socket LISTEN 5 10.0.0.1:7 0.0.0.0:0\n\
@@ -167,15 +167,15 @@ mod tests {
         let full = (RANGES / 32_000) as u32;
         for _ in 0..3 {
             for netns in 0..full {
-                let mut input = knobs(netns, 32_000);
+                let mut input = sysctls(netns, 32_000);
                 assert!(quota.admits(&mut input));
-                assert_eq!(input, knobs(netns, 32_000));
+                assert_eq!(input, sysctls(netns, 32_000));
             }
         }
-        let mut input = knobs(full, 32_000);
+        let mut input = sysctls(full, 32_000);
         assert!(quota.admits(&mut input));
-        let Input::Knobs(cut) = input else { panic!() };
-        assert!(matches!(cut.knobs.ip_local_reserved_ports, Knob::Unreadable(_)));
+        let Input::Sysctls(cut) = input else { panic!() };
+        assert!(matches!(cut.sysctls.ip_local_reserved_ports, Sysctl::Unreadable(_)));
         assert_eq!(quota.left_out(), 1);
     }
 }

@@ -111,7 +111,7 @@ fn an_active_close_without_a_time_wait_says_why() {
         ("3ms sk=a ESTABLISHED>CLOSE ENDS shut=3 linger=0 unread=0", "1 local rst-linger0 Over"),
         ("3ms sk=a ESTABLISHED>CLOSE ENDS shut=3 unread=9", "1 local rst-unread-data Over"),
         ("3ms sk=a ESTABLISHED>CLOSE ENDS shut=3", "1 local unknown Over"),
-        ("3ms sk=a ESTABLISHED>CLOSE ENDS err=110 unacked=1", "1 none timeout: retransmit Over"),
+        ("3ms sk=a ESTABLISHED>CLOSE ENDS err=110 unacked=1", "1 none timeout-retransmit Over"),
         ("3ms sk=a ESTABLISHED>CLOSE ENDS err=104", "1 remote rst-received Over"),
         (
             "3ms sk=a ESTABLISHED>FIN_WAIT1 ENDS comm=curl\n\
@@ -164,7 +164,7 @@ fn both_at_once_and_the_orphan_that_got_its_fin_enter_time_wait() {
 fn what_never_was_a_connection_is_no_close() {
     for (line, how) in [
         ("2ms sk=a SYN_SENT>CLOSE ENDS err=111", "refused"),
-        ("2ms sk=a SYN_SENT>CLOSE ENDS err=110", "timeout: syn"),
+        ("2ms sk=a SYN_SENT>CLOSE ENDS err=110", "timeout-syn"),
         ("2ms sk=a SYN_SENT>CLOSE ENDS", "unknown"),
         ("2ms sk=a SYN_SENT>CLOSE ENDS classic", "unknown"),
     ] {

@@ -3,7 +3,7 @@
 
 use std::net::Ipv6Addr;
 
-use tcptrace_model::{Knobs, PortRange};
+use tcptrace_model::{PortRange, Sysctls};
 
 /// `tcp_tw_reuse_delay` before 6.14, where `tcp_twsk_unique()` compared seconds.
 const OLD_DELAY_NS: u64 = 1_000_000_000;
@@ -26,13 +26,13 @@ pub enum Reuse {
 }
 
 impl Reuse {
-    fn of(knobs: &Knobs) -> Result<Self, String> {
-        let known = |name: &str, knob: Result<&i64, &str>| match knob {
+    fn of(sysctls: &Sysctls) -> Result<Self, String> {
+        let known = |name: &str, sysctl: Result<&i64, &str>| match sysctl {
             Ok(value) => Ok(*value),
             Err(why) => Err(format!("{name} is not known: {why}")),
         };
-        let reuse = known("tcp_tw_reuse", knobs.tcp_tw_reuse.known())?;
-        let after_ns = match knobs.tcp_tw_reuse_delay.value() {
+        let reuse = known("tcp_tw_reuse", sysctls.tcp_tw_reuse.known())?;
+        let after_ns = match sysctls.tcp_tw_reuse_delay.value() {
             Some(&ms) => u64::try_from(ms).unwrap_or(0).saturating_mul(1_000_000),
             None => OLD_DELAY_NS,
         };
@@ -72,14 +72,14 @@ pub struct Limits {
 }
 
 impl Limits {
-    /// The limits by `knobs`.
+    /// The limits by `sysctls`.
     ///
     /// # Errors
     /// Why they are not known.
-    pub fn of(knobs: &Knobs) -> Result<Self, String> {
-        let known = knobs.ip_local_port_range.known();
+    pub fn of(sysctls: &Sysctls) -> Result<Self, String> {
+        let known = sysctls.ip_local_port_range.known();
         let range = *known.map_err(|why| format!("ip_local_port_range is not known: {why}"))?;
-        let reserved_ports = match knobs.ip_local_reserved_ports.known() {
+        let reserved_ports = match sysctls.ip_local_reserved_ports.known() {
             Ok(ports) => ports.clone(),
             Err(why) => return Err(format!("ip_local_reserved_ports is not known: {why}")),
         };
@@ -90,7 +90,7 @@ impl Limits {
                 if low <= high { u32::from(high - low) + 1 } else { 0 }
             })
             .sum();
-        let reuse = Reuse::of(knobs)?;
+        let reuse = Reuse::of(sysctls)?;
         Ok(Self { range, reserved, reuse, reserved_ports })
     }
 
@@ -110,15 +110,15 @@ impl Limits {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tcptrace_model::{Knob, knobs};
+    use tcptrace_model::{Sysctl, sysctls};
 
-    fn with(range: &str, reserved: &str) -> Knobs {
-        Knobs {
-            ip_local_port_range: Knob::Is(knobs::range(range).unwrap()),
-            ip_local_reserved_ports: Knob::Is(knobs::ports(reserved).unwrap()),
-            tcp_tw_reuse: Knob::Is(2),
-            tcp_timestamps: Knob::Is(1),
-            ..Knobs::default()
+    fn with(range: &str, reserved: &str) -> Sysctls {
+        Sysctls {
+            ip_local_port_range: Sysctl::Is(sysctls::range(range).unwrap()),
+            ip_local_reserved_ports: Sysctl::Is(sysctls::ports(reserved).unwrap()),
+            tcp_tw_reuse: Sysctl::Is(2),
+            tcp_timestamps: Sysctl::Is(1),
+            ..Sysctls::default()
         }
     }
 
@@ -145,32 +145,37 @@ mod tests {
     fn a_time_wait_may_be_taken_over_where_the_sysctls_say_so() {
         let v4 = |addr: &str| addr.parse::<std::net::Ipv4Addr>().unwrap().to_ipv6_mapped();
         let (near, far) = (v4("10.0.0.1"), v4("10.0.0.2"));
-        let after =
-            |knobs: &Knobs, laddr, raddr| Limits::of(knobs).unwrap().reuse.after_ns(laddr, raddr);
-        let mut knobs = with("1 2", "");
-        assert_eq!(after(&knobs, near, far), None);
+        let after = |sysctls: &Sysctls, laddr, raddr| {
+            Limits::of(sysctls).unwrap().reuse.after_ns(laddr, raddr)
+        };
+        let mut sysctls = with("1 2", "");
+        assert_eq!(after(&sysctls, near, far), None);
         for (laddr, raddr) in [
             (v4("127.0.0.1"), far),
             (near, v4("127.9.9.9")),
             (Ipv6Addr::LOCALHOST, Ipv6Addr::LOCALHOST),
         ] {
-            assert_eq!(after(&knobs, laddr, raddr), Some(OLD_DELAY_NS));
+            assert_eq!(after(&sysctls, laddr, raddr), Some(OLD_DELAY_NS));
         }
-        knobs.tcp_tw_reuse = Knob::Is(1);
-        knobs.tcp_tw_reuse_delay = Knob::Is(250);
-        assert_eq!(after(&knobs, near, far), Some(250_000_000));
-        knobs.tcp_timestamps = Knob::Is(0);
-        assert_eq!(after(&knobs, near, far), Some(250_000_000), "the connection may have had them");
-        knobs.tcp_tw_reuse = Knob::Is(0);
-        assert_eq!(after(&knobs, near, far), None);
+        sysctls.tcp_tw_reuse = Sysctl::Is(1);
+        sysctls.tcp_tw_reuse_delay = Sysctl::Is(250);
+        assert_eq!(after(&sysctls, near, far), Some(250_000_000));
+        sysctls.tcp_timestamps = Sysctl::Is(0);
+        assert_eq!(
+            after(&sysctls, near, far),
+            Some(250_000_000),
+            "the connection may have had them"
+        );
+        sysctls.tcp_tw_reuse = Sysctl::Is(0);
+        assert_eq!(after(&sysctls, near, far), None);
     }
 
     #[test]
     fn what_is_not_known_is_said() {
-        let mut knobs = with("1 2", "");
-        knobs.tcp_tw_reuse = Knob::Unreadable("no".into());
-        assert_eq!(Limits::of(&knobs), Err("tcp_tw_reuse is not known: no".to_owned()));
-        let none = Limits::of(&Knobs::default()).unwrap_err();
+        let mut sysctls = with("1 2", "");
+        sysctls.tcp_tw_reuse = Sysctl::Unreadable("no".into());
+        assert_eq!(Limits::of(&sysctls), Err("tcp_tw_reuse is not known: no".to_owned()));
+        let none = Limits::of(&Sysctls::default()).unwrap_err();
         assert_eq!(none, "ip_local_port_range is not known: there is no such sysctl");
     }
 }

@@ -7,13 +7,13 @@ use tcptrace_model::script;
 use tcptrace_track::Tracker;
 
 /// 100 ports, no taking over of TIME_WAITs.
-const KNOBS: &str =
+const SYSCTLS: &str =
     "ip_local_port_range=40000-40099 ip_local_reserved_ports= tcp_tw_reuse=0 tcp_timestamps=1";
 
 /// Hooks, and a snapshot of `sockets` in namespace 5.
-fn begin(knobs: &str, sockets: &str) -> String {
+fn begin(sysctls: &str, sockets: &str) -> String {
     format!(
-        "0ms begin\n0ms knobs 5 {knobs}\n0ms snapshot open\n0ms snapshot 5\n{sockets}\
+        "0ms begin\n0ms sysctls 5 {sysctls}\n0ms snapshot open\n0ms snapshot 5\n{sockets}\
          0ms snapshot end\n0ms snapshot over\n1ms tick\n"
     )
 }
@@ -90,7 +90,7 @@ fn what_was_accepted_takes_no_port() {
         0ms socket TIME_WAIT 3 10.0.0.1:40001 10.0.0.9:5556 30000\n\
         0ms socket ESTABLISHED 4 10.0.0.1:40002 10.0.0.2:443\n\
         0ms socket ESTABLISHED 5 10.0.0.1:22 10.0.0.9:5557\n";
-    let script = begin(KNOBS, sockets)
+    let script = begin(SYSCTLS, sockets)
         + "5ms sk=c LISTEN>SYN_RECV 10.0.0.1:40001 10.0.0.9:7 cookie=c netns=5\n\
            5ms sk=c SYN_RECV>ESTABLISHED 10.0.0.1:40001 10.0.0.9:7 cookie=c netns=5\n\
            6ms sk=c ESTABLISHED>CLOSE 10.0.0.1:40001 10.0.0.9:7 cookie=c netns=5\n";
@@ -105,7 +105,7 @@ fn what_was_accepted_takes_no_port() {
 
 #[test]
 fn a_port_is_taken_for_one_peer_and_a_bound_one_for_all() {
-    let script = begin(KNOBS, "")
+    let script = begin(SYSCTLS, "")
         + &opened(2, 1, 40000, PEER)
         + &churned(2, 2, 40001, PEER)
         + &opened(2, 3, 40000, "10.0.0.3:443")
@@ -143,7 +143,8 @@ fn a_connect_that_finds_no_port_is_a_failure_and_opened_nothing() {
              {ms}ms sk=f SYN_SENT>CLOSE 10.0.0.1:{port} {PEER} cookie=f netns=5 err={err}\n"
         )
     };
-    let script = begin(KNOBS, "") + &fails(2, 0, 0) + &fails(3, 0, 0) + &opened(4, 1, 40000, PEER);
+    let script =
+        begin(SYSCTLS, "") + &fails(2, 0, 0) + &fails(3, 0, 0) + &opened(4, 1, 40000, PEER);
     let interval = at(&[10], &script);
     let row = only(&interval);
     assert_eq!((row.flow.opened, row.flow.failed, row.failed_total), (1, 2, 2));
@@ -153,7 +154,7 @@ fn a_connect_that_finds_no_port_is_a_failure_and_opened_nothing() {
     assert_eq!((only(&interval).flow.failed, only(&interval).failed_total), (0, 2));
     assert_eq!(only(&interval).outlook, Outlook::Unknown);
     // Refused, or with a port of its own: another matter.
-    let script = begin(KNOBS, "") + &fails(2, 0, 111) + &fails(3, 40000, 0);
+    let script = begin(SYSCTLS, "") + &fails(2, 0, 111) + &fails(3, 40000, 0);
     let interval = at(&[10], &script);
     assert_eq!(interval.rows.iter().map(|row| row.failed_total).sum::<u64>(), 0);
 }
@@ -161,7 +162,7 @@ fn a_connect_that_finds_no_port_is_a_failure_and_opened_nothing() {
 #[test]
 fn it_says_early_when_a_steady_rate_runs_it_dry() {
     // 20 a second: 100 ports last for 5 s.
-    let script = begin(KNOBS, "") + &churn(1000, 50, 100);
+    let script = begin(SYSCTLS, "") + &churn(1000, 50, 100);
     let moments: Vec<u64> = (1..=5).map(|s| s * 1000 + 500).collect();
     for end in 1..=moments.len() {
         let interval = at(&moments[..end], &script);
@@ -177,10 +178,10 @@ fn it_says_early_when_a_steady_rate_runs_it_dry() {
 #[test]
 fn at_a_rate_that_returns_keep_up_with_it_never_does() {
     // 1.6 a second hold 99 ports at a time, with the second by which a timer is late.
-    let never = begin(KNOBS, "") + &churn(1000, 630, 60);
+    let never = begin(SYSCTLS, "") + &churn(1000, 630, 60);
     let interval = at(&[20_000, 38_000], &never);
     assert_eq!(only(&interval).outlook, Outlook::Never);
-    let later = begin(KNOBS, "") + &churn(1000, 590, 60);
+    let later = begin(SYSCTLS, "") + &churn(1000, 590, 60);
     let interval = at(&[20_000, 36_000], &later);
     let row = only(&interval);
     let Outlook::In(seconds) = row.outlook else { panic!("{row:?}") };
@@ -191,7 +192,7 @@ fn at_a_rate_that_returns_keep_up_with_it_never_does() {
 fn what_is_in_time_wait_comes_back_when_its_timer_says() {
     // 90 from before, of which 40 are due within 2 s; then some more.
     let begin = |sockets: &str| {
-        begin(KNOBS, sockets).replace("0ms ", "100000ms ").replace("1ms tick", "100001ms tick")
+        begin(SYSCTLS, sockets).replace("0ms ", "100000ms ").replace("1ms tick", "100001ms tick")
     };
     let sockets: String = (0..90)
         .map(|i| {
@@ -214,11 +215,11 @@ fn what_is_in_time_wait_comes_back_when_its_timer_says() {
 
 #[test]
 fn a_time_wait_that_may_be_taken_over_keeps_no_port() {
-    let knobs =
+    let sysctls =
         |reuse: &str| format!("ip_local_port_range=40000-40099 ip_local_reserved_ports= {reuse}");
     let run = |reuse: &str, peer: &str| {
         let churn = churn(1000, 50, 60).replace(PEER, peer);
-        let interval = at(&[2500, 3950], &(begin(&knobs(reuse), "") + &churn));
+        let interval = at(&[2500, 3950], &(begin(&sysctls(reuse), "") + &churn));
         let row = only(&interval).clone();
         (row.time_wait.unwrap(), row.reusable.unwrap(), row.free.unwrap(), row.outlook)
     };
@@ -240,12 +241,12 @@ fn a_time_wait_that_may_be_taken_over_keeps_no_port() {
 
 #[test]
 fn without_timestamps_of_the_peer_no_time_wait_is_taken_over() {
-    let knobs = "ip_local_port_range=40000-40059 ip_local_reserved_ports= tcp_tw_reuse=1 \
+    let sysctls = "ip_local_port_range=40000-40059 ip_local_reserved_ports= tcp_tw_reuse=1 \
         tcp_timestamps=1";
     let churn = churn(1000, 50, 60);
     let run = |word: &str, more: &str| {
         let churn = churn.replace("ms timestamps", word);
-        only(&at(&[2500, 6000], &(begin(knobs, "") + &churn + more))).clone()
+        only(&at(&[2500, 6000], &(begin(sysctls, "") + &churn + more))).clone()
     };
     // All 60 are taken: connect() fails, and the row says so in all of its numbers.
     let fails = format!(
@@ -269,7 +270,7 @@ fn connections_that_stay_are_a_leak_and_chance_is_none() {
     let leak: String = (0..30)
         .map(|i| opened(1000 + u64::from(i) * 500, 1 + u64::from(i), 40000 + i, PEER))
         .collect();
-    let interval = at(&[8000, 16_000], &(begin(KNOBS, "") + &leak));
+    let interval = at(&[8000, 16_000], &(begin(SYSCTLS, "") + &leak));
     let row = only(&interval);
     let seconds = row.outlook.seconds().unwrap();
     assert!((seconds - 35.0).abs() < 2.0, "{row:?}");
@@ -278,7 +279,7 @@ fn connections_that_stay_are_a_leak_and_chance_is_none() {
         .map(|i| format!("0ms socket ESTABLISHED {:x} 10.0.0.1:{} {PEER}\n", 1000 + i, 40000 + i))
         .collect();
     let more: String = (0..3).map(|i| opened(100 * i, 1 + i, 40050 + i as u16, PEER)).collect();
-    let interval = at(&[1000], &(begin(KNOBS, &pool) + &more));
+    let interval = at(&[1000], &(begin(SYSCTLS, &pool) + &more));
     assert_eq!(only(&interval).outlook, Outlook::Never);
 }
 
@@ -297,7 +298,7 @@ fn what_is_not_known_is_not_guessed() {
     assert_eq!(row.outlook, Outlook::Unknown);
     assert!(interval.spaces[0].limits.as_ref().is_err_and(|why| why.contains("not read")));
 
-    let interval = at(&[10], &(format!("0ms knobs 5 {KNOBS}\n") + &bare("begin unfollowed")));
+    let interval = at(&[10], &(format!("0ms sysctls 5 {SYSCTLS}\n") + &bare("begin unfollowed")));
     let row = only(&interval);
     assert_eq!((row.usable, row.time_wait, row.free), (Some(100), None, None));
     assert_eq!(row.outlook, Outlook::Unknown);
@@ -310,7 +311,7 @@ fn there_is_a_limit_and_it_is_told() {
     let mut tracker = Tracker::default();
     let script: String =
         (0..5).map(|i| opened(2, 1 + i, 40000, &format!("10.0.1.{i}:80"))).collect();
-    for input in script::inputs(&(begin(KNOBS, "") + &script)).unwrap() {
+    for input in script::inputs(&(begin(SYSCTLS, "") + &script)).unwrap() {
         tracker.apply(&input, &mut |change| ports.change(&change));
         ports.input(&input);
     }
@@ -321,7 +322,7 @@ fn there_is_a_limit_and_it_is_told() {
 
 #[test]
 fn what_is_over_is_forgotten() {
-    let script = begin(KNOBS, "")
+    let script = begin(SYSCTLS, "")
         + &opened(2, 1, 40000, PEER)
         + &format!("3ms sk=1 ESTABLISHED>CLOSE 10.0.0.1:40000 {PEER} cookie=1 netns=5 err=104\n");
     assert_eq!(only(&at(&[1000], &script)).flow.returned, 1);
@@ -346,7 +347,7 @@ fn what_is_over_is_forgotten() {
 #[test]
 fn what_is_said_is_not_of_all_the_time_that_nobody_asked() {
     const S: u64 = 1_000_000_000;
-    let script = begin(KNOBS, "") + &churn(2, 10, 50);
+    let script = begin(SYSCTLS, "") + &churn(2, 10, 50);
     let said = |pass_ns: u64| {
         let (mut ports, mut tracker) = (Ports::default(), Tracker::default());
         for input in script::inputs(&script).unwrap() {
@@ -373,7 +374,7 @@ fn a_timer_is_late_by_half_a_slot_of_its_wheel() {
 /// A range of 30 ports, and `sockets` and what else a dump has.
 fn thirty(dump: &str, end: &str) -> String {
     format!(
-        "0ms begin\n0ms knobs 5 ip_local_port_range=20000-20029 ip_local_reserved_ports= \
+        "0ms begin\n0ms sysctls 5 ip_local_port_range=20000-20029 ip_local_reserved_ports= \
          tcp_tw_reuse=2\n0ms snapshot open\n0ms snapshot 5\n{dump}0ms snapshot end {end}\n\
          0ms snapshot over\n1ms tick\n"
     )
@@ -436,7 +437,8 @@ fn a_range_of_a_sockets_own_is_told_from_that_of_the_namespace() {
         format!("{ms}ms sk={id:x} CLOSE>SYN_SENT {more}\n{ms}ms sk={id:x} SYN_SENT>CLOSE {more}\n")
     };
     let opened = opened(2, 1, 40000, PEER).replacen("netns=5", "netns=5 own-ports", 1);
-    let script = begin(KNOBS, "") + &opened + &fails(3, 2, "own-ports") + &fails(4, 3, "own-ports");
+    let script =
+        begin(SYSCTLS, "") + &opened + &fails(3, 2, "own-ports") + &fails(4, 3, "own-ports");
     let row = only(&at(&[10], &script)).clone();
     assert_eq!((row.own_failed, row.failed_total, row.failures()), (2, 0, Some((0, 0))));
     assert_eq!((row.live, row.free, row.flow), (1, Some(99), Flow::default()));
@@ -459,7 +461,7 @@ fn who_takes_the_ports_of_a_path_is_named_and_what_takes_none_is_not_counted() {
     sockets += "0ms socket LISTEN a 0.0.0.0:40050 0.0.0.0:0 inode=9 pid=8 comm=srv\n\
                 0ms socket ESTABLISHED b 10.0.0.1:40050 10.0.0.2:443 inode=9 pid=8 comm=srv\n\
                 0ms socket ESTABLISHED c 10.0.0.1:40007 10.0.0.3:443 inode=9 pid=9 comm=other\n";
-    let script = begin(KNOBS, &sockets)
+    let script = begin(SYSCTLS, &sockets)
         + &churned(2, 0x77, 40009, PEER).replacen("cookie", "pid=5 comm=wget cookie", 1);
     let (mut tracker, mut ports) = (Tracker::default(), Ports::default());
     for input in script::inputs(&script).unwrap() {

@@ -12,7 +12,7 @@
 //! `tcp_clamp_rto_to_user_timeout()` cuts short so that it ends when that time is over; before, the
 //! estimate is wrong where one is set, and views say so.
 
-use tcptrace_model::{Knobs, SnapInfo, TcpState, Timer};
+use tcptrace_model::{SnapInfo, Sysctls, TcpState, Timer};
 
 /// `TCP_RTO_MIN`: what `retransmits_timed_out()` reckons with, whatever the round trip is. Milliseconds.
 const RTO_MIN_MS: u64 = 200;
@@ -43,17 +43,17 @@ pub struct Limits {
 
 impl Limits {
     /// By the sysctls of a namespace, on a host with `hz` timer ticks a second.
-    pub fn new(knobs: &Knobs, hz: u32) -> Self {
+    pub fn new(sysctls: &Sysctls, hz: u32) -> Self {
         // A recording may say anything; the kernel takes no more than this (a u8).
         let known = |value: Option<&i64>| {
             value.and_then(|&value| u64::try_from(value).ok()).map(|value| value.min(255))
         };
-        let rto_max_ms = knobs.tcp_rto_max_ms.value().and_then(|&ms| u64::try_from(ms).ok());
+        let rto_max_ms = sysctls.tcp_rto_max_ms.value().and_then(|&ms| u64::try_from(ms).ok());
         Self {
-            retries2: known(knobs.tcp_retries2.value()),
-            orphan_retries: known(knobs.tcp_orphan_retries.value()),
-            syn_retries: known(knobs.tcp_syn_retries.value()),
-            syn_linear: known(knobs.tcp_syn_linear_timeouts.value()).unwrap_or(0),
+            retries2: known(sysctls.tcp_retries2.value()),
+            orphan_retries: known(sysctls.tcp_orphan_retries.value()),
+            syn_retries: known(sysctls.tcp_syn_retries.value()),
+            syn_linear: known(sysctls.tcp_syn_linear_timeouts.value()).unwrap_or(0),
             rto_max_ms: rto_max_ms.unwrap_or(RTO_MAX_MS).clamp(SYN_RTO_MS, RTO_MAX_MS),
             hz: u64::from(hz),
         }
@@ -281,12 +281,12 @@ fn probed(info: &SnapInfo, held: bool, limits: &Limits) -> Option<GiveUp> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tcptrace_model::{Knob, TcpInfo, script::fresh_knobs};
+    use tcptrace_model::{Sysctl, TcpInfo, script::fresh_sysctls};
 
-    fn limits(change: impl FnOnce(&mut Knobs)) -> Limits {
-        let mut knobs = fresh_knobs();
-        change(&mut knobs);
-        Limits::new(&knobs, 250)
+    fn limits(change: impl FnOnce(&mut Sysctls)) -> Limits {
+        let mut sysctls = fresh_sysctls();
+        change(&mut sysctls);
+        Limits::new(&sysctls, 250)
     }
 
     fn info(timer: Timer, retransmits: u8, backoff: u8, rto_ms: u32, expires_ms: u32) -> SnapInfo {
@@ -316,7 +316,7 @@ mod tests {
             assert_eq!(fresh.model_ms(retries, RTO_MIN_MS), ms, "{retries}");
         }
         assert_eq!(fresh.model_ms(6, SYN_RTO_MS), 127_000);
-        let short = limits(|knobs| knobs.tcp_rto_max_ms = Knob::Is(1_000));
+        let short = limits(|sysctls| sysctls.tcp_rto_max_ms = Sysctl::Is(1_000));
         assert_eq!(short.model_ms(15, RTO_MIN_MS), 1_400 + 13 * 1_000);
     }
 
@@ -333,7 +333,7 @@ mod tests {
 
     #[test]
     fn retransmissions_end_at_the_first_timeout_after_the_limit() {
-        let three = limits(|knobs| knobs.tcp_retries2 = Knob::Is(3));
+        let three = limits(|sysctls| sysctls.tcp_retries2 = Sysctl::Is(3));
         // As `ss` showed it 3.0 s after it was sent, of a connection that ended after 6.0 to 7.6 s:
         // 2.856 s after the first retransmission there is a timeout, and 3.264 s later one more.
         let at_3 = info(Timer::Retransmit, 3, 3, 1_632, 292);
@@ -376,7 +376,7 @@ mod tests {
         assert_eq!(given.by, Limit::OrphanRetries);
         // 102.2 s after the first retransmission: 2.9 s are over, and 104.4 s is a timeout.
         assert!((100_000..105_000).contains(&given.in_ms.unwrap()), "{given:?}");
-        let two = limits(|knobs| knobs.tcp_orphan_retries = Knob::Is(2));
+        let two = limits(|sysctls| sysctls.tcp_orphan_retries = Sysctl::Is(2));
         assert_eq!(give_up(&one, false, &two).unwrap().in_ms, Some(16), "1.4 s are over");
     }
 
@@ -390,12 +390,12 @@ mod tests {
         // Five of 1 s, then 2, 4, 8, 16, 32 and 64 s: 131 s.
         let in_s = give_up(&syn(1, 0, 1_000), true, &fresh).unwrap().in_ms.unwrap() / 1000;
         assert!((129..=133).contains(&in_s), "{in_s}");
-        let old = limits(|knobs| knobs.tcp_syn_linear_timeouts = Knob::Absent);
+        let old = limits(|sysctls| sysctls.tcp_syn_linear_timeouts = Sysctl::Absent);
         let in_s = give_up(&syn(1, 1, 2_000), true, &old).unwrap().in_ms.unwrap() / 1000;
         assert!((126..=129).contains(&in_s), "{in_s}");
-        let few = limits(|knobs| {
-            knobs.tcp_syn_retries = Knob::Is(2);
-            knobs.tcp_syn_linear_timeouts = Knob::Is(0);
+        let few = limits(|sysctls| {
+            sysctls.tcp_syn_retries = Sysctl::Is(2);
+            sysctls.tcp_syn_linear_timeouts = Sysctl::Is(0);
         });
         let given = give_up(&syn(2, 2, 4_000), true, &few).unwrap();
         assert_eq!(given, GiveUp { by: Limit::SynRetries, in_ms: Some(4_000 + 128) });
@@ -423,7 +423,7 @@ mod tests {
     fn what_is_not_known_is_not_told() {
         let fresh = limits(|_| {});
         let one = info(Timer::Retransmit, 3, 3, 1_632, 292);
-        assert_eq!(give_up(&one, true, &Limits::new(&Knobs::default(), 250)), None);
+        assert_eq!(give_up(&one, true, &Limits::new(&Sysctls::default(), 250)), None);
         // Short timeouts, and those at their limit, say nothing of how long it has been.
         let short = info(Timer::Retransmit, 4, 3, 1_632, 292);
         let longest = info(Timer::Retransmit, 14, 14, 120_000, 292);
@@ -442,12 +442,12 @@ mod tests {
     #[test]
     fn no_numbers_make_it_panic_or_run_for_long() {
         for value in [i64::MIN, -1, 0, 1, 255, i64::MAX] {
-            let limits = limits(|knobs| {
-                knobs.tcp_retries2 = Knob::Is(value);
-                knobs.tcp_orphan_retries = Knob::Is(value);
-                knobs.tcp_syn_retries = Knob::Is(value);
-                knobs.tcp_syn_linear_timeouts = Knob::Is(value);
-                knobs.tcp_rto_max_ms = Knob::Is(value);
+            let limits = limits(|sysctls| {
+                sysctls.tcp_retries2 = Sysctl::Is(value);
+                sysctls.tcp_orphan_retries = Sysctl::Is(value);
+                sysctls.tcp_syn_retries = Sysctl::Is(value);
+                sysctls.tcp_syn_linear_timeouts = Sysctl::Is(value);
+                sysctls.tcp_rto_max_ms = Sysctl::Is(value);
             });
             for n in [0, 1, 31, 32, 63, 64, 255] {
                 for timer in [Timer::Retransmit, Timer::Probe] {

@@ -47,7 +47,7 @@ fn beginning() -> String {
     let noon = date(2026, 11, 22).at(12, 0, 0, 0).to_zoned(TimeZone::system()).unwrap();
     let mut text = format!(
         "0ms begin\n0ms clock {}\n\
-         0ms knobs 5 ip_local_port_range=32768-60999 ip_local_reserved_ports=40000 \
+         0ms sysctls 5 ip_local_port_range=32768-60999 ip_local_reserved_ports=40000 \
          tcp_tw_reuse=2 tcp_tw_reuse_delay=1000 tcp_timestamps=1 tcp_fin_timeout=60\n\
          0ms cgroup 70 /system.slice/nginx.service\n\
          1ms snapshot open\n1ms snapshot 5\n",

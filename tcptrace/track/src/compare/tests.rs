@@ -24,8 +24,8 @@ impl Told {
         self.population.iter().sum()
     }
 
-    fn drifted(&self) -> u64 {
-        self.tracker.counts().drifted
+    fn corrected(&self) -> u64 {
+        self.tracker.counts().corrected
     }
 }
 
@@ -111,7 +111,7 @@ fn what_was_there_before_is_found_and_carries_on() {
             "TIME_WAIT>CLOSE >=60ms expired"
         ]
     );
-    assert_eq!((told.drifted(), told.now(TcpState::Listen)), (0, 1));
+    assert_eq!((told.corrected(), told.now(TcpState::Listen)), (0, 1));
 }
 
 /// Up to 6.12 a child is born without a cookie and with the ends of its listener.
@@ -135,8 +135,8 @@ fn a_child_that_is_being_born_is_not_its_listener() {
 #[test]
 fn nothing_is_concluded_before_the_tick() {
     let round = round(10, &[&format!("ESTABLISHED 1 {A}")]);
-    let (untold, _) = round.rsplit_once("10.5ms").unwrap();
-    assert_eq!(tell(&format!("0ms begin\n{untold}9ms tick\n")).text, "");
+    let (unobserved_expiries, _) = round.rsplit_once("10.5ms").unwrap();
+    assert_eq!(tell(&format!("0ms begin\n{unobserved_expiries}9ms tick\n")).text, "");
     assert_eq!(tell(&format!("0ms begin\n{round}")).text, "found ESTABLISHED\n");
 }
 
@@ -165,7 +165,7 @@ fn a_socket_that_moved_after_it_was_dumped_is_as_its_events_say() {
         round(30, &[&format!("CLOSE_WAIT 1 {A}")])
     ));
     assert_eq!(told.text, "found ESTABLISHED\nESTABLISHED>CLOSE_WAIT >=11ms\n");
-    assert_eq!((told.now(TcpState::CloseWait), told.drifted()), (1, 0));
+    assert_eq!((told.now(TcpState::CloseWait), told.corrected()), (1, 0));
 }
 
 #[test]
@@ -222,7 +222,7 @@ fn an_orphan_that_got_its_fin_unseen_has_moved_and_not_drifted() {
     moves.sort_unstable();
     // Entered at 910 and 810 ms; in FIN_WAIT2 at least from 10 ms on.
     assert_eq!(moves, ["FIN_WAIT2>TIME_WAIT >=800ms", "FIN_WAIT2>TIME_WAIT >=900ms"]);
-    assert_eq!((told.now(TcpState::TimeWait), told.drifted()), (2, 0));
+    assert_eq!((told.now(TcpState::TimeWait), told.corrected()), (2, 0));
 }
 
 #[test]
@@ -249,7 +249,7 @@ fn what_two_rounds_do_not_have_is_gone_and_a_drift() {
     let mut gone: Vec<_> = told.text.lines().filter(|line| line.starts_with("gone")).collect();
     gone.sort_unstable();
     assert_eq!(gone, ["gone ESTABLISHED", "gone LISTEN"]);
-    assert_eq!((told.drifted(), told.tracker.in_doubt()), (2, false));
+    assert_eq!((told.corrected(), told.tracker.in_doubt()), (2, false));
 }
 
 #[test]
@@ -268,7 +268,7 @@ fn what_only_two_later_rounds_have_is_found_and_a_drift() {
         round(20, &[&format!("ESTABLISHED 1 {A}")]),
         round(30, &[&format!("ESTABLISHED 1 {A}")])
     ));
-    assert_eq!((told.text.as_str(), told.drifted()), ("found ESTABLISHED\n", 1));
+    assert_eq!((told.text.as_str(), told.corrected()), ("found ESTABLISHED\n", 1));
 }
 
 #[test]
@@ -280,7 +280,7 @@ fn another_state_is_believed_when_two_rounds_have_it() {
         round(30, &[&format!("CLOSE_WAIT 1 {A}")])
     ));
     assert_eq!(told.text, "found ESTABLISHED\ngone ESTABLISHED\nfound CLOSE_WAIT\n");
-    assert_eq!(told.drifted(), 1);
+    assert_eq!(told.corrected(), 1);
 }
 
 #[test]
@@ -313,7 +313,7 @@ fn without_cookies_the_ends_tell_which_is_which() {
         round(20, &rows[1..]),
         round(30, &rows[1..])
     ));
-    assert_eq!(told.drifted(), 0, "{}", told.text);
+    assert_eq!(told.corrected(), 0, "{}", told.text);
     assert_eq!(told.now(TcpState::Listen), 1);
     assert_eq!(told.now(TcpState::Established), 1);
     assert_eq!(told.now(TcpState::CloseWait), 1);
@@ -357,7 +357,7 @@ fn more_than_there_is_room_for_is_counted_and_not_taken_for_gone() {
         &format!("0ms begin\n{}{}{}", round(10, &rows), round(20, &rows), round(30, &rows)),
     );
     assert_eq!(told.now(TcpState::Established), 3, "{}", told.text);
-    assert_eq!(told.drifted(), 0);
+    assert_eq!(told.corrected(), 0);
 }
 
 /// `STATE OWNER FROM CGROUP UNREAD/UNSENT` of all that is known, sorted.
@@ -409,7 +409,7 @@ fn a_snapshot_tells_whose_it_is_and_what_is_in_its_queues() {
     let known =
         ["CLOSE_WAIT 9/leaky snapshot - 9/0", "FIN_WAIT2 9/leaky snapshot - -", "TIME_WAIT - - -"];
     assert_eq!(census(&told.tracker), known);
-    assert_eq!(told.drifted(), 0);
+    assert_eq!(told.corrected(), 0);
 }
 
 /// A connection whose TIME_WAIT begins at 10 ms, for 60 s.
@@ -428,12 +428,12 @@ fn a_timer_that_was_due_and_nothing_told_of_has_run() {
         "{}",
         told.text
     );
-    assert_eq!((told.drifted(), told.tracker.counts().untold), (0, 1));
+    assert_eq!((told.corrected(), told.tracker.counts().unobserved_expiries), (0, 1));
     assert_eq!(told.now(TcpState::TimeWait), 0);
     // One round may have left it out.
     let there = format!("TIME_WAIT 1 {A} 10");
     let told = tell(&format!("{before}{}{}", round(61_000, &[]), round(62_000, &[&there])));
-    assert_eq!((told.tracker.counts().untold, told.now(TcpState::TimeWait)), (0, 1));
+    assert_eq!((told.tracker.counts().unobserved_expiries, told.now(TcpState::TimeWait)), (0, 1));
 }
 
 #[test]
@@ -443,7 +443,7 @@ fn a_timer_that_was_not_due_has_not_run() {
     for (between, at) in [("", 40_000), (anew, 61_000)] {
         let told = tell(&format!("{before}{between}{}{}", round(at, &[]), round(at + 2_000, &[])));
         assert!(told.text.ends_with("gone TIME_WAIT\n"), "{}", told.text);
-        assert_eq!((told.drifted(), told.tracker.counts().untold), (1, 0));
+        assert_eq!((told.corrected(), told.tracker.counts().unobserved_expiries), (1, 0));
     }
 }
 
@@ -505,10 +505,10 @@ fn a_socket_that_connects_again_and_its_minisocks_are_told_apart() {
         let told = tell(&before);
         assert_eq!(told.now(TcpState::TimeWait), 2, "{}", told.text);
         assert_eq!(told.now(TcpState::Established), 1, "{}", told.text);
-        assert_eq!((told.drifted(), told.tracker.in_doubt()), (0, false), "{}", told.text);
+        assert_eq!((told.corrected(), told.tracker.in_doubt()), (0, false), "{}", told.text);
         let told = tell(&(before + &ends_of_one_cookie()));
         assert_eq!(told.now(TcpState::TimeWait), 2, "{}", told.text);
-        assert_eq!((told.total(), told.drifted()), (2, 0), "{}", told.text);
+        assert_eq!((told.total(), told.corrected()), (2, 0), "{}", told.text);
         assert!(!told.tracker.in_doubt(), "{}", told.text);
         assert!(!told.text.contains("gone"), "{}", told.text);
     }

@@ -49,7 +49,7 @@ fn tell_within(limit: usize, lines: &str) -> (String, Tracker) {
 fn tell(lines: &str) -> String {
     let (text, tracker) = tell_within(DEFAULT_LIMIT, lines);
     let counts = tracker.counts();
-    assert_eq!((counts.anomalies, counts.drifted), (0, 0), "{counts:?}");
+    assert_eq!((counts.anomalies, counts.corrected), (0, 0), "{counts:?}");
     format!("{}; {} left", text.trim_end().replace('\n', ", "), counts.tracked)
 }
 
@@ -263,11 +263,11 @@ fn a_hand_over_that_was_lost_is_made_good_by_two_looks() {
     let (text, tracker) = tell_within(9, &(lost + &look(2000, &[&row("TIME_WAIT", 58020)])));
     assert!(text.ends_with("gone FIN_WAIT2\nfound TIME_WAIT\n"), "{text}");
     let counts = tracker.counts();
-    assert_eq!((counts.resynchronised, counts.drifted, counts.tracked), (1, 0, 1));
+    assert_eq!((counts.resynchronised, counts.corrected, counts.tracked), (1, 0, 1));
     // One that nothing else is known of is drift.
     let rows = [&*row("TIME_WAIT", 59020)];
     let (text, tracker) = tell_within(9, &(look(1, &[]) + &look(9, &rows) + &look(19, &rows)));
-    assert_eq!((text.as_str(), tracker.counts().drifted), ("found TIME_WAIT\n", 1));
+    assert_eq!((text.as_str(), tracker.counts().corrected), ("found TIME_WAIT\n", 1));
 }
 
 #[test]
@@ -328,7 +328,7 @@ fn minisocks_of_one_socket_are_told_apart() {
     let strange = look(1, &[]) + &close(10, 9).replace("FIN_WAIT2>CLOSE", "FIN_WAIT2>FIN_WAIT2");
     let (text, tracker) = tell_within(9, &(strange + &looks));
     assert!(!text.contains("gone"), "{text}");
-    assert_eq!((tracker.counts().drifted, tracker.counts().tracked), (2, 3), "{text}");
+    assert_eq!((tracker.counts().corrected, tracker.counts().tracked), (2, 3), "{text}");
     // One ends, the other does not.
     let told = tell(&(before + &look(4000, &[&row(8, 56_020)]) + &look(5000, &[&row(8, 55_020)])));
     assert_eq!(told.matches("TIME_WAIT>CLOSE").count(), 1, "{told}");

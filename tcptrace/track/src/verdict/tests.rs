@@ -92,7 +92,7 @@ fn an_orphan_is_not_settled_before_its_minisock() {
     };
     assert_eq!(orphan("expired"), "FIN_WAIT2>CLOSE local orphan-gave-up");
     assert_eq!(orphan("stopped-by-process"), "FIN_WAIT2>CLOSE local rst-received");
-    assert_eq!(orphan("stopped-by-receive"), "FIN_WAIT2>CLOSE local rst-sent: data-after-close");
+    assert_eq!(orphan("stopped-by-receive"), "FIN_WAIT2>CLOSE local rst-sent-data-after-close");
     assert_eq!(orphan("stopped-by-abort"), "FIN_WAIT2>CLOSE local sock-destroy");
     assert_eq!(orphan("stopped-by-purge"), "FIN_WAIT2>CLOSE local netns-exit");
 }
@@ -107,7 +107,7 @@ fn a_hand_over_that_nobody_follows_says_what_it_knows() {
     let gone = "local unknown: several-causes";
     assert_eq!(close("dead unread=0"), gone, "no room for a minisock, or its record lost");
     assert_eq!(close("unread=4 at-close"), "local rst-unread-data");
-    assert_eq!(close("unread=4 queued"), "local rst-sent: disconnect", "connect(AF_UNSPEC)");
+    assert_eq!(close("unread=4 queued"), "local rst-sent-disconnect", "connect(AF_UNSPEC)");
     assert_eq!(close("unread=4"), "local unknown: fields-missing", "an old recording");
     let at_once = settled(&format!(
         "0ms begin unfollowed\n9ms sk=a FIN_WAIT2>CLOSE {ENDS} dead shut=3 unread=0\n"
@@ -121,7 +121,7 @@ fn resets_by_close() {
     assert_eq!(close("shut=3 linger=0 unread=0"), "local rst-linger0");
     assert_eq!(close("shut=3 linger=0 unread=1"), "local rst-unread-data", "looked at first");
     assert_eq!(close("shut=3 unread=9"), "local rst-unread-data");
-    assert_eq!(close("shut=0 unread=9"), "local rst-sent: disconnect");
+    assert_eq!(close("shut=0 unread=9"), "local rst-sent-disconnect");
     let nothing = "local unknown: contradiction";
     assert_eq!(close("shut=3 unread=0"), nothing, "close() would have sent a FIN");
     // Up to 6.16, a segment of which a part was read.
@@ -136,14 +136,14 @@ fn resets_by_close() {
     assert_eq!(close("shut=3 unread=3 queued at-close"), nothing);
     let repair =
         |facts: &str| verdict(&format!("9ms sk=a ESTABLISHED>CLOSE {ENDS} {facts} repair"));
-    assert_eq!(repair("shut=3 unread=9 linger=0"), "local dropped: repair");
-    assert_eq!(repair("shut=0"), "local dropped: repair");
+    assert_eq!(repair("shut=3 unread=9 linger=0"), "local dropped-repair");
+    assert_eq!(repair("shut=0"), "local dropped-repair");
     let fin = |facts| {
         verdict(&format!(
             "8ms sk=a ESTABLISHED>FIN_WAIT1 {ENDS}\n9ms sk=a FIN_WAIT1>CLOSE {ENDS} {facts}"
         ))
     };
-    assert_eq!(fin("shut=3 unread=0"), "local rst-sent: disconnect", "after shutdown(SHUT_RDWR)");
+    assert_eq!(fin("shut=3 unread=0"), "local rst-sent-disconnect", "after shutdown(SHUT_RDWR)");
     assert_eq!(fin("shut=3 linger=0 unread=0"), "local rst-linger0");
     let wait = |facts| {
         verdict(&format!(
@@ -158,9 +158,9 @@ fn resets_by_close() {
              9ms sk=a LAST_ACK>CLOSE {ENDS} shut=3 peer-fin {facts}"
         ))
     };
-    assert_eq!(last("unacked=1 linger=0 at-close"), "remote dropped: disconnect", "no RST");
+    assert_eq!(last("unacked=1 linger=0 at-close"), "remote dropped-disconnect", "no RST");
     assert_eq!(last("unacked=9 unsent=8 linger=0"), "remote rst-linger0");
-    assert_eq!(last("unacked=9 unsent=8"), "remote rst-sent: disconnect");
+    assert_eq!(last("unacked=9 unsent=8"), "remote rst-sent-disconnect");
     assert_eq!(last("unacked=1 unread=5 at-close"), "remote rst-unread-data");
     assert_eq!(last("unacked=1 linger=0"), "remote unknown: fields-missing", "an old recording");
 }
@@ -175,7 +175,7 @@ fn resets_by_the_peer_and_the_false_one() {
     let close = format!("9ms sk=a FIN_WAIT1>CLOSE {ENDS} err=104 dead shut=3 unread=0");
     assert_eq!(verdict(&format!("{fin}{close}")), "local rst-received", "no RST followed");
     let data_after_close = format!("{fin}{close}\n9.1ms sk=a reset-sent CLOSE");
-    assert_eq!(verdict(&data_after_close), "local rst-sent: data-after-close");
+    assert_eq!(verdict(&data_after_close), "local rst-sent-data-after-close");
     let half_shut = format!("{fin}9ms sk=a FIN_WAIT1>CLOSE {ENDS} err=104 shut=2 unread=0");
     assert_eq!(verdict(&half_shut), "local rst-received", "one that still reads");
     let reused = format!("{fin}{close}\n9.1ms sk=a CLOSE>SYN_SENT 10.0.0.1:0 10.0.0.3:1");
@@ -217,7 +217,7 @@ fn connects_that_come_to_nothing() {
     let bound = |facts: &str| connect(&format!("{ENDS} {facts}"));
     assert_eq!(bound("err=111"), "SYN_SENT>CLOSE remote refused");
     assert_eq!(bound("err=113"), "SYN_SENT>CLOSE none unreachable");
-    assert_eq!(bound("err=110"), "SYN_SENT>CLOSE none timeout: syn");
+    assert_eq!(bound("err=110"), "SYN_SENT>CLOSE none timeout-syn");
     assert_eq!(bound("err=103"), "SYN_SENT>CLOSE local sock-destroy");
     assert_eq!(bound("err=13"), "SYN_SENT>CLOSE none unreachable", "forbidden, by ICMPv6");
     assert_eq!(bound("shut=3"), "SYN_SENT>CLOSE local connect-abandoned");
@@ -234,29 +234,29 @@ fn timeouts() {
     let close = |before: &str, facts| {
         verdict(&format!("{before}\n9ms sk=a ESTABLISHED>CLOSE {ENDS} err=110 {facts}"))
     };
-    assert_eq!(close("", "unacked=1"), "none timeout: retransmit");
-    assert_eq!(close("", "unacked=1 user-timeout=5000 at-close"), "none timeout: user");
-    assert_eq!(close("", "unacked=9 unsent=8 user-timeout=5000"), "none timeout: user");
+    assert_eq!(close("", "unacked=1"), "none timeout-retransmit");
+    assert_eq!(close("", "unacked=1 user-timeout=5000 at-close"), "none timeout-user");
+    assert_eq!(close("", "unacked=9 unsent=8 user-timeout=5000"), "none timeout-user");
     // A closed window is probed up to either limit.
     let probed = "none unknown: several-causes";
     assert_eq!(close("", "unacked=9 unsent=9 probes=3 user-timeout=5000"), probed);
-    assert_eq!(close("", "unacked=9 unsent=9 probes=3"), "none timeout: retransmit");
+    assert_eq!(close("", "unacked=9 unsent=9 probes=3"), "none timeout-retransmit");
     let old = "none unknown: fields-missing";
     assert_eq!(close("", "unacked=9 user-timeout=5000"), old, "an old recording");
     let probe = "9ms sk=a reset-sent ESTABLISHED keepalive";
-    assert_eq!(close(probe, "user-timeout=5000"), "none timeout: keepalive");
-    assert_eq!(close("", "unacked=0 probes=3"), "none timeout: keepalive", "nothing was under way");
+    assert_eq!(close(probe, "user-timeout=5000"), "none timeout-keepalive");
+    assert_eq!(close("", "unacked=0 probes=3"), "none timeout-keepalive", "nothing was under way");
     assert_eq!(close("", ""), "none unknown: fields-missing");
     // A RST that the connection outlived: an ACK from an older one came for its SYN.
     let early = "0ms begin\n1ms sk=a CLOSE>SYN_SENT 10.0.0.1:0 10.0.0.2:443\n\
                  1ms sk=a reset-sent SYN_SENT\n2ms sk=a SYN_SENT>ESTABLISHED ENDS\n\
                  9ms sk=a ESTABLISHED>CLOSE ENDS err=110 unacked=5\n";
     let all = settled(&early.replace("ENDS", ENDS));
-    assert_eq!(all, ["ESTABLISHED>CLOSE none timeout: retransmit"]);
+    assert_eq!(all, ["ESTABLISHED>CLOSE none timeout-retransmit"]);
     let icmp = |facts| verdict(&format!("9ms sk=a ESTABLISHED>CLOSE {ENDS} err=113 {facts}"));
     let copied = icmp("unacked=1 soft=113");
-    assert_eq!(copied, "none timeout: retransmit", "tcp_write_err() prefers sk_err_soft");
-    assert_eq!(icmp("unacked=0 soft=113"), "none timeout: keepalive");
+    assert_eq!(copied, "none timeout-retransmit", "tcp_write_err() prefers sk_err_soft");
+    assert_eq!(icmp("unacked=0 soft=113"), "none timeout-keepalive");
     assert_eq!(icmp("shut=3 linger=0 at-close"), "local rst-linger0", "IP_RECVERR had left it");
     assert_eq!(icmp("unacked=1"), "none unknown: fields-missing".replace("none", "-"));
 }
@@ -283,9 +283,9 @@ fn orphans() {
          9ms sk=a FIN_WAIT2>CLOSE {ENDS} dead shut=3 linger2=-1\n\
          9ms sk=a reset-sent CLOSE abort-on-data"
     );
-    assert_eq!(close(&linger2), "local rst-sent: linger2");
+    assert_eq!(close(&linger2), "local rst-sent-linger2");
     let data = linger2.replace("linger2=-1", "linger2=0");
-    assert_eq!(close(&data), "local rst-sent: data-after-close", "with the ACK of the FIN");
+    assert_eq!(close(&data), "local rst-sent-data-after-close", "with the ACK of the FIN");
     let last_ack = format!(
         "5ms sk=a ESTABLISHED>CLOSE_WAIT {ENDS}\n6ms sk=a CLOSE_WAIT>LAST_ACK {ENDS}\n\
          9ms sk=a LAST_ACK>CLOSE {ENDS} dead shut=3 unacked=1\n9ms sk=a reset-sent CLOSE"
@@ -335,7 +335,7 @@ fn the_classic_record_settles_what_the_order_says() {
     };
     assert_eq!(established(""), "ESTABLISHED>CLOSE - unknown: classic-hook");
     let probe = "3ms sk=a reset-sent ESTABLISHED keepalive";
-    assert_eq!(established(probe), "ESTABLISHED>CLOSE none timeout: keepalive");
+    assert_eq!(established(probe), "ESTABLISHED>CLOSE none timeout-keepalive");
 }
 
 /// Each with the state in which a snapshot found it.

@@ -14,7 +14,7 @@ use tcptrace_stats::{
     named::Group,
 };
 
-/// `{"v":1,"type":"closers",…}`
+/// `{"v":2,"type":"closers",…}`
 #[derive(Serialize)]
 struct Line {
     v: u32,
@@ -163,7 +163,7 @@ pub(super) fn print(ranking: &Ranking, by: Option<By>, wall: &mut WallClock, out
     let shown = ranking.groups.iter().map(|(group, tally)| row(ranking, group, tally));
     let others = ranking.others.iter().map(|(_, tally)| row(ranking, &Key::Other.into(), tally));
     let line = Line {
-        v: 1,
+        v: 2,
         r#type: "closers",
         time,
         mono_ns: ranking.to_ns.to_string(),

@@ -84,7 +84,7 @@ PROCESS :PORT              CLOSED      /S SHARE LOCAL REMOTE ELSE TW NOW  TW SEC
 curl →:443                      6     6.0   75%   67%    17%  17%      3     2.7
   local 4: 3 fin to TIME_WAIT, 1 rst-linger0
   remote 1: 1 rst-received
-  none 1: 1 timeout: retransmit
+  none 1: 1 timeout-retransmit
 nginx :80                       1     1.0   12%     .   100%    .      .       .
   remote 1: 1 fin
 wget →:443                      1     1.0   12%     .      . 100%      .       .
@@ -140,7 +140,7 @@ fn json_has_the_words_of_live() {
     let text = show(view(None, Order::default(), Format::Json, Some(1000)), &closes());
     let lines: Vec<serde_json::Value> =
         text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
-    assert_eq!((&lines[0]["v"], &lines[0]["type"]), (&1.into(), &"closers".into()));
+    assert_eq!((&lines[0]["v"], &lines[0]["type"]), (&2.into(), &"closers".into()));
     assert_eq!((&lines[0]["closed"], &lines[0]["failed"]), (&8.into(), &1.into()));
     let expected = serde_json::json!({
         "key": "curl →:443", "other": false, "process": "curl", "port": 443, "port_of": "remote",
@@ -150,7 +150,7 @@ fn json_has_the_words_of_live() {
             {"initiator": "local", "how": "fin", "time_wait": "entered", "count": 3},
             {"initiator": "local", "how": "rst-linger0", "time_wait": null, "count": 1},
             {"initiator": "remote", "how": "rst-received", "time_wait": null, "count": 1},
-            {"initiator": "none", "how": "timeout: retransmit", "time_wait": null, "count": 1},
+            {"initiator": "none", "how": "timeout-retransmit", "time_wait": null, "count": 1},
         ],
         "active": {"closed": 4, "entered_time_wait": 3, "not": {"rst-linger0": 1}},
         "failed": {},
@@ -320,7 +320,7 @@ fn many_ways_to_end_take_several_lines() {
     let text = show(view(None, Order::default(), Format::Table, Some(1000)), &script);
     assert!(
         text.ends_with(
-            "  local 4: 1 rst-linger0, 1 rst-unread-data, 1 rst-sent: disconnect,\n    \
+            "  local 4: 1 rst-linger0, 1 rst-unread-data, 1 rst-sent-disconnect,\n    \
              1 sock-destroy\n"
         ),
         "{text}"

@@ -9,7 +9,7 @@ use crate::time::WallClock;
 use tcptrace_model::{Age, EndReason, Holder, How, Initiator, Opened, UnknownBecause};
 use tcptrace_stats::conns::{Connection, least_ns};
 
-/// `{"v":1,"type":"connection",…}`
+/// `{"v":2,"type":"connection",…}`
 #[derive(Serialize)]
 struct Line<'a> {
     v: u32,
@@ -147,7 +147,7 @@ pub(super) fn print(
     let resent = one.retransmits();
     let port = |port: u16| (port != 0).then_some(port);
     let line = Line {
-        v: 1,
+        v: 2,
         r#type: "connection",
         time,
         mono_ns: one.mono_ns.to_string(),

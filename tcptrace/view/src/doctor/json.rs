@@ -1,7 +1,7 @@
 //! One JSON object.
 //!
 //! ```json
-//! {"v":1,"type":"doctor","time":"2026-03-01T12:00:00.000000Z","severity":"warning",
+//! {"v":2,"type":"doctor","time":"2026-03-01T12:00:00.000000Z","severity":"warning",
 //!  "from":"2026-03-01T11:59:55.000000Z","to":"2026-03-01T12:00:00.000000Z","seconds":5.0,
 //!  "events":true,"events_why":null,"lossy":false,"lost":0,
 //!  "findings":[{"rule":"close-wait","severity":"warning","netns":4026531840,
@@ -9,7 +9,7 @@
 //!   "seen":"...","why":"...","helps":[{"what":"...","command":null,"cost":"..."}],
 //!   "useless":["..."],"docs":"..."}],
 //!  "fine":["ports"],"unseen":[{"rule":"tw-overflow","netns":4026531840,"why":"..."}],
-//!  "namespaces":[{"netns":4026531840,"knobs":[{"name":"net.ipv4.tcp_fin_timeout","there":true,
+//!  "namespaces":[{"netns":4026531840,"sysctls":[{"name":"net.ipv4.tcp_fin_timeout","there":true,
 //!   "value":"60","unreadable":null,"default":"60","default_from":"kernel","does":"...",
 //!   "absent":null,"matters":"no","matters_why":"0 orphans in FIN_WAIT2"}]}]}
 //! ```
@@ -24,9 +24,9 @@ use tcptrace_doctor::{
     Diagnosis,
     facts::{HostFacts, NetnsFacts},
     finding::Finding,
-    knobs::{self, Row},
+    sysctls::{self, Row},
 };
-use tcptrace_model::Knob;
+use tcptrace_model::Sysctl;
 
 pub(super) fn report(
     host: &HostFacts,
@@ -43,7 +43,7 @@ pub(super) fn report(
         .iter()
         .map(|(rule, netns, why)| json!({"rule": rule, "netns": netns, "why": why}));
     let object = json!({
-        "v": 1,
+        "v": 2,
         "type": "doctor",
         "time": time(now_ns),
         "severity": diagnosis.severity().name(),
@@ -87,15 +87,15 @@ fn finding(finding: &Finding, time: &mut impl FnMut(u64) -> Option<String>) -> V
 }
 
 fn namespace(host: &HostFacts, space: &NetnsFacts) -> Value {
-    let rows: Vec<_> = knobs::rows(host, space).iter().map(knob).collect();
-    json!({"netns": space.netns, "netns_name": space.name, "knobs": rows})
+    let rows: Vec<_> = sysctls::rows(host, space).iter().map(sysctl).collect();
+    json!({"netns": space.netns, "netns_name": space.name, "sysctls": rows})
 }
 
-fn knob(row: &Row) -> Value {
+fn sysctl(row: &Row) -> Value {
     let (there, value, unreadable) = match &row.value {
-        Knob::Is(value) => (Some(true), Some(value.as_str()), None),
-        Knob::Absent => (Some(false), None, None),
-        Knob::Unreadable(why) => (None, None, Some(&**why)),
+        Sysctl::Is(value) => (Some(true), Some(value.as_str()), None),
+        Sysctl::Absent => (Some(false), None, None),
+        Sysctl::Unreadable(why) => (None, None, Some(&**why)),
     };
     let from = if row.default_is_own { "kernel" } else { "upstream" };
     json!({

@@ -1,7 +1,7 @@
 //! What each line of a sysctl file would do.
 //!
 //! ```json
-//! {"v":1,"type":"sysctl-file","file":"x.conf","severity":"warning","cut":false,
+//! {"v":2,"type":"sysctl-file","file":"x.conf","severity":"warning","cut":false,
 //!  "lines":[{"line":3,"text":"net.ipv4.tcp_tw_recycle = 1","effect":"nothing","says":"..."}]}
 //! ```
 //! `effect` is `nothing` (no such sysctl), `default`, `change`, `harm`, `refused`, `other` (not ours
@@ -31,7 +31,7 @@ pub fn json(file: &str, lines: &[Judged], cut: bool) -> String {
                    "says": line.says})
         })
         .collect();
-    let object = json!({"v": 1, "type": "sysctl-file", "file": file,
+    let object = json!({"v": 2, "type": "sysctl-file", "file": file,
                         "severity": severity(lines).name(), "cut": cut, "lines": rows});
     object.to_string() + "\n"
 }

@@ -6,7 +6,7 @@ const TEXT: Format = Format::Text { color: false, sysctls: false };
 /// What is shown of `script`, by a view that watches for 2 s.
 fn shown(script: &str, format: Format, events: Result<(), String>) -> (String, Option<Severity>) {
     let setup =
-        Setup { defaults: Ok(script::fresh_knobs()), files: Vec::new(), events, own_netns: None };
+        Setup { defaults: Ok(script::fresh_sysctls()), files: Vec::new(), events, own_netns: None };
     let view = DoctorView::new(setup, format, Watches::For(Duration::from_secs(2)));
     let (mut view, mut tracker, mut out) = (view, Tracker::default(), BytesMut::new());
     view.begin(&mut out);
@@ -35,7 +35,7 @@ fn leak(count: usize) -> String {
     let look = |at: u32, sockets: &str| {
         format!(
             "{at}ms snapshot open\n\
-             {at}ms knobs 5 tcp_fin_timeout=30\n\
+             {at}ms sysctls 5 tcp_fin_timeout=30\n\
              {at}ms counters 5 ListenOverflows=7 ActiveOpens=1 PassiveOpens=1\n\
              {at}ms snapshot 5\n{sockets}{at}ms snapshot end\n{at}ms snapshot over\n\
              {at}ms tick\n"
@@ -72,17 +72,18 @@ fn few_are_no_leak_and_one_look_says_nothing_of_staying() {
 fn json_has_what_is_documented_and_says_what_was_not_seen() {
     let (text, _) = shown(&leak(12), Format::Json, Err("not root".to_owned()));
     let report: serde_json::Value = serde_json::from_str(&text).unwrap();
-    assert_eq!((&report["v"], &report["type"]), (&1.into(), &"doctor".into()));
+    assert_eq!((&report["v"], &report["type"]), (&2.into(), &"doctor".into()));
     assert_eq!((&report["severity"], &report["seconds"]), (&"warning".into(), &2.0.into()));
     assert_eq!((&report["events"], &report["events_why"]), (&false.into(), &"not root".into()));
     let finding = &report["findings"][0];
     assert_eq!((&finding["rule"], &finding["netns"]), (&"close-wait".into(), &5.into()));
     assert!(finding["helps"][0]["cost"].is_string() && finding["useless"][0].is_string());
-    let knobs = report["namespaces"][0]["knobs"].as_array().unwrap();
-    let fin = knobs.iter().find(|knob| knob["name"] == "net.ipv4.tcp_fin_timeout").unwrap();
+    let sysctls = report["namespaces"][0]["sysctls"].as_array().unwrap();
+    let fin = sysctls.iter().find(|sysctl| sysctl["name"] == "net.ipv4.tcp_fin_timeout").unwrap();
     assert_eq!((&fin["value"], &fin["default"]), (&"30".into(), &"60".into()));
     assert_eq!((&fin["there"], &fin["default_from"]), (&true.into(), &"kernel".into()));
-    let recycle = knobs.iter().find(|knob| knob["name"] == "net.ipv4.tcp_tw_recycle").unwrap();
+    let recycle =
+        sysctls.iter().find(|sysctl| sysctl["name"] == "net.ipv4.tcp_tw_recycle").unwrap();
     assert_eq!((&recycle["there"], &recycle["value"]), (&false.into(), &().into()));
 }
 

@@ -7,10 +7,10 @@ use tcptrace_doctor::{
     Diagnosis,
     facts::HostFacts,
     finding::{Finding, Severity},
-    knobs::{self, Row},
     sysctl_file::shown,
+    sysctls::{self, Row},
 };
-use tcptrace_model::Knob;
+use tcptrace_model::Sysctl;
 use tcptrace_model::text::harmless;
 
 /// Where the text of a finding begins.
@@ -205,19 +205,22 @@ pub(crate) fn rest(out: &mut String, diagnosis: &Diagnosis) {
 /// One entry for each sysctl, with a line for each value that it has somewhere: of `all`, or of those
 /// that differ from the default, cannot be read, or matter now.
 fn sysctls(out: &mut String, host: &HostFacts, all: bool) {
-    let spaces: Vec<(&str, Vec<Row>)> =
-        host.spaces.iter().map(|space| (space.called.as_str(), knobs::rows(host, space))).collect();
+    let spaces: Vec<(&str, Vec<Row>)> = host
+        .spaces
+        .iter()
+        .map(|space| (space.called.as_str(), sysctls::rows(host, space)))
+        .collect();
     if spaces.is_empty() {
         return;
     }
     let says = |row: &Row| match &row.value {
-        Knob::Absent => false,
-        Knob::Unreadable(_) => true,
-        Knob::Is(value) => row.default.as_ref().is_some_and(|default| default != value),
+        Sysctl::Absent => false,
+        Sysctl::Unreadable(_) => true,
+        Sysctl::Is(value) => row.default.as_ref().is_some_and(|default| default != value),
     };
     let of = |index: usize| spaces.iter().any(|(_, rows)| says(&rows[index]));
-    let shown: Vec<usize> = (0..knobs::ALL.len()).filter(|&index| all || of(index)).collect();
-    let left = knobs::ALL.len() - shown.len();
+    let shown: Vec<usize> = (0..sysctls::ALL.len()).filter(|&index| all || of(index)).collect();
+    let left = sysctls::ALL.len() - shown.len();
     out.push_str("\nSYSCTLS");
     match (left, shown.len()) {
         (0, _) => {}
@@ -230,7 +233,7 @@ fn sysctls(out: &mut String, host: &HostFacts, all: bool) {
     }
     out.push('\n');
     for index in shown {
-        let spec = &knobs::ALL[index];
+        let spec = &sysctls::ALL[index];
         let mut values: Vec<(&Row, Vec<&str>)> = Vec::new();
         for (netns, rows) in &spaces {
             let row = &rows[index];
@@ -259,7 +262,7 @@ fn sysctls(out: &mut String, host: &HostFacts, all: bool) {
                 }
             }
             put_wrapped(out, &text, 35);
-            if !matches!(row.value, Knob::Absent) {
+            if !matches!(row.value, Sysctl::Absent) {
                 let matters = match row.matters.name() {
                     "yes" => "matters now",
                     "no" => "does not matter now",
@@ -278,9 +281,9 @@ fn value(row: &Row) -> String {
         value => shown(value.as_bytes()),
     };
     match &row.value {
-        Knob::Absent => format!("not there: {}", row.spec.absent),
-        Knob::Unreadable(why) => why.to_string(),
-        Knob::Is(value) => match &row.default {
+        Sysctl::Absent => format!("not there: {}", row.spec.absent),
+        Sysctl::Unreadable(why) => why.to_string(),
+        Sysctl::Is(value) => match &row.default {
             Some(default) if default == value => {
                 let whose = if row.default_is_own { "the" } else { "upstream's" };
                 format!("{} ({whose} default)", quoted(value))

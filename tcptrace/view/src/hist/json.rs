@@ -15,7 +15,7 @@ use tcptrace_stats::{
 };
 use tcptrace_track::Tracker;
 
-/// `{"v":1,"type":"hist",…}`
+/// `{"v":2,"type":"hist",…}`
 #[derive(Serialize)]
 struct Line {
     v: u32,
@@ -170,7 +170,7 @@ pub(super) fn print(
         .then(|| String::from_utf8_lossy(&time).into_owned());
     let (from, to) = stretch.seconds();
     let line = Line {
-        v: 1,
+        v: 2,
         r#type: "hist",
         time,
         mono_ns: stretch.to_ns.to_string(),

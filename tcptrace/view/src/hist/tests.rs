@@ -128,7 +128,7 @@ fn the_buckets_of_json_hold_all_that_was_measured_and_nothing_else() {
     );
     let text = show(view, &format!("0ms clock 1795330800000000000\n{}", closes()));
     let line: serde_json::Value = serde_json::from_str(text.trim_end()).unwrap();
-    assert_eq!((&line["v"], &line["type"]), (&1.into(), &"hist".into()));
+    assert_eq!((&line["v"], &line["type"]), (&2.into(), &"hist".into()));
     assert_eq!(line["time"], "2026-11-22T07:01:10.000000000Z");
     let rows = line["rows"].as_array().unwrap();
     let keys: Vec<_> =

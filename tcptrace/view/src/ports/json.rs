@@ -1,4 +1,4 @@
-//! `{"v":1,"type":"ports",…}`: an object an interval.
+//! `{"v":2,"type":"ports",…}`: an object an interval.
 
 use std::fmt::Write as _;
 
@@ -20,7 +20,7 @@ pub(super) fn line(
 ) {
     let spaces: Vec<_> = interval.spaces.iter().map(|one| space(one, names)).collect();
     let rows: Vec<_> = interval.rows.iter().map(|one| row(one, names)).collect();
-    out.put_slice(br#"{"v":1,"type":"ports","time":"#);
+    out.put_slice(br#"{"v":2,"type":"ports","time":"#);
     wall.put_json(out, mono_ns);
     // Writing to memory does not fail.
     let _ = writeln!(

@@ -27,7 +27,7 @@ fn show(format: Format, top: usize, filter: Filter, text: &str) -> String {
 const SCRIPT: &str = "0ms begin\n\
     1ms netns 5 blue\n\
     1ms snapshot open\n\
-    1ms knobs 5 ip_local_port_range=40000-40099 ip_local_reserved_ports=40007 tcp_tw_reuse=2 tcp_timestamps=1\n\
+    1ms sysctls 5 ip_local_port_range=40000-40099 ip_local_reserved_ports=40007 tcp_tw_reuse=2 tcp_timestamps=1\n\
     1ms snapshot 5\n\
     1ms socket LISTEN 1 0.0.0.0:40080 0.0.0.0:0\n\
     1ms socket ESTABLISHED 2 10.0.0.1:40000 10.0.0.2:443\n\
@@ -82,7 +82,7 @@ fn json_is_an_object_an_interval() {
         text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     assert_eq!(lines.len(), 2, "COUNT");
     let expected = serde_json::json!({
-        "v": 1, "type": "ports", "time": null, "mono_ns": "1002000000", "seconds": 1,
+        "v": 2, "type": "ports", "time": null, "mono_ns": "1002000000", "seconds": 1,
         "left_out": 0, "not_remembered": 0, "more_rows": 2,
         "namespaces": [{
             "netns": 5, "netns_name": "blue", "range": [40000, 40099], "offered": 99, "reserved": 1, "bound": 1,
@@ -145,7 +145,7 @@ fn rows_are_kept_by_peer_and_not_by_what_they_are_counted_from() {
 fn thirty_bound(end: &str) -> String {
     let ports = (20000..20030).map(|port| format!("0ms bound {port} pid=7 comm=binds\n"));
     format!(
-        "0ms begin\n0ms snapshot open\n0ms knobs 5 ip_local_port_range=20000-20029 \
+        "0ms begin\n0ms snapshot open\n0ms sysctls 5 ip_local_port_range=20000-20029 \
          ip_local_reserved_ports= tcp_tw_reuse=0\n0ms snapshot 5\n{}0ms snapshot end {end}\n\
          0ms snapshot over\n2ms tick\n1002ms tick\n",
         ports.collect::<String>()

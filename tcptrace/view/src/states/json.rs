@@ -1,4 +1,4 @@
-//! `{"v":1,"type":"states",…}`: an object an interval.
+//! `{"v":2,"type":"states",…}`: an object an interval.
 
 use std::fmt::Write as _;
 
@@ -8,15 +8,15 @@ use super::line::Line;
 use crate::time::WallClock;
 
 pub(super) fn line(line: &Line, wall: &mut WallClock, out: &mut BytesMut) {
-    out.put_slice(br#"{"v":1,"type":"states","time":"#);
+    out.put_slice(br#"{"v":2,"type":"states","time":"#);
     wall.put_json(out, line.mono_ns);
     // Writing to memory does not fail.
     let _ = write!(
         out,
-        r#","mono_ns":"{}","seconds":{},"drifted":{},"rows":["#,
+        r#","mono_ns":"{}","seconds":{},"corrected":{},"rows":["#,
         line.mono_ns,
         number(line.seconds()),
-        line.drifted
+        line.corrected
     );
     for (index, row) in line.rows.iter().enumerate() {
         let comma = if index == 0 { "" } else { "," };

@@ -10,7 +10,7 @@ pub(super) struct Line {
     pub(super) since_ns: Option<u64>,
     pub(super) rows: Vec<Row>,
     /// Connections that were found to be otherwise since the line before.
-    pub(super) drifted: u64,
+    pub(super) corrected: u64,
 }
 
 /// One state.

@@ -140,7 +140,7 @@ fn a_drift_and_a_loss_are_shown() {
     assert!(text.contains("... 7 events lost\n"), "{text}");
     assert!(text.contains("connections were otherwise in the kernel's tables"), "{text}");
     let json = show(Format::Json, Some(1000), None, &script);
-    assert!(json.lines().last().unwrap().contains(r#""drifted":3,"#), "{json}");
+    assert!(json.lines().last().unwrap().contains(r#""corrected":3,"#), "{json}");
 }
 
 #[test]
@@ -152,7 +152,7 @@ fn large_numbers_keep_their_columns_apart() {
         mono_ns: 0,
         since_ns: Some(1),
         rows: COUNTED.into_iter().map(row).collect(),
-        drifted: 0,
+        corrected: 0,
     };
     let mut out = BytesMut::new();
     text::block(&line, "12:00:00", true, false, &mut out);

@@ -57,11 +57,11 @@ pub(super) fn block(line: &Line, time: &str, header: bool, first: bool, out: &mu
     if first {
         let _ = writeln!(text, "... CLOSE is {CLOSE}");
     }
-    if line.drifted > 0 {
+    if line.corrected > 0 {
         let _ = writeln!(
             text,
             "... {} connections were otherwise in the kernel's tables than their events told",
-            line.drifted
+            line.corrected
         );
     }
     if header {

@@ -1,4 +1,4 @@
-//! `{"v":1,"type":"stuck",…}`: an object a report.
+//! `{"v":2,"type":"stuck",…}`: an object a report.
 
 use std::{collections::BTreeMap, net::IpAddr, time::Duration};
 
@@ -211,7 +211,7 @@ pub(super) fn print(moment: &Moment<'_>, wall: &mut WallClock, out: &mut BytesMu
         whole_ms(older)
     };
     let line = Line {
-        v: 1,
+        v: 2,
         r#type: "stuck",
         time,
         mono_ns: moment.mono_ns.to_string(),

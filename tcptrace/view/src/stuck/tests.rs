@@ -91,7 +91,7 @@ fn nothing_stuck_is_said() {
 fn json_has_it_all_and_no_magic_numbers() {
     let text = show(Format::Json, None, None, SCRIPT);
     let line: serde_json::Value = serde_json::from_str(text.trim_end()).unwrap();
-    assert_eq!((&line["type"], &line["v"]), (&"stuck".into(), &1.into()));
+    assert_eq!((&line["type"], &line["v"]), (&"stuck".into(), &2.into()));
     assert_eq!((&line["by"], &line["seconds"].is_null()), (&"owner".into(), &true));
     assert_eq!((&line["stuck"], &line["all"]), (&4.into(), &5.into()));
     assert_eq!(line["older_ms"]["SYN_SENT"], 3000);
@@ -197,7 +197,7 @@ fn a_leak_that_is_young_shows_with_its_owner_its_growth_and_the_threshold() {
 fn what_waits_for_its_peer_shows_what_its_timer_does_and_when_it_ends() {
     let lines = |lines: &[&str]| lines.iter().map(|line| (*line).to_owned()).collect::<Vec<_>>();
     let text = format!(
-        "0ms begin\n0ms knobs 5 tcp_retries2=15 tcp_orphan_retries=0 tcp_syn_retries=6\n{}\
+        "0ms begin\n0ms sysctls 5 tcp_retries2=15 tcp_orphan_retries=0 tcp_syn_retries=6\n{}\
          1001ms tick\n",
         snapshot(
             1,

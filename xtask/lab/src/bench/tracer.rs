@@ -327,13 +327,13 @@ mod tests {
     fn a_summary_must_add_up() {
         let line = |delivered| {
             format!(
-                r#"{{"v":1,"type":"summary","seconds":1.5,"seen":10,"delivered":{delivered},"filtered":2,"lost":1,"missed":0}}"#
+                r#"{{"v":2,"type":"summary","seconds":1.5,"seen":10,"delivered":{delivered},"filtered":2,"lost":1,"missed":0}}"#
             )
         };
         let delivery = parse_summary(&line(7)).expect("it adds up");
         assert_eq!((delivery.delivered, delivery.lost), (7, Some(1)));
         assert!(parse_summary(&line(8)).is_err());
-        assert!(parse_summary(r#"{"v":1,"type":"transition"}"#).is_err());
+        assert!(parse_summary(r#"{"v":2,"type":"transition"}"#).is_err());
     }
 
     #[test]

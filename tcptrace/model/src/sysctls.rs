@@ -11,10 +11,10 @@ use thiserror::Error;
 
 /// One sysctl.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Knob<T> {
+pub enum Sysctl<T> {
     /// Its value.
     Is(T),
-    /// There is no such file: this kernel has no such knob, or only its first network namespace
+    /// There is no such file: this kernel has no such sysctl, or only its first network namespace
     /// has (`tcp_max_orphans`).
     #[default]
     Absent,
@@ -22,7 +22,7 @@ pub enum Knob<T> {
     Unreadable(Box<str>),
 }
 
-impl<T> Knob<T> {
+impl<T> Sysctl<T> {
     /// The value, if it is known.
     pub fn value(&self) -> Option<&T> {
         match self {
@@ -41,65 +41,65 @@ impl<T> Knob<T> {
     }
 }
 
-/// The knobs of one network namespace. Numbers are as the kernel prints them, in the unit that is
+/// The sysctls of one network namespace. Numbers are as the kernel prints them, in the unit that is
 /// said.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Knobs {
+pub struct Sysctls {
     /// 0 never, 1 when the SYN queue is full, 2 always.
-    pub tcp_syncookies: Knob<i64>,
+    pub tcp_syncookies: Sysctl<i64>,
     /// 0 no, 1 yes, 2 on loopback only (4.19).
-    pub tcp_tw_reuse: Knob<i64>,
+    pub tcp_tw_reuse: Sysctl<i64>,
     /// Milliseconds (6.14).
-    pub tcp_tw_reuse_delay: Knob<i64>,
+    pub tcp_tw_reuse_delay: Sysctl<i64>,
     /// Gone since 4.12.
-    pub tcp_tw_recycle: Knob<i64>,
+    pub tcp_tw_recycle: Sysctl<i64>,
     /// Seconds.
-    pub tcp_fin_timeout: Knob<i64>,
+    pub tcp_fin_timeout: Sysctl<i64>,
     /// Seconds.
-    pub tcp_keepalive_time: Knob<i64>,
+    pub tcp_keepalive_time: Sysctl<i64>,
     /// Seconds.
-    pub tcp_keepalive_intvl: Knob<i64>,
+    pub tcp_keepalive_intvl: Sysctl<i64>,
     /// How many.
-    pub tcp_keepalive_probes: Knob<i64>,
+    pub tcp_keepalive_probes: Sysctl<i64>,
     /// Both ends are part of it.
-    pub ip_local_port_range: Knob<PortRange>,
+    pub ip_local_port_range: Sysctl<PortRange>,
     /// In order; none is none.
-    pub ip_local_reserved_ports: Knob<Vec<PortRange>>,
+    pub ip_local_reserved_ports: Sysctl<Vec<PortRange>>,
     /// Sockets.
-    pub tcp_max_syn_backlog: Knob<i64>,
+    pub tcp_max_syn_backlog: Sysctl<i64>,
     /// `net.core.somaxconn`, connections.
-    pub somaxconn: Knob<i64>,
+    pub somaxconn: Sysctl<i64>,
     /// Minisocks.
-    pub tcp_max_tw_buckets: Knob<i64>,
+    pub tcp_max_tw_buckets: Sysctl<i64>,
     /// Sockets, of the whole host.
-    pub tcp_max_orphans: Knob<i64>,
+    pub tcp_max_orphans: Sysctl<i64>,
     /// Tries; 0 stands for 8.
-    pub tcp_orphan_retries: Knob<i64>,
+    pub tcp_orphan_retries: Sysctl<i64>,
     /// A number that stands for a time: see `tcp_model_timeout()`.
-    pub tcp_retries2: Knob<i64>,
+    pub tcp_retries2: Sysctl<i64>,
     /// Tries.
-    pub tcp_syn_retries: Knob<i64>,
+    pub tcp_syn_retries: Sysctl<i64>,
     /// Tries with the same timeout before it is doubled (6.5).
-    pub tcp_syn_linear_timeouts: Knob<i64>,
+    pub tcp_syn_linear_timeouts: Sysctl<i64>,
     /// Milliseconds (6.15).
-    pub tcp_rto_max_ms: Knob<i64>,
+    pub tcp_rto_max_ms: Sysctl<i64>,
     /// 1: a RST does not end a TIME_WAIT.
-    pub tcp_rfc1337: Knob<i64>,
+    pub tcp_rfc1337: Sysctl<i64>,
     /// 1: a full accept queue answers with a RST.
-    pub tcp_abort_on_overflow: Knob<i64>,
+    pub tcp_abort_on_overflow: Sysctl<i64>,
     /// 0 no, 1 with a random offset, 2 without.
-    pub tcp_timestamps: Knob<i64>,
+    pub tcp_timestamps: Sysctl<i64>,
 }
 
-/// The knobs of a namespace at a moment.
+/// The sysctls of a namespace at a moment.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct NetnsKnobs {
+pub struct NetnsSysctls {
     /// When they were read: `CLOCK_MONOTONIC`, nanoseconds.
     pub mono_ns: u64,
     /// Inode of the namespace.
     pub netns: u32,
     /// What was read.
-    pub knobs: Knobs,
+    pub sysctls: Sysctls,
 }
 
 /// Ports from `low` to `high`, both part of it.
@@ -128,7 +128,7 @@ impl fmt::Display for PortRange {
     }
 }
 
-/// Text that is no value of the knob. Escaped and cut.
+/// Text that is no value of the sysctl. Escaped and cut.
 #[derive(Debug, Error, PartialEq, Eq)]
 #[error("'{0}' is not what the kernel would print there")]
 pub struct BadValue(String);
@@ -217,9 +217,9 @@ mod tests {
 
     #[test]
     fn what_is_not_there_is_told_from_what_cannot_be_read() {
-        assert_eq!(Knob::Is(5).known(), Ok(&5));
-        assert_eq!(Knob::<i64>::Absent.known(), Err("there is no such sysctl"));
-        let unreadable: Knob<i64> = Knob::Unreadable("permission denied".into());
+        assert_eq!(Sysctl::Is(5).known(), Ok(&5));
+        assert_eq!(Sysctl::<i64>::Absent.known(), Err("there is no such sysctl"));
+        let unreadable: Sysctl<i64> = Sysctl::Unreadable("permission denied".into());
         assert_eq!((unreadable.known(), unreadable.value()), (Err("permission denied"), None));
     }
 }

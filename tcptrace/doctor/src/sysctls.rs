@@ -5,7 +5,7 @@
 use std::fmt::Display;
 
 use super::facts::{HostFacts, NetnsFacts};
-use tcptrace_model::{Knob, Knobs, TcpState};
+use tcptrace_model::{Sysctl, Sysctls, TcpState};
 use tcptrace_stats::stuck::Cause;
 
 /// A sysctl.
@@ -19,7 +19,7 @@ pub struct Spec {
     pub absent: &'static str,
     /// The default of upstream kernels, where this kernel's own is not to be had.
     pub upstream: &'static str,
-    value: fn(&Knobs) -> Knob<String>,
+    value: fn(&Sysctls) -> Sysctl<String>,
     matters: fn(&NetnsFacts) -> Matters,
 }
 
@@ -34,13 +34,13 @@ impl Spec {
         self.name.strip_prefix("net.").unwrap_or(self.name).replace('.', "/")
     }
 
-    /// Its value in `knobs`, as the kernel prints it.
-    pub fn value(&self, knobs: &Knobs) -> Knob<String> {
-        (self.value)(knobs)
+    /// Its value in `sysctls`, as the kernel prints it.
+    pub fn value(&self, sysctls: &Sysctls) -> Sysctl<String> {
+        (self.value)(sysctls)
     }
 
     /// What this kernel begins with, and whether that is this kernel's word.
-    pub fn default(&self, defaults: &Result<Knobs, String>) -> (Option<String>, bool) {
+    pub fn default(&self, defaults: &Result<Sysctls, String>) -> (Option<String>, bool) {
         let Ok(defaults) = defaults else {
             let upstream = (!self.upstream.is_empty()).then(|| self.upstream.to_owned());
             return (upstream, false);
@@ -48,7 +48,7 @@ impl Spec {
         let default = match self.value(defaults) {
             // Only the host's first namespace has it, so an empty one does not tell. Both begin as
             // half of the size of the hash table (tcp_init(), tcp_sk_init()).
-            Knob::Absent if self.short() == "tcp_max_orphans" => {
+            Sysctl::Absent if self.short() == "tcp_max_orphans" => {
                 number(&defaults.tcp_max_tw_buckets)
             }
             other => other,
@@ -96,7 +96,7 @@ pub struct Row {
     /// Which.
     pub spec: &'static Spec,
     /// Its value, or why there is none.
-    pub value: Knob<String>,
+    pub value: Sysctl<String>,
     /// What this kernel begins with, if that is known.
     pub default: Option<String>,
     /// That is this kernel's own word, and not upstream's.
@@ -109,10 +109,10 @@ pub struct Row {
 pub fn rows(host: &HostFacts, space: &NetnsFacts) -> Vec<Row> {
     ALL.iter()
         .map(|spec| {
-            let value = spec.value(&space.knobs);
+            let value = spec.value(&space.sysctls);
             let (default, default_is_own) = spec.default(&host.defaults);
             let matters = match value {
-                Knob::Absent => Matters::No("it is not there".to_owned()),
+                Sysctl::Absent => Matters::No("it is not there".to_owned()),
                 _ => (spec.matters)(space),
             };
             Row { spec, value, default, default_is_own, matters }
@@ -120,15 +120,15 @@ pub fn rows(host: &HostFacts, space: &NetnsFacts) -> Vec<Row> {
         .collect()
 }
 
-fn number(knob: &Knob<i64>) -> Knob<String> {
-    map(knob, i64::to_string)
+fn number(sysctl: &Sysctl<i64>) -> Sysctl<String> {
+    map(sysctl, i64::to_string)
 }
 
-fn map<T>(knob: &Knob<T>, to: impl Fn(&T) -> String) -> Knob<String> {
-    match knob {
-        Knob::Is(value) => Knob::Is(to(value)),
-        Knob::Absent => Knob::Absent,
-        Knob::Unreadable(why) => Knob::Unreadable(why.clone()),
+fn map<T>(sysctl: &Sysctl<T>, to: impl Fn(&T) -> String) -> Sysctl<String> {
+    match sysctl {
+        Sysctl::Is(value) => Sysctl::Is(to(value)),
+        Sysctl::Absent => Sysctl::Absent,
+        Sysctl::Unreadable(why) => Sysctl::Unreadable(why.clone()),
     }
 }
 
@@ -195,7 +195,7 @@ pub const ALL: &[Spec] = &[
                always; 0: never",
         absent: "built without CONFIG_SYN_COOKIES",
         upstream: "1",
-        value: |knobs| number(&knobs.tcp_syncookies),
+        value: |sysctls| number(&sysctls.tcp_syncookies),
         matters: |space| grew(space, "SyncookiesSent", "cookies sent meanwhile"),
     },
     Spec {
@@ -204,7 +204,7 @@ pub const ALL: &[Spec] = &[
                needs timestamps; does nothing for connections that were accepted",
         absent: ALWAYS_THERE,
         upstream: "2",
-        value: |knobs| number(&knobs.tcp_tw_reuse),
+        value: |sysctls| number(&sysctls.tcp_tw_reuse),
         matters: reuse,
     },
     Spec {
@@ -212,7 +212,7 @@ pub const ALL: &[Spec] = &[
         does: "how old that TIME_WAIT must be, in ms",
         absent: "since Linux 6.14; a second before",
         upstream: "1000",
-        value: |knobs| number(&knobs.tcp_tw_reuse_delay),
+        value: |sysctls| number(&sysctls.tcp_tw_reuse_delay),
         matters: reuse,
     },
     Spec {
@@ -221,7 +221,7 @@ pub const ALL: &[Spec] = &[
         absent: "removed in Linux 4.12; nobody should miss it: it broke clients behind NAT, and \
                  a SYN may take over a TIME_WAIT without it",
         upstream: "",
-        value: |knobs| number(&knobs.tcp_tw_recycle),
+        value: |sysctls| number(&sysctls.tcp_tw_recycle),
         matters: |space| in_state(space, TcpState::TimeWait),
     },
     Spec {
@@ -229,7 +229,7 @@ pub const ALL: &[Spec] = &[
         does: "how long an orphan waits in FIN_WAIT2, in s; TIME_WAIT takes 60 s whatever it is",
         absent: ALWAYS_THERE,
         upstream: "60",
-        value: |knobs| number(&knobs.tcp_fin_timeout),
+        value: |sysctls| number(&sysctls.tcp_fin_timeout),
         matters: |space| {
             let (now, _) = space.fin_wait2();
             Matters::of(now > 0, format!("{now} orphans in FIN_WAIT2"))
@@ -241,7 +241,7 @@ pub const ALL: &[Spec] = &[
                TCP_KEEPIDLE",
         absent: ALWAYS_THERE,
         upstream: "7200",
-        value: |knobs| number(&knobs.tcp_keepalive_time),
+        value: |sysctls| number(&sysctls.tcp_keepalive_time),
         matters: |space| in_state(space, TcpState::Established),
     },
     Spec {
@@ -249,7 +249,7 @@ pub const ALL: &[Spec] = &[
         does: "time between two probes, in s",
         absent: ALWAYS_THERE,
         upstream: "75",
-        value: |knobs| number(&knobs.tcp_keepalive_intvl),
+        value: |sysctls| number(&sysctls.tcp_keepalive_intvl),
         matters: |space| in_state(space, TcpState::Established),
     },
     Spec {
@@ -257,7 +257,7 @@ pub const ALL: &[Spec] = &[
         does: "probes without an answer after which the connection is given up",
         absent: ALWAYS_THERE,
         upstream: "9",
-        value: |knobs| number(&knobs.tcp_keepalive_probes),
+        value: |sysctls| number(&sysctls.tcp_keepalive_probes),
         matters: |space| in_state(space, TcpState::Established),
     },
     Spec {
@@ -266,8 +266,8 @@ pub const ALL: &[Spec] = &[
                port anew",
         absent: ALWAYS_THERE,
         upstream: "32768 60999",
-        value: |knobs| {
-            map(&knobs.ip_local_port_range, |ports| format!("{} {}", ports.low, ports.high))
+        value: |sysctls| {
+            map(&sysctls.ip_local_port_range, |ports| format!("{} {}", ports.low, ports.high))
         },
         matters: connects,
     },
@@ -276,7 +276,7 @@ pub const ALL: &[Spec] = &[
         does: "ports of these that are left out",
         absent: ALWAYS_THERE,
         upstream: "",
-        value: |knobs| map(&knobs.ip_local_reserved_ports, |ports| list(ports)),
+        value: |sysctls| map(&sysctls.ip_local_reserved_ports, |ports| list(ports)),
         matters: connects,
     },
     Spec {
@@ -285,7 +285,7 @@ pub const ALL: &[Spec] = &[
                dropped; else the lesser of listen() and somaxconn bounds the SYN queue",
         absent: ALWAYS_THERE,
         upstream: "at least 128, by memory",
-        value: |knobs| number(&knobs.tcp_max_syn_backlog),
+        value: |sysctls| number(&sysctls.tcp_max_syn_backlog),
         matters: listens,
     },
     Spec {
@@ -293,7 +293,7 @@ pub const ALL: &[Spec] = &[
         does: "the most that listen() may ask for as the length of its two queues",
         absent: ALWAYS_THERE,
         upstream: "4096",
-        value: |knobs| number(&knobs.somaxconn),
+        value: |sysctls| number(&sysctls.somaxconn),
         matters: listens,
     },
     Spec {
@@ -302,7 +302,7 @@ pub const ALL: &[Spec] = &[
                without their TIME_WAIT",
         absent: ALWAYS_THERE,
         upstream: "by memory",
-        value: |knobs| number(&knobs.tcp_max_tw_buckets),
+        value: |sysctls| number(&sysctls.tcp_max_tw_buckets),
         matters: |space| in_state(space, TcpState::TimeWait),
     },
     Spec {
@@ -311,7 +311,7 @@ pub const ALL: &[Spec] = &[
                something to send; more are reset",
         absent: "only in the host's first network namespace: it is for the whole host",
         upstream: "by memory",
-        value: |knobs| number(&knobs.tcp_max_orphans),
+        value: |sysctls| number(&sysctls.tcp_max_orphans),
         matters: orphans,
     },
     Spec {
@@ -319,7 +319,7 @@ pub const ALL: &[Spec] = &[
         does: "how often connect() sends its SYN again before it gives up: 6 is some two minutes",
         absent: ALWAYS_THERE,
         upstream: "6",
-        value: |knobs| number(&knobs.tcp_syn_retries),
+        value: |sysctls| number(&sysctls.tcp_syn_retries),
         matters: |space| in_state(space, TcpState::SynSent),
     },
     Spec {
@@ -328,7 +328,7 @@ pub const ALL: &[Spec] = &[
                many tries take that begin at 0.2 s and double up to 120 s; 15 is some 924 s",
         absent: ALWAYS_THERE,
         upstream: "15",
-        value: |knobs| number(&knobs.tcp_retries2),
+        value: |sysctls| number(&sysctls.tcp_retries2),
         matters: |space| {
             let states = [TcpState::Established, TcpState::CloseWait];
             let waiting = space.waiting(&states, &[Cause::NoAck]);
@@ -341,7 +341,7 @@ pub const ALL: &[Spec] = &[
         does: "how often an orphan sends again before it is given up; 0 acts as 8, some 100 s",
         absent: ALWAYS_THERE,
         upstream: "0",
-        value: |knobs| number(&knobs.tcp_orphan_retries),
+        value: |sysctls| number(&sysctls.tcp_orphan_retries),
         matters: orphans,
     },
     Spec {
@@ -350,7 +350,7 @@ pub const ALL: &[Spec] = &[
                documentation says it the other way round)",
         absent: ALWAYS_THERE,
         upstream: "0",
-        value: |knobs| number(&knobs.tcp_rfc1337),
+        value: |sysctls| number(&sysctls.tcp_rfc1337),
         matters: |space| in_state(space, TcpState::TimeWait),
     },
     Spec {
@@ -358,7 +358,7 @@ pub const ALL: &[Spec] = &[
         does: "1: a full accept queue answers with a RST instead of waiting for the next try",
         absent: ALWAYS_THERE,
         upstream: "0",
-        value: |knobs| number(&knobs.tcp_abort_on_overflow),
+        value: |sysctls| number(&sysctls.tcp_abort_on_overflow),
         matters: |space| grew(space, "ListenOverflows", "overflows meanwhile"),
     },
     Spec {
@@ -367,7 +367,7 @@ pub const ALL: &[Spec] = &[
                possible; 2: without the random offset; 0: none",
         absent: ALWAYS_THERE,
         upstream: "1",
-        value: |knobs| number(&knobs.tcp_timestamps),
+        value: |sysctls| number(&sysctls.tcp_timestamps),
         matters: |space| {
             let open = space.count(TcpState::Established) + space.count(TcpState::TimeWait);
             Matters::of(open > 0, format!("{open} connections are open or in TIME_WAIT"))
@@ -378,14 +378,14 @@ pub const ALL: &[Spec] = &[
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tcptrace_model::script::fresh_knobs;
+    use tcptrace_model::script::fresh_sysctls;
 
     use crate::{facts::Who, rules::testing};
 
     #[test]
     fn there_is_a_row_for_each_with_its_default() {
         let mut space = testing::space();
-        space.knobs.tcp_fin_timeout = Knob::Is(5);
+        space.sysctls.tcp_fin_timeout = Sysctl::Is(5);
         space.waiting =
             vec![testing::waiting(TcpState::FinWait2, Cause::PeerNotClosed, Who::Orphan, 3)];
         let host = testing::host(space);
@@ -394,12 +394,12 @@ mod tests {
         let row = |name| rows.iter().find(|row| row.spec.short() == name).unwrap();
         let fin = row("tcp_fin_timeout");
         assert_eq!(fin.spec.file(), "ipv4/tcp_fin_timeout");
-        assert_eq!((&fin.value, fin.default.as_deref()), (&Knob::Is("5".into()), Some("60")));
+        assert_eq!((&fin.value, fin.default.as_deref()), (&Sysctl::Is("5".into()), Some("60")));
         assert_eq!(fin.matters, Matters::Yes("3 orphans in FIN_WAIT2".into()));
         let recycle = row("tcp_tw_recycle");
-        assert_eq!((&recycle.value, &recycle.default), (&Knob::Absent, &None));
+        assert_eq!((&recycle.value, &recycle.default), (&Sysctl::Absent, &None));
         assert_eq!(recycle.matters.name(), "no");
-        assert_eq!(row("ip_local_port_range").value, Knob::Is("32768 60999".into()));
+        assert_eq!(row("ip_local_port_range").value, Sysctl::Is("32768 60999".into()));
         assert_eq!(row("somaxconn").spec.file(), "core/somaxconn");
     }
 
@@ -409,9 +409,9 @@ mod tests {
         let unknown = Err("not root".to_owned());
         assert_eq!(spec("somaxconn").default(&unknown), (Some("4096".into()), false));
         assert_eq!(spec("tcp_tw_recycle").default(&unknown), (None, false));
-        let mut defaults = fresh_knobs();
-        defaults.tcp_max_orphans = Knob::Absent;
-        defaults.tcp_max_tw_buckets = Knob::Is(8192);
+        let mut defaults = fresh_sysctls();
+        defaults.tcp_max_orphans = Sysctl::Absent;
+        defaults.tcp_max_tw_buckets = Sysctl::Is(8192);
         assert_eq!(spec("tcp_max_orphans").default(&Ok(defaults)), (Some("8192".into()), true));
     }
 
