@@ -6,8 +6,9 @@
 
 use std::{
     cell::RefCell,
+    fs::File,
     io::{self, IsTerminal as _, Write},
-    os::fd::AsFd as _,
+    os::fd::{AsFd as _, OwnedFd},
     panic,
     rc::Rc,
     sync::{
@@ -54,7 +55,17 @@ const EVENTS: usize = 256;
 
 /// Whether there is somebody to look at a screen, and to type.
 pub fn is_there() -> bool {
-    io::stdout().is_terminal() && io::stdin().is_terminal()
+    io::stdout().is_terminal() && keyboard().is_ok()
+}
+
+/// What keys are read from: stdin, or the terminal that controls this process where stdin is something
+/// else, such as a recording. crossterm chooses by the same rule.
+fn keyboard() -> io::Result<OwnedFd> {
+    let stdin = io::stdin();
+    match stdin.is_terminal() {
+        true => stdin.as_fd().try_clone_to_owned(),
+        false => Ok(File::options().read(true).write(true).open("/dev/tty")?.into()),
+    }
 }
 
 /// Whether the terminal is ours. Who writes to it holds the lock.
@@ -145,6 +156,7 @@ impl Write for Bytes {
 /// The screen. Given back when it is dropped, and in a panic of any thread before its message.
 pub struct Screen {
     gate: Gate,
+    keyboard: OwnedFd,
     output: Option<Output>,
     bytes: Bytes,
     terminal: Terminal<CrosstermBackend<Bytes>>,
@@ -161,6 +173,7 @@ impl Screen {
     /// It cannot be put into raw mode, or not be written to.
     pub fn enter() -> io::Result<Self> {
         let gate = Gate::default();
+        let keyboard = keyboard()?;
         let output = Output::new(Gated(gate.clone()))?;
         let bytes = Bytes::default();
         let size = size()?;
@@ -173,7 +186,16 @@ impl Screen {
         }));
         gate.enter()?;
         let output = Some(output);
-        Ok(Self { gate, output, bytes, terminal, size, pending: BytesMut::new(), drawn: None })
+        Ok(Self {
+            gate,
+            keyboard,
+            output,
+            bytes,
+            terminal,
+            size,
+            pending: BytesMut::new(),
+            drawn: None,
+        })
     }
 
     /// Columns and lines, as they are now.
@@ -246,7 +268,7 @@ impl Screen {
         let mut events = Vec::new();
         while events.len() < EVENTS {
             // crossterm reads from a terminal that has hung up for ever, and never returns.
-            if has_hung_up()? {
+            if self.has_hung_up()? {
                 return Err(io::ErrorKind::UnexpectedEof.into());
             }
             if !event::poll(Duration::ZERO)? {
@@ -255,6 +277,14 @@ impl Screen {
             events.push(event::read()?);
         }
         Ok(events)
+    }
+
+    /// Whether nobody will type any more: the window was closed, the connection broke.
+    fn has_hung_up(&self) -> io::Result<bool> {
+        let mut asked = [PollFd::new(self.keyboard.as_fd(), PollFlags::POLLIN)];
+        poll(&mut asked, PollTimeout::ZERO)?;
+        let gone = PollFlags::POLLHUP | PollFlags::POLLERR | PollFlags::POLLNVAL;
+        Ok(asked[0].revents().is_some_and(|reported| reported.intersects(gone)))
     }
 
     /// Gives the terminal back, stops as a SIGTSTP does, and takes the terminal again when it is
@@ -299,15 +329,6 @@ impl Drop for Screen {
     fn drop(&mut self) {
         self.leave();
     }
-}
-
-/// Whether nobody will type any more: the window was closed, the connection broke.
-fn has_hung_up() -> io::Result<bool> {
-    let stdin = io::stdin();
-    let mut asked = [PollFd::new(stdin.as_fd(), PollFlags::POLLIN)];
-    poll(&mut asked, PollTimeout::ZERO)?;
-    let gone = PollFlags::POLLHUP | PollFlags::POLLERR | PollFlags::POLLNVAL;
-    Ok(asked[0].revents().is_some_and(|told| told.intersects(gone)))
 }
 
 /// Has this process and those that it was started with (`sudo`, a pipeline) stopped, as Ctrl-Z does.

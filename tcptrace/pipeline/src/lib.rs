@@ -5,6 +5,7 @@
 
 mod analysis;
 mod early;
+mod follow;
 mod live;
 pub mod output;
 mod play;
@@ -12,6 +13,7 @@ mod replay;
 mod source;
 
 pub use analysis::Analysis;
+pub use follow::{Followed, follow};
 pub use live::run_live;
 pub use play::{At, Turn, play};
 pub use replay::run_recording;

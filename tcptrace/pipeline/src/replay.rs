@@ -12,7 +12,7 @@ use tokio::time::Instant;
 const BATCH: usize = 1024;
 
 /// How long the end of a stream is waited for, once its reader was asked to end.
-const PATIENCE: Duration = Duration::from_secs(2);
+pub(super) const PATIENCE: Duration = Duration::from_secs(2);
 
 /// Shows what `recording` has, until its end, until `stop`, or until nobody reads the output any
 /// more. Gives the account of it; none if it was stopped. `along` is called on the way.

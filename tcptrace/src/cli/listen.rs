@@ -155,12 +155,14 @@ pub(super) async fn listen<V: View>(
     if !analysis.view().shows() && !live.is_sampled() {
         analysis.only_record();
     }
+    // Before the header of a recording: whoever reads that through a pipe may then take the terminal
+    // that both write on.
+    announce(live.probe(), options.backend.is_none());
     if let Some(file) = save {
         let files = file.begin(header(live.probe(), &options.filter)?)?;
         let tap = Tap::start(files).context("cannot start the recording's thread")?;
         analysis.record(tap, decides);
     }
-    announce(live.probe(), options.backend.is_none());
     beside.begin(live.probe(), &options.filter, &mut analysis)?;
     let every_ns = u64::try_from(snapshots.every.as_nanos())?;
     match helper {

@@ -2,8 +2,9 @@
 
 mod listen;
 mod play;
+mod stream;
 
-use std::process::ExitCode;
+use std::{path::Path, process::ExitCode};
 
 use anyhow::Result;
 use clap::Parser as _;
@@ -28,9 +29,7 @@ pub(super) fn run(args: &TopArgs) -> Result<ExitCode> {
         return Err(Usage(misuse.to_owned()).into());
     }
     if !terminal::is_there() {
-        let misuse = "top needs a terminal on stdin and stdout, and this is none: for lines, \
-                      `tcptrace states 1`";
-        return Err(Usage(misuse.to_owned()).into());
+        return Err(Usage(no_terminal(args)).into());
     }
     let origin = Origin::new(&args.probe, &args.filter, &args.recording)?;
     let ascii = args.ascii || !is_unicode();
@@ -43,14 +42,26 @@ pub(super) fn run(args: &TopArgs) -> Result<ExitCode> {
     signals::catching(async |signals| match origin {
         Origin::Host(host) => listen::run(*host, signals, top).await,
         Origin::Recording(recording) if recording.is_stream() => {
-            let misuse =
-                "-r: top goes back and forth, which a pipe does not: save the recording first";
-            Err(Usage(misuse.to_owned()).into())
+            stream::run(*recording, signals, top).await
         }
         Origin::Recording(recording) => {
             play::run(*recording, &args.recording.from, &args.filter, signals, top).await
         }
     })
+}
+
+/// Why there is no screen, and what to do instead.
+fn no_terminal(args: &TopArgs) -> String {
+    let is_stdin = args.recording.from.read.iter().any(|path| path == Path::new("-"));
+    if is_stdin {
+        // `record - | ssh HOST tcptrace top -r -`: HOST has no terminal, since ssh cannot carry one
+        // beside a stream on stdin.
+        return "top -r - needs a terminal on stdout, and one to read keys from (/dev/tty): run it \
+                where the terminal is: ssh HOST tcptrace record - | tcptrace top -r -"
+            .to_owned();
+    }
+    "top needs a terminal on stdout, and one to read keys from: for lines, `tcptrace states 1`"
+        .to_owned()
 }
 
 /// Whether the locale's character set is UTF-8, as the first of these variables says that is set.

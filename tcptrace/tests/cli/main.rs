@@ -37,6 +37,7 @@ mod serve;
 mod streams;
 mod stuck;
 mod top;
+mod top_stream;
 mod tutorials;
 mod witness;
 

@@ -22,13 +22,13 @@ use crate::{
 const ON_A_SCREEN: &str = "TCPTRACE_TEST_ON_A_SCREEN";
 
 /// A shell in a terminal of 80 columns and 24 lines. Gone when this is dropped.
-struct Tmux {
+pub struct Tmux {
     directory: TempDir,
 }
 
 impl Tmux {
     /// `None`, and a word that the test is skipped, where tmux is not installed.
-    fn new() -> Option<Self> {
+    pub fn new() -> Option<Self> {
         let tmux = Self { directory: tempfile::tempdir().unwrap() };
         let arguments =
             ["-f", "/dev/null", "new-session", "-d", "-x", "80", "-y", "24", "/bin/sh -i"];
@@ -54,23 +54,23 @@ impl Tmux {
     }
 
     #[track_caller]
-    fn tmux(&self, arguments: &[&str]) -> Output {
+    pub fn tmux(&self, arguments: &[&str]) -> Output {
         let output = self.command(arguments).output().unwrap();
         assert!(output.status.success(), "{output:?}");
         output
     }
 
-    fn file(&self, name: &str) -> String {
+    pub fn file(&self, name: &str) -> String {
         self.directory.path().join(name).to_str().unwrap().to_owned()
     }
 
-    fn screen(&self) -> String {
+    pub fn screen(&self) -> String {
         String::from_utf8(self.tmux(&["capture-pane", "-p"]).stdout).unwrap()
     }
 
     /// Waits for a screen that is as it should be.
     #[track_caller]
-    fn until(&self, what: &str, is: impl Fn(&str) -> bool) -> String {
+    pub fn until(&self, what: &str, is: impl Fn(&str) -> bool) -> String {
         until(what, || {
             let screen = self.screen();
             if is(&screen) { Some(screen) } else { None }
@@ -78,28 +78,28 @@ impl Tmux {
     }
 
     #[track_caller]
-    fn until_has(&self, part: &str) -> String {
+    pub fn until_has(&self, part: &str) -> String {
         self.until(&format!("'{part}' on the screen"), |screen| screen.contains(part))
     }
 
     /// Types text as it is.
-    fn text(&self, text: &str) {
+    pub fn text(&self, text: &str) {
         self.tmux(&["send-keys", "-l", "--", text]);
     }
 
     /// Presses a key by its name.
-    fn key(&self, name: &str) {
+    pub fn key(&self, name: &str) {
         self.tmux(&["send-keys", name]);
     }
 
     /// Has the shell run a command.
-    fn run(&self, command: &str) {
+    pub fn run(&self, command: &str) {
         self.text(command);
         self.key("Enter");
     }
 
     /// Whether the alternate screen is on, somebody wants the mouse, and the cursor is shown.
-    fn modes(&self) -> String {
+    pub fn modes(&self) -> String {
         let format = "#{alternate_on}#{mouse_any_flag}#{cursor_flag}";
         let output = self.tmux(&["display-message", "-p", format]);
         String::from_utf8(output.stdout).unwrap().trim().to_owned()
@@ -107,7 +107,7 @@ impl Tmux {
 
     /// What the shell says of its terminal.
     #[track_caller]
-    fn stty(&self, name: &str) -> String {
+    pub fn stty(&self, name: &str) -> String {
         let (file, done) = (self.file(name), self.file(&format!("{name}.done")));
         self.run(&format!("stty -a > {file}; : > {done}"));
         until("stty", || Path::new(&done).exists().then_some(()));
@@ -123,20 +123,20 @@ impl Drop for Tmux {
 }
 
 /// `tcptrace top` as a command of the shell; its process is in the file `pid`.
-fn top(tmux: &Tmux, arguments: &str) -> String {
+pub fn top(tmux: &Tmux, arguments: &str) -> String {
     let program = env!("CARGO_BIN_EXE_tcptrace");
     let pid = tmux.file("pid");
     format!("sh -c 'echo $$ > {pid}; exec {program} top --no-self-test {arguments}'; echo code $?")
 }
 
-fn listener() -> (TcpListener, SocketAddr) {
+pub fn listener() -> (TcpListener, SocketAddr) {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     let address = listener.local_addr().unwrap();
     (listener, address)
 }
 
 /// How many the overview has in a state.
-fn count(screen: &str, state: &str) -> Option<u64> {
+pub fn count(screen: &str, state: &str) -> Option<u64> {
     let line = screen.lines().find(|line| line.starts_with(state))?;
     line.split_whitespace().nth(1)?.parse().ok()
 }

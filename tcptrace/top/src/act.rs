@@ -19,7 +19,7 @@ impl Top {
         match action {
             Action::Quit => self.quit = true,
             Action::Suspend => self.suspend = true,
-            Action::Redraw => self.stale = true,
+            Action::Redraw => (self.stale, self.redraw) = (true, true),
             Action::Show(tab) => self.go_to(|ui| ui.show(tab)),
             Action::Beside(by) => {
                 let tab = self.ui.tab().beside(by);
@@ -83,7 +83,10 @@ impl Top {
     }
 
     fn only_of_recordings(&mut self) {
-        self.say("what happens now cannot be wound: -r FILE".to_owned());
+        self.say(match self.flow {
+            Some(_) => "a stream cannot be wound: save it (tee FILE), then -r FILE".to_owned(),
+            None => "what happens now cannot be wound: -r FILE".to_owned(),
+        });
     }
 
     fn order(&mut self, order: Order) {

@@ -8,6 +8,7 @@ mod act;
 mod data;
 mod draw;
 mod findings;
+mod flow;
 mod help;
 mod history;
 mod keys;
@@ -34,6 +35,7 @@ use self::{
     ui::{Ui, What},
 };
 pub use self::{
+    flow::Flow,
     player::{Order, Player},
     shown::Shown,
     theme::Style,
@@ -84,6 +86,7 @@ pub struct Top {
     shown: Shown,
     ui: Ui,
     player: Option<Player>,
+    flow: Option<Flow>,
     wall: WallClock,
     now_ns: u64,
     sampled_ns: Option<u64>,
@@ -105,6 +108,7 @@ pub struct Top {
     streamed: u64,
     quit: bool,
     suspend: bool,
+    redraw: bool,
 }
 
 impl Top {
@@ -120,6 +124,7 @@ impl Top {
             shown,
             ui: Ui::default(),
             player: None,
+            flow: None,
             wall: WallClock::local_time_of_day(),
             now_ns: 0,
             sampled_ns: None,
@@ -136,6 +141,7 @@ impl Top {
             streamed: 0,
             quit: false,
             suspend: false,
+            redraw: false,
         }
     }
 
@@ -166,6 +172,11 @@ impl Top {
     /// The controls of the recording, if it is one.
     pub fn player(&mut self) -> Option<&mut Player> {
         self.player.as_mut()
+    }
+
+    /// Says how a recording comes that cannot be wound, because it comes through a pipe.
+    pub fn set_flow(&mut self, flow: Flow) {
+        self.dirty |= self.flow.replace(flow) != Some(flow);
     }
 
     /// Says something in the last line.
@@ -218,6 +229,16 @@ impl Top {
     /// Whether the user asked to be put in the background since the last call.
     pub fn take_suspend(&mut self) -> bool {
         std::mem::take(&mut self.suspend)
+    }
+
+    /// Has all of the screen drawn again: somebody else may have written on it.
+    pub fn redraw(&mut self) {
+        self.redraw = true;
+    }
+
+    /// Whether all of the screen is to be drawn again, since the last call.
+    pub fn take_redraw(&mut self) -> bool {
+        std::mem::take(&mut self.redraw)
     }
 
     /// Whether there is something that the last frame did not show. To be called where a frame

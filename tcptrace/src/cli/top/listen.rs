@@ -83,6 +83,9 @@ impl Front {
         if top.take_suspend() {
             terminal::suspend_group()?;
         }
+        if top.take_redraw() {
+            screen.blank()?;
+        }
         top.resize(screen.size()?);
         if screen.is_ready() && (top.has_news(tracker) || screen.is_blank()) {
             screen.draw(|frame| top.draw(frame))?;

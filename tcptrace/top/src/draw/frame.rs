@@ -32,8 +32,11 @@ pub(super) fn header(top: &mut Top, painter: &mut Painter<'_>, area: Rect) {
     painter.line(line(0), &first);
     let clock = match &top.player {
         Some(player) => format!("  {}  {now}", player.words()),
-        None if top.ui.held => format!("  held  {now}"),
-        None => format!("  {now}"),
+        None => {
+            let held = if top.ui.held { "  held" } else { "" };
+            let flow = top.flow.map(|flow| format!("  {}", flow.words())).unwrap_or_default();
+            format!("{flow}{held}  {now}")
+        }
     };
     painter.right(line(0), &clock, Tone::Head);
 
