@@ -147,7 +147,7 @@ impl Moment {
         let help = "Transitions from one state to another, those into and out of TIME_WAIT too";
         let family = to.counter(name, help);
         for (old, new, count) in self.figures.since.transitions() {
-            family.is(&[("from", old.name()), ("to", new.name())], count);
+            family.is(&[("from", old.label()), ("to", new.label())], count);
         }
     }
 

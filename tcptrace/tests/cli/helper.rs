@@ -150,7 +150,7 @@ fn without_it_the_run_says_so_once_and_goes_on() {
     netns.run(|| churn(20));
     let samples = until("what happened since", || {
         let samples = serving.metrics();
-        let alive = sum(&samples, "tcptrace_connections{", "TIME_WAIT");
+        let alive = sum(&samples, "tcptrace_connections{", "time_wait");
         (alive == 20.0).then_some(samples)
     });
     assert_eq!(samples["tcptrace_helper_up"], 0.0);

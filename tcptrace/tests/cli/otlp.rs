@@ -211,7 +211,7 @@ fn a_collector_gets_what_is_served() {
     let served = until("all ends", || {
         let samples = serving.metrics();
         let ends = sum(&samples, "tcptrace_closes_total", "how=\"fin\"");
-        let waits = sum(&samples, "tcptrace_connections{", "TIME_WAIT");
+        let waits = sum(&samples, "tcptrace_connections{", "time_wait");
         (ends >= 2.0 * number_of && waits == number_of).then_some(samples)
     });
     assert_eq!(sum(&served, "tcptrace_otlp_pushes_total", "accepted"), 1.0);
@@ -250,7 +250,7 @@ fn a_collector_gets_what_is_served() {
     // What the churn says itself.
     assert_eq!(sum(&last, "tcptrace_closes_total", "initiator=\"local\""), number_of);
     assert_eq!(sum(&last, "tcptrace_closes_total", "initiator=\"remote\""), number_of);
-    let into = "tcptrace_transitions_total{from=\"FIN_WAIT2\",to=\"TIME_WAIT\"}";
+    let into = "tcptrace_transitions_total{from=\"fin_wait2\",to=\"time_wait\"}";
     assert_eq!(last[into], number_of);
     let established = "tcptrace_state_duration_seconds_bucket{le=\"+Inf\",state=\"established\"}";
     assert_eq!(last[established], 2.0 * number_of);

@@ -89,7 +89,7 @@ fn what_is_not_needed_any_more_is_given_up() {
     netns.run(|| churn(20));
     until("what happened", || {
         let samples = serving.metrics();
-        let alive = sum(&samples, "tcptrace_connections{", "TIME_WAIT");
+        let alive = sum(&samples, "tcptrace_connections{", "time_wait");
         (alive == 20.0).then_some(())
     });
 }

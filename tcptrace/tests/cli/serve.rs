@@ -178,7 +178,7 @@ fn metrics_are_what_happened_and_what_ss_counts() {
     let value = |name: &str| *samples.get(name).unwrap_or_else(|| panic!("{name}: {samples:?}"));
     assert_eq!(sum(&samples, "tcptrace_closes_total", "initiator=\"local\""), number);
     assert_eq!(sum(&samples, "tcptrace_closes_total", "initiator=\"remote\""), number);
-    let into = "tcptrace_transitions_total{from=\"FIN_WAIT2\",to=\"TIME_WAIT\"}";
+    let into = "tcptrace_transitions_total{from=\"fin_wait2\",to=\"time_wait\"}";
     assert_eq!(value(into), number);
     assert_eq!(value("tcptrace_state_duration_seconds_count{state=\"established\"}"), 2.0 * number);
     assert_eq!(value("tcptrace_events_lost_total{hook=\"set_state\"}"), 0.0);
